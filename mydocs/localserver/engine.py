@@ -1,0 +1,221 @@
+"""Execute commands: find them in the table, check them, give them their store, remember retryable writes. I/O."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bson import Timestamp
+
+from mydocs.localserver import scram
+from mydocs.localserver.clock import Clock
+from mydocs.localserver.commands import Command, Plain, command_named
+from mydocs.localserver.context import Context
+from mydocs.localserver.controls import Controls
+from mydocs.localserver.cursors import Cursors
+from mydocs.localserver.errors import CommandError, NotKnown
+from mydocs.localserver.expiry import PASS_SECONDS, delete_expired
+from mydocs.localserver.handshake import Greeting
+from mydocs.localserver.search import SearchCatalogue, SearchSettings
+from mydocs.localserver.storage import Store, connect
+from mydocs.localserver.transactions import Transaction, Transactions
+from mydocs.localserver.values import is_number
+
+Document = dict[str, Any]
+log = logging.getLogger(__name__)
+
+SEARCH_PREFIX = "search/"
+CLOSE_SECONDS = 1.0  # for the command that is under way; a server stops within two seconds in all
+
+
+class Engine:
+    """
+    Everything behind the sockets. Safe for threads: one command at a time has the lock, the handshake needs none.
+
+    :param path: the database file, or None to keep everything in memory
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        clock: Clock,
+        search: SearchSettings | None,
+        credentials: scram.Credentials | None,
+        controls: Controls,
+    ) -> None:
+        self.clock = clock
+        self.credentials = credentials
+        self.controls = controls
+        self.persistent = path is not None
+        self.started_at = clock.monotonic()
+        self.address = ""
+        self.lock = threading.RLock()
+        self.cursors = Cursors(clock)
+        self.transactions = Transactions(path, clock, self.cursors.end_transaction)
+        self.store = Store(connect(path), self.transactions.noted)
+        stored = {name.removeprefix(SEARCH_PREFIX): value for name, value in self.store.scan_meta(SEARCH_PREFIX)}
+        self.search = SearchCatalogue(clock, search, stored, self._save_search)
+        self._ticks = 0
+        self._next_pass = clock.monotonic() + PASS_SECONDS
+        self._replies: dict[bytes, tuple[int, dict[Any, Document]]] = {}
+
+    def close(self) -> None:
+        """Close the database; a command that takes too long loses it, and what it had not committed."""
+        in_peace = self.lock.acquire(timeout=CLOSE_SECONDS)
+        try:
+            self.transactions.close()
+            self.store.connection.close()
+        finally:
+            if in_peace:
+                self.lock.release()
+
+    def run(self, name: str, database: str, body: Document, greeting: Greeting) -> Document:
+        """
+        Execute a command and return its reply; an error is a reply too.
+
+        Whatever it wrote is committed when this returns.
+        """
+        try:
+            command = command_named(name)
+            open_to_all = isinstance(command, Plain) and command.public
+            if self.credentials is not None and greeting.login.user is None and not open_to_all:
+                raise CommandError(13, f"Command {name} requires authentication")
+            if isinstance(command, Plain):
+                return {**command.run(greeting, body), "ok": 1.0}
+            given = command.checked(name, body)
+            _check_concerns(given)
+            if given.get("apiVersion", "1") != "1":
+                raise CommandError(322, f"API version must be '1', not '{given['apiVersion']}'")
+            if given.get("apiStrict") and not command.stable:
+                raise CommandError(323, f"Provided apiStrict:true, but the command {name} is not in API Version 1.")
+            with self.lock:
+                return {**self._execute(name, command, database, given), "ok": 1.0}
+        except CommandError as error:
+            return error_reply(error)
+
+    def timestamp(self) -> Timestamp:
+        """Return a time that no other call returns."""
+        self._ticks += 1
+        return Timestamp(int(self.clock.now().timestamp()), self._ticks)
+
+    def end_session(self, session: bytes) -> None:
+        """Forget what belongs to a session."""
+        with self.lock:
+            self.transactions.end_session(session)
+            self.cursors.end_session(session)
+            self._replies.pop(session, None)
+
+    def _execute(self, name: str, command: Command, database: str, body: Document) -> Document:
+        session = _session(body)
+        if session is not None and body.get("autocommit") is False:
+            return self._in_transaction(name, command, database, body, session)
+        if session is None or "txnNumber" not in body:
+            return self._outside(command, self._context(database, self.store, session), body)
+        number, statement = body["txnNumber"], _statement(body)
+        self.transactions.abandon(session, below=number)
+        latest, replies = self._replies.get(session, (-1, {}))
+        if latest > number:
+            raise CommandError(
+                225, f"Retryable write with txnNumber {number} is prohibited on session because a newer one "
+                f"with txnNumber {latest} has already started on this session."
+            )  # fmt: skip
+        if latest == number and statement in replies:
+            return replies[statement]
+        reply = self._outside(command, self._context(database, self.store, session), body)
+        # In memory only: after a restart the one write that was under way may be done again when it is sent again.
+        self._replies[session] = (number, {**(replies if latest == number else {}), statement: reply})
+        return reply
+
+    def _outside(self, command: Command, context: Context, body: Document) -> Document:
+        self.transactions.expire()
+        try:
+            if self.clock.monotonic() >= self._next_pass:
+                self._next_pass = self.clock.monotonic() + PASS_SECONDS
+                delete_expired(self.store, context.now)
+            reply = command.run(context, body)
+        except CommandError:
+            # What was done before the error stays done: an ordered insert keeps the documents before the wrong one.
+            self.store.commit()
+            raise
+        except BaseException:
+            self.store.rollback()
+            raise
+        self.store.commit()
+        return reply
+
+    def _in_transaction(self, name: str, command: Command, database: str, body: Document, session: bytes) -> Document:
+        number = body["txnNumber"]
+        if body.get("startTransaction"):
+            transaction = self.transactions.start(session, number, self.store)
+        elif name in ("commitTransaction", "abortTransaction"):
+            if name == "commitTransaction":
+                try:
+                    self.transactions.commit(session, number, self.store)
+                except BaseException:
+                    self.store.rollback()
+                    raise
+                self.store.commit()
+            else:
+                self.transactions.abort(session, number)
+            return {}
+        else:
+            transaction = self.transactions.current(session, number)
+        assert transaction.store is not None
+        try:
+            if not command.transactional:
+                raise CommandError(263, f"Cannot run '{name}' in a multi-document transaction.")
+            return command.run(self._context(database, transaction.store, session, transaction), body)
+        except BaseException:
+            self.transactions.failed(transaction)
+            raise
+
+    def _context(
+        self, database: str, store: Store, session: bytes | None, transaction: Transaction | None = None
+    ) -> Context:
+        return Context(
+            engine=self, store=store, database=database, now=self.clock.now(), session=session, transaction=transaction
+        )
+
+    def _save_search(self, name: str, document: Mapping[str, Any] | None) -> None:
+        if document is None:
+            self.store.delete_meta(SEARCH_PREFIX + name)
+        else:
+            self.store.put_meta(SEARCH_PREFIX + name, dict(document))
+
+
+def error_reply(error: CommandError) -> Document:
+    """Return an error as it is answered."""
+    labels = {"errorLabels": list(error.labels)} if error.labels else {}
+    return {
+        "ok": 0.0, "errmsg": error.message, "code": error.code, "codeName": error.code_name, **error.extra, **labels
+    }  # fmt: skip
+
+
+def _session(body: Mapping[str, Any]) -> bytes | None:
+    """Return the id of the session that a command belongs to."""
+    if "lsid" not in body:
+        return None
+    identity = body["lsid"].get("id")
+    if not isinstance(identity, bytes):
+        raise CommandError(14, "BSON field 'lsid.id' is not a binary value")
+    return bytes(identity)
+
+
+def _statement(body: Mapping[str, Any]) -> Any:
+    """Return what tells one statement of a retryable command from another: its numbers, the first being 0."""
+    return tuple(body["stmtIds"]) if "stmtIds" in body else body.get("stmtId", 0)
+
+
+def _check_concerns(body: Mapping[str, Any]) -> None:
+    wanted = body.get("writeConcern", {}).get("w", 1)
+    if isinstance(wanted, str):
+        if wanted != "majority":
+            raise CommandError(79, f"No write concern mode named '{wanted}' found in replica set configuration")
+    elif not is_number(wanted) or wanted > 1:
+        raise CommandError(100, "Not enough data-bearing nodes")
+    level = body.get("readConcern", {}).get("level", "local")
+    if level not in ("local", "available", "majority", "linearizable", "snapshot"):
+        raise CommandError(9, f"Enumeration value '{level}' for field 'readConcern.level' is not a valid value.")
+    if level == "snapshot" and "startTransaction" not in body:
+        raise NotKnown("the read concern 'snapshot' outside of transactions")

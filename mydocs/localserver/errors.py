@@ -1,0 +1,85 @@
+"""What a command is refused with: a code, the server's name for it, a sentence. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# The names of codes, as src/mongo/base/error_codes.yml lists them; only those that this server answers with.
+CODE_NAMES = {
+    1: "InternalError",
+    2: "BadValue",
+    9: "FailedToParse",
+    11: "UserNotFound",
+    13: "Unauthorized",
+    14: "TypeMismatch",
+    17: "ProtocolError",
+    18: "AuthenticationFailed",
+    20: "IllegalOperation",
+    26: "NamespaceNotFound",
+    27: "IndexNotFound",
+    28: "PathNotViable",
+    40: "ConflictingUpdateOperators",
+    43: "CursorNotFound",
+    48: "NamespaceExists",
+    50: "MaxTimeMSExpired",
+    52: "DollarPrefixedFieldName",
+    53: "InvalidIdField",
+    54: "NotSingleValueField",
+    59: "CommandNotFound",
+    66: "ImmutableField",
+    67: "CannotCreateIndex",
+    68: "IndexAlreadyExists",
+    72: "InvalidOptions",
+    73: "InvalidNamespace",
+    79: "UnknownReplWriteConcern",
+    85: "IndexOptionsConflict",
+    86: "IndexKeySpecsConflict",
+    96: "OperationFailed",
+    100: "UnsatisfiableWriteConcern",
+    112: "WriteConflict",
+    115: "CommandNotSupported",
+    117: "ConflictingOperationInProgress",
+    125: "CommandFailed",
+    168: "InvalidPipelineOperator",
+    171: "CannotIndexParallelArrays",
+    181: "AmbiguousIndexKeyPattern",
+    197: "InvalidIndexSpecificationOption",
+    225: "TransactionTooOld",
+    238: "NotImplemented",
+    251: "NoSuchTransaction",
+    263: "OperationNotSupportedInTransaction",
+    322: "APIVersionError",
+    323: "APIStrictError",
+    334: "MechanismUnavailable",
+    359: "CannotConvertIndexToUnique",
+    396: "IndexInformationTooLarge",
+    10334: "BSONObjectTooLarge",
+    11000: "DuplicateKey",
+    31082: "SearchNotEnabled",
+}
+
+
+class CommandError(Exception):
+    """
+    A command is refused.
+
+    :param code: the server's number; its name is looked up in ``CODE_NAMES``
+    :param extra: further fields of the reply, such as ``keyPattern``
+    :param labels: error labels of the reply, such as ``TransientTransactionError``
+    """
+
+    def __init__(
+        self, code: int, message: str, *, extra: Mapping[str, Any] | None = None, labels: Sequence[str] = ()
+    ) -> None:
+        self.code = code
+        self.code_name = CODE_NAMES.get(code, f"Location{code}")
+        self.message = message
+        self.extra = dict(extra or {})
+        self.labels = tuple(labels)
+        super().__init__(message)
+
+
+class NotKnown(CommandError):
+    """Something that a MongoDB server may know and this one does not: refused by name, never answered wrongly."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(238, f"the local server of mydocs does not implement {what}")

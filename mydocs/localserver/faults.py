@@ -1,0 +1,68 @@
+"""One command on record, and what a test lets happen to commands. Pure, but for what a fault itself does."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Cut(Exception):
+    """The connection ends here, without an answer."""
+
+
+class CommandOutcome(StrEnum):
+    """What became of a command."""
+
+    PENDING = "pending"  # not answered yet
+    ANSWERED = "answered"
+    REFUSED = "refused"  # answered with an error
+    CUT = "cut"  # not answered; whether it was executed depends on the fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """
+    One command as it arrived. A later record of the same ``sequence`` shows what became of it.
+
+    :param number: from 1, over the commands that count; 0 for handshake, monitoring and end of a connection
+    :param sequence: from 1, over all commands
+    """
+
+    number: int
+    sequence: int
+    name: str
+    database: str
+    body: Mapping[str, Any]
+    connection_id: int
+    application: str | None
+    outcome: CommandOutcome = CommandOutcome.PENDING
+
+
+Predicate = Callable[[Recorded], bool]
+
+
+@dataclass(eq=False, slots=True)
+class Fault:
+    """Something that will happen to commands; made by the methods of `Controls`."""
+
+    act: Callable[[Recorded], None]
+    matches: Predicate
+    after: bool
+    skip: int
+    times: int | None
+    fired: int = 0
+    removed: bool = False
+
+    def remove(self) -> None:
+        """Let it happen no more."""
+        self.removed = True
+
+    def take(self, recorded: Recorded) -> bool:
+        """Say whether this command is hit, and count it."""
+        if self.removed or (self.times is not None and self.fired >= self.times) or not self.matches(recorded):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        self.fired += 1
+        return True

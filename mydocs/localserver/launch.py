@@ -1,0 +1,122 @@
+"""Run a local server for one command, or join the one that has the directory; or run one in the foreground. I/O."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from mydocs.localserver.search import SearchSettings
+from mydocs.localserver.server import HOST, DirectoryInUse, LocalServer, ServerError, url_of
+
+PASSWORD_VARIABLE = "MYDOCS_LOCAL_PASSWORD"
+JOIN_SECONDS = 10.0  # how long somebody who finds the directory taken looks for the server's address
+LOOK_SECONDS = 0.05  # between two looks; a server needs about as long to start
+
+
+@contextlib.contextmanager
+def local_url(directory: Path, *, search: SearchSettings | None = None) -> Iterator[str]:
+    """
+    Yield the address of a server for the directory: one that ends with the block, or one that runs already.
+
+    Whoever comes first runs it. At the end of its block it waits for those who joined meanwhile: each of them holds
+    `users.lock` shared, and the server is only stopped under the exclusive lock.
+
+    :raises ServerError: there is a server, but no way to connect to it
+    """
+    deadline = time.monotonic() + JOIN_SECONDS
+    while True:
+        server = LocalServer(directory, search=search)
+        try:
+            server.start()
+        except DirectoryInUse:
+            with contextlib.ExitStack() as joined:
+                # Taken before the address is read: while it is held, the server that has the address stays.
+                joined.enter_context(_users_lock(directory, fcntl.LOCK_SH))
+                url = _running_url(directory)
+                if url is not None:
+                    yield url
+                    return
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_SECONDS)
+            continue
+        try:
+            yield server.url
+            return
+        finally:
+            try:
+                with _users_lock(directory, fcntl.LOCK_EX):
+                    server.stop()
+            finally:
+                server.stop()  # at once, where the wait for the others was interrupted
+
+
+def serve(
+    directory: Path,
+    port: int,
+    user: str | None,
+    announce: Callable[[str], object],
+    *,
+    search: SearchSettings | None = None,
+) -> None:
+    """
+    Run a server until SIGINT or SIGTERM. Call it in the main thread.
+
+    :param announce: called with each line that somebody who started the server should read
+    :raises ServerError: it cannot start, or a user is named and the environment holds no password
+    """
+    password = os.environ.get(PASSWORD_VARIABLE) if user else None
+    if user and not password:
+        raise ServerError(f"--user needs a password; set it in the environment variable {PASSWORD_VARIABLE}")
+    ended = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with LocalServer(directory, port=port, user=user, password=password, search=search) as server:
+            announce(
+                "mydocs local server, not MongoDB: for development and tests; docs/local-server.md says what it does"
+            )
+            announce(url_of(server.port, user, None).replace(":@", ":<password>@"))
+            announce(f"data in {directory.resolve()}; Ctrl-C ends it")
+            ended.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _users_lock(directory: Path, kind: int) -> Iterator[IO[str]]:
+    with (directory / "users.lock").open("a") as file:
+        fcntl.flock(file, kind)
+        yield file  # closing the file gives the lock back, and so does the end of the process
+
+
+def _running_url(directory: Path) -> str | None:
+    """Return the address of the server that has the directory, or None when it is starting or stopping."""
+    try:
+        found = json.loads((directory / "server.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    port, user = int(found["port"]), found.get("user")
+    try:
+        # What a killed server has left behind names a port where nobody listens.
+        socket.create_connection((HOST, port), timeout=JOIN_SECONDS).close()
+    except OSError:
+        return None
+    password = os.environ.get(PASSWORD_VARIABLE) if user else None
+    if user and not password:
+        raise ServerError(
+            f"the local server of {directory} wants a login; set the password of {user} in {PASSWORD_VARIABLE}"
+        )
+    return url_of(port, user, password)

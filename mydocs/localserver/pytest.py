@@ -1,0 +1,63 @@
+"""The pytest plugin: `-p mydocs.localserver.pytest`. Starts servers in this process, on loopback, in memory."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mydocs.localserver.clock import ManualClock
+
+# A plugin is imported for each test run, so what only its fixtures need is imported there.
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorDatabase
+
+    from mydocs.localserver import LocalServer
+
+DATABASE = "test"
+
+
+@pytest.fixture
+def local_clock() -> ManualClock:
+    """
+    The clock of `local_server`.
+
+    It goes with real time until the test moves it: after ``local_clock.advance(60)`` every build that takes a minute
+    at the most is done, with no time spent.
+    """
+    return ManualClock(running=True)
+
+
+@pytest.fixture
+def local_server(local_clock: ManualClock) -> "Iterator[LocalServer]":
+    """
+    A new, empty server for one test, in memory.
+
+    ``local_server.search`` decides how index builds go: ``search.outcome("vec", fails="out of space")``.
+    ``local_server.controls`` records every command and makes faults: ``controls.cut_after(command="insert")``.
+    """
+    from mydocs.localserver import LocalServer
+
+    with LocalServer(clock=local_clock) as server:
+        yield server
+
+
+@pytest.fixture
+def local_url(local_server: "LocalServer") -> str:
+    """The connection string of `local_server`, for any driver."""
+    return local_server.url
+
+
+@pytest.fixture
+def local_db(local_url: str) -> "Iterator[AsyncIOMotorDatabase[dict[str, Any]]]":
+    """
+    An empty Motor database on `local_server`, for a test that is a coroutine.
+
+    Its client binds itself to the event loop of its first operation, so any plugin that runs coroutines will do.
+    """
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(local_url, serverSelectionTimeoutMS=5_000)
+    try:
+        yield client[DATABASE]
+    finally:
+        client.close()

@@ -1,0 +1,280 @@
+"""Listen on the loopback interface and serve each connection in a thread of its own. I/O."""
+
+import fcntl
+import itertools
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote_plus
+
+from mydocs.localserver import scram, wire
+from mydocs.localserver.clock import Clock, SystemClock
+from mydocs.localserver.controls import Controls, Cut
+from mydocs.localserver.engine import Engine, error_reply
+from mydocs.localserver.errors import CommandError
+from mydocs.localserver.handshake import Greeting, Login
+from mydocs.localserver.search import SearchCatalogue, SearchSettings
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"  # never another interface: this server is for the machine that it runs on
+BACKLOG = 512  # connections that may wait to be accepted; a few hundred clients start at once in tests
+STOP_SECONDS = 0.8  # for all threads together; one that a command keeps longer is left to end by itself
+
+
+class ServerError(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+class DirectoryInUse(ServerError):
+    """Another server has the directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        super().__init__(
+            f"another local server uses {directory}; connect to that one (--local does), or choose another --dir"
+        )
+
+
+class LocalServer:
+    """
+    A server for a laptop and for tests, over MongoDB's wire protocol; it is not MongoDB.
+
+    :param directory: where the data are; None keeps them in memory, and they end with the server
+    :param port: 0 takes a free one
+    :param user: with ``password``: what a client has to log in with; without, anybody on this machine may connect
+    :param clock: what it goes by for `$$NOW` and the life of search indexes
+    :param search: how its search indexes behave
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        port: int = 0,
+        user: str | None = None,
+        password: str | None = None,
+        clock: Clock | None = None,
+        search: SearchSettings | None = None,
+    ) -> None:
+        if (user is None) != (password is None):
+            raise ServerError("a user needs a password and a password needs a user; give both or neither")
+        self.directory = directory
+        self.port = port
+        self.user = user
+        self.clock: Clock = clock or SystemClock()
+        self.controls = Controls()
+        self._password = password
+        self._settings = search
+        self._engine: Engine | None = None
+        self._listener: socket.socket | None = None
+        self._lock_file: IO[str] | None = None
+        self._connections: dict[int, tuple[socket.socket, threading.Thread]] = {}
+        self._guard = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._acceptor: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The connection string, with the credentials that it takes."""
+        return url_of(self.port, self.user, self._password)
+
+    @property
+    def search(self) -> SearchCatalogue:
+        return self._running.search
+
+    @property
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise ServerError("the local server is not started; use it as a context manager or call start()")
+        return self._engine
+
+    def start(self) -> "LocalServer":
+        """
+        Listen; when this returns, clients can connect.
+
+        :raises DirectoryInUse: another server has the directory
+        :raises ServerError: the port is taken
+        """
+        path = None
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock_file = take_lock(self.directory)
+            path = self.directory / "data.sqlite3"
+        try:
+            self._listener = self._listening()
+            credentials = scram.Credentials.of(self.user, self._password or "") if self.user else None
+            self._engine = Engine(path, self.clock, self._settings, credentials, self.controls)
+        except BaseException:
+            self.stop()
+            raise
+        self._engine.address = f"{HOST}:{self.port}"
+        self.controls.cut_all = self.cut_all
+        if self.directory is not None:
+            _announce(self.directory, self.port, self.user)
+        self._acceptor = threading.Thread(target=self._accept, name="mydocs-local-accept", daemon=True)
+        self._acceptor.start()
+        return self
+
+    def stop(self) -> None:
+        """Close all connections and end all threads; what was acknowledged is stored."""
+        self.controls.close()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            _shut(listener)
+        self.cut_all()
+        waiting = [thread for _, thread in self._connections.values()]
+        share = STOP_SECONDS / max(1, len(waiting) + 1)
+        for thread in [self._acceptor, *waiting]:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(share)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+        if self._lock_file is not None and self.directory is not None:
+            # First the address, then the lock: whoever gets the lock must not find the address of a stopped server.
+            (self.directory / "server.json").unlink(missing_ok=True)
+            self._lock_file.close()
+            self._lock_file = None
+
+    def __enter__(self) -> "LocalServer":
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def cut_all(self) -> None:
+        """Close every connection."""
+        with self._guard:
+            connections = [connection for connection, _ in self._connections.values()]
+        for connection in connections:
+            _shut(connection)
+
+    def _listening(self) -> socket.socket:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, self.port))
+        except OSError as error:
+            listener.close()
+            raise ServerError(
+                f"port {self.port} of {HOST} is taken ({error.strerror}); "
+                "choose another with --port, or 0 for a free one"
+            ) from error
+        listener.listen(BACKLOG)
+        self.port = listener.getsockname()[1]
+        return listener
+
+    def _accept(self) -> None:
+        listener = self._listener
+        while listener is not None and self._listener is listener:
+            try:
+                connection, address = listener.accept()
+            except OSError:
+                return  # closed by stop()
+            number = next(self._numbers)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            arguments = (connection, number, f"{address[0]}:{address[1]}")
+            thread = threading.Thread(target=self._serve, args=arguments, name=f"mydocs-local-{number}", daemon=True)
+            with self._guard:
+                # Asked under the guard: whoever closes all connections meets this one, or it is refused here.
+                wanted = self._listener is listener and not self.controls.is_down
+                if wanted:
+                    self._connections[number] = (connection, thread)
+            if wanted:
+                thread.start()
+            else:
+                connection.close()
+
+    def _serve(self, connection: socket.socket, number: int, address: str) -> None:
+        login = Login()
+        try:
+            while (request := wire.read_request(connection)) is not None:
+                engine = self._engine
+                if engine is None:
+                    return
+                greeting = Greeting(engine, request.database, login, number, address)
+                answer = self._answer(engine, request, greeting)
+                if request.answered:
+                    connection.sendall(answer)
+        except (Cut, OSError):
+            pass  # the end of a connection, whoever ends it
+        except wire.ProtocolError as error:
+            log.warning("connection %s is closed: %s", number, error)
+        finally:
+            self.controls.gone(number)
+            with self._guard:
+                self._connections.pop(number, None)
+            connection.close()
+
+    def _answer(self, engine: Engine, request: wire.Request, greeting: Greeting) -> bytes:
+        name, database, body = request.name, request.database, request.body
+        recorded = self.controls.arrive(name, database, body, greeting.connection_id)
+        reply: dict[str, Any]
+        began = time.monotonic()
+        try:
+            self.controls.before(recorded)
+            # Commands are quick here, so a limit can only pass in a delay that a test has asked for.
+            limit = body.get("maxTimeMS") if name != "getMore" else None
+            if isinstance(limit, int | float) and 0 < limit / 1000 < time.monotonic() - began:
+                raise CommandError(50, "operation exceeded time limit")
+            reply = engine.run(name, database, body, greeting)
+        except CommandError as error:
+            reply = error_reply(error)
+        except (Cut, OSError):
+            raise
+        except Exception as error:  # a defect here must not look like a lost connection
+            if self._engine is not None:  # else it lost its database to stop()
+                log.exception("the command %s failed", name)
+            reply = error_reply(CommandError(1, f"a defect of the local server: {type(error).__name__}: {error}"))
+        try:
+            answer = wire.reply(request, reply)
+        except CommandError as error:
+            reply = error_reply(error)
+            answer = wire.reply(request, reply)
+        self.controls.after(recorded, reply)
+        return answer
+
+
+def url_of(port: int, user: str | None = None, password: str | None = None) -> str:
+    """Return the connection string of a local server."""
+    login = f"{quote_plus(user)}:{quote_plus(password or '')}@" if user else ""
+    return f"mongodb://{login}{HOST}:{port}/?directConnection=true"
+
+
+def take_lock(directory: Path) -> IO[str]:
+    """
+    Take the directory for this process; the operating system gives it back when the process ends, however it ends.
+
+    :raises DirectoryInUse: somebody else has it
+    """
+    file = (directory / "server.lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise DirectoryInUse(directory) from error
+    return file
+
+
+def _announce(directory: Path, port: int, user: str | None) -> None:
+    """Write down where the server is, for those who find the directory taken; never a password."""
+    draft = directory / f"server.json.{os.getpid()}"
+    draft.write_text(json.dumps({"url": url_of(port), "port": port, "pid": os.getpid(), "user": user}))
+    draft.replace(directory / "server.json")
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        # Closing alone would leave a thread that reads from it where it is.
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the other side was faster
+    finally:
+        if connection.family == socket.AF_INET and connection.type == socket.SOCK_STREAM:
+            connection.close()

@@ -1,0 +1,161 @@
+"""Turn bytes on a socket into commands and replies into bytes. Reads and writes one socket; knows no command."""
+
+import itertools
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions, DatetimeConversion
+
+from mydocs.localserver.errors import CommandError
+
+MAX_DOCUMENT = 16 * 1024 * 1024  # bytes of one stored document; `maxBsonObjectSize` of every MongoDB server
+MAX_MESSAGE = 48_000_000  # bytes; `maxMessageSizeBytes` of every MongoDB server
+MAX_BATCH = 100_000  # statements in one write command; `maxWriteBatchSize`
+
+# Binary stays Binary whatever its subtype, and dates beyond Python's years stay numbers: what comes in goes out again.
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    document_class=dict,
+    tz_aware=True,
+    uuid_representation=UuidRepresentation.UNSPECIFIED,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
+
+OP_REPLY = 1
+OP_QUERY = 2004
+OP_MSG = 2013
+
+CHECKSUM_PRESENT = 1 << 0
+MORE_TO_COME = 1 << 1
+# Bits 0 to 15 must be understood by whoever reads the message; bit 16 says that a stream of replies would be welcome.
+UNKNOWN_REQUIRED_BITS = 0xFFFF & ~(CHECKSUM_PRESENT | MORE_TO_COME)
+AWAIT_CAPABLE = 8  # the only flag that a legacy reply has to carry
+
+HEADER = struct.Struct("<iiii")
+_numbers = itertools.count(1)
+
+
+class ProtocolError(Exception):
+    """The other side sent something that is no message; the connection cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One command as it came; ``answered`` is False for writes that want no reply (w: 0)."""
+
+    number: int
+    body: dict[str, Any]
+    legacy: bool
+    answered: bool
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.body), "")
+
+    @property
+    def database(self) -> str:
+        return str(self.body.get("$db", ""))
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """Encode a document; one that BSON cannot hold is refused like a server refuses it."""
+    try:
+        return bson.encode(document, codec_options=CODEC)
+    except (bson.errors.InvalidDocument, bson.errors.InvalidBSON, OverflowError) as error:
+        raise CommandError(2, f"a document cannot be encoded: {error}") from error
+
+
+def decode(data: bytes | memoryview) -> dict[str, Any]:
+    return bson.decode(data, codec_options=CODEC)
+
+
+def read_request(connection: socket.socket) -> Request | None:
+    """Return the next command, or None when the other side has closed the connection."""
+    head = _read(connection, HEADER.size)
+    if head is None:
+        return None
+    length, number, _, operation = HEADER.unpack(head)
+    if not HEADER.size < length <= MAX_MESSAGE:
+        raise ProtocolError(f"a message of {length} bytes; allowed are {MAX_MESSAGE}")
+    data = _read(connection, length - HEADER.size)
+    if data is None:
+        return None
+    try:
+        if operation == OP_MSG:
+            return _message(number, memoryview(data))
+        if operation == OP_QUERY:
+            return _query(number, memoryview(data))
+    except (bson.errors.BSONError, struct.error, ValueError, IndexError) as error:
+        raise ProtocolError(f"a message that cannot be read: {error}") from error
+    raise ProtocolError(f"operation {operation}; only OP_MSG, and OP_QUERY for the first hello, are spoken here")
+
+
+def reply(request: Request, body: Mapping[str, Any]) -> bytes:
+    """Return the message that answers a request."""
+    document = encode(body)
+    if request.legacy:
+        content = struct.pack("<iqii", AWAIT_CAPABLE, 0, 0, 1) + document
+        operation = OP_REPLY
+    else:
+        content = struct.pack("<IB", 0, 0) + document
+        operation = OP_MSG
+    number = next(_numbers) & 0x7FFFFFFF
+    return HEADER.pack(HEADER.size + len(content), number, request.number, operation) + content
+
+
+def _read(connection: socket.socket, size: int) -> bytearray | None:
+    data = bytearray(size)
+    view = memoryview(data)
+    done = 0
+    while done < size:
+        got = connection.recv_into(view[done:])
+        if not got:
+            return None
+        done += got
+    return data
+
+
+def _message(number: int, data: memoryview) -> Request:
+    (flags,) = struct.unpack_from("<I", data)
+    if flags & UNKNOWN_REQUIRED_BITS:
+        raise ProtocolError(f"flag bits {flags:#x} of OP_MSG are not known")
+    # The checksum is skipped, not compared: the loopback interface does not damage what it carries.
+    end = len(data) - (4 if flags & CHECKSUM_PRESENT else 0)
+    body: dict[str, Any] | None = None
+    sequences: dict[str, list[dict[str, Any]]] = {}
+    at = 4
+    while at < end:
+        kind = data[at]
+        (size,) = struct.unpack_from("<i", data, at + 1)
+        stop = at + 1 + size
+        if size < 5 or stop > end:
+            raise ProtocolError("a section that reaches beyond its message")
+        if kind == 0 and body is None:
+            body = decode(data[at + 1 : stop])
+        elif kind == 1:
+            name, documents = _sequence(data[at + 5 : stop])
+            sequences[name] = documents
+        else:
+            raise ProtocolError(f"a section of kind {kind}")
+        at = stop
+    if body is None:
+        raise ProtocolError("a message without a body")
+    return Request(number, {**body, **sequences}, False, not flags & MORE_TO_COME)
+
+
+def _sequence(data: memoryview) -> tuple[str, list[dict[str, Any]]]:
+    raw = bytes(data)
+    name, _, rest = raw.partition(b"\0")
+    return name.decode(), bson.decode_all(rest, codec_options=CODEC)
+
+
+def _query(number: int, data: memoryview) -> Request:
+    raw = bytes(data)
+    namespace, _, rest = raw[4:].partition(b"\0")
+    body = decode(rest[8:])
+    body = body.get("$query", body)
+    return Request(number, {**body, "$db": namespace.decode().split(".", 1)[0]}, True, True)

@@ -1,0 +1,67 @@
+"""What all tests share: a clean environment, one event loop, a limit for each test, no blocking call in the loop."""
+
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+pytest_plugins = ["mydocs.localserver.pytest"]
+
+TEST_SECONDS = 20.0  # what one test may take, its fixtures apart
+CONTRACT_URL = os.environ.get("MYDOCS_TEST_URL")  # read before the environment is cleaned
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run coroutines on asyncio: Motor knows no other loop."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test see the settings of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith(("MONGO_", "MYDOCS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_in_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a coroutine in which code of the runner blocks the event loop; Motor itself and tests may."""
+    if request.node.get_closest_marker("anyio") is None:
+        yield
+        return
+    with blockbuster_ctx("mydocs.migrations"):
+        yield
+
+
+@pytest.fixture
+def contract_url(request: pytest.FixtureRequest) -> str:
+    """Where a test of the marker ``contract`` runs: MYDOCS_TEST_URL where that is set, else a local server."""
+    if CONTRACT_URL is not None:
+        return CONTRACT_URL
+    url: str = request.getfixturevalue("local_url")
+    return url
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Stop a test that takes too long. By a signal, as it also reaches one that waits for a thread or a socket."""
+
+    marker = item.get_closest_marker("seconds")
+    limit = TEST_SECONDS if marker is None else float(marker.args[0])
+
+    def too_long(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"{item.nodeid} takes longer than {limit} s")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    # Again each second, in case that an event loop keeps the first one to itself.
+    signal.setitimer(signal.ITIMER_REAL, limit, 1.0)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

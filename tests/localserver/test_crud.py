@@ -1,0 +1,234 @@
+"""Reading and writing documents, over real sockets: what holds on every MongoDB server."""
+
+from typing import Any
+
+import pytest
+from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp
+from pymongo import DeleteOne, InsertOne, ReplaceOne, ReturnDocument, UpdateMany, UpdateOne
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
+from pymongo.write_concern import WriteConcern
+
+pytestmark = pytest.mark.contract
+
+Db = Database[dict[str, Any]]
+
+
+def test_every_kind_of_value_comes_back_as_it_went_in(db: Db) -> None:
+    document = {
+        "_id": ObjectId(), "z": 1, "a": Int64(1), "f": 1.0, "d": Decimal128("1.10"), "s": "é", "n": None, "t": True,
+        "b": Binary(b"x", 128), "u": Binary(b"0" * 16, 4), "r": Regex("^a", "i"), "ts": Timestamp(1, 2),
+        "nested": {"b": [1, {"a": []}], "a": {}},
+    }  # fmt: skip
+    db.things.insert_one(document)
+    found = db.things.find_one({})
+    assert found == document
+    assert list(found) == list(document)
+    assert type(found["a"]) is Int64
+
+
+def test_an_id_comes_first_whatever_its_place(db: Db) -> None:
+    db.things.insert_one({"a": 1, "_id": 1})
+    assert list(db.things.find_one({}) or {}) == ["_id", "a"]
+
+
+@pytest.mark.parametrize("identity", [[1], Regex("a")], ids=["array", "regex"])
+def test_an_id_that_cannot_be_one_is_refused(db: Db, identity: Any) -> None:
+    with pytest.raises(OperationFailure) as refused:
+        db.things.insert_one({"_id": identity})
+    assert refused.value.code == 53
+
+
+def test_a_second_document_with_an_id_is_refused_with_its_key(db: Db) -> None:
+    db.things.insert_one({"_id": 1})
+    with pytest.raises(DuplicateKeyError) as refused:
+        db.things.insert_one({"_id": 1.0})
+    details = refused.value.details or {}
+    assert (details["code"], details["keyPattern"], details["keyValue"]) == (11000, {"_id": 1}, {"_id": 1.0})
+    assert details["errmsg"].startswith(f"E11000 duplicate key error collection: {db.name}.things index: _id_ dup key:")
+
+
+@pytest.mark.parametrize(
+    ("ordered", "kept"),
+    [pytest.param(True, [1, 2], id="ordered"), pytest.param(False, [1, 2, 3], id="unordered")],
+)
+def test_an_error_in_the_middle_of_an_insert_ends_it_only_if_ordered(db: Db, ordered: bool, kept: list[int]) -> None:
+    with pytest.raises(BulkWriteError) as refused:
+        db.things.insert_many([{"_id": 1}, {"_id": 2}, {"_id": 1}, {"_id": 3}], ordered=ordered)
+    assert [error["index"] for error in refused.value.details["writeErrors"]] == [2]
+    assert [document["_id"] for document in db.things.find().sort("_id")] == kept
+
+
+def test_a_bulk_of_every_kind_adds_up(db: Db) -> None:
+    db.things.insert_many([{"_id": n, "group": n % 2} for n in range(6)])
+    result = db.things.bulk_write(
+        [
+            InsertOne({"_id": 10}),
+            UpdateOne({"_id": 0}, {"$set": {"a": 1}}),
+            UpdateMany({"group": 1}, {"$inc": {"a": 1}}),
+            ReplaceOne({"_id": 2}, {"b": 1}),
+            UpdateOne({"_id": 77}, {"$set": {"a": 1}}, upsert=True),
+            DeleteOne({"_id": 4}),
+        ]
+    )
+    assert (result.inserted_count, result.matched_count, result.modified_count) == (1, 5, 5)
+    assert (result.deleted_count, result.upserted_ids) == (1, {4: 77})
+
+
+def test_an_update_that_changes_nothing_matches_and_modifies_nothing(db: Db) -> None:
+    db.things.insert_one({"_id": 1, "a": 1})
+    same = db.things.update_one({"_id": 1}, {"$set": {"a": 1}})
+    assert (same.matched_count, same.modified_count) == (1, 0)
+    # 1 and 1.0 are equal, but the stored type changes.
+    other = db.things.update_one({"_id": 1}, {"$set": {"a": 1.0}})
+    assert (other.modified_count, type((db.things.find_one({}) or {})["a"])) == (1, float)
+
+
+def test_an_upsert_takes_the_equalities_of_its_query(db: Db) -> None:
+    db.things.update_one({"a": 1, "b": {"$gt": 5}, "_id": 7}, {"$set": {"c": 2}, "$setOnInsert": {"d": 3}}, upsert=True)
+    assert db.things.find_one({}) == {"_id": 7, "a": 1, "c": 2, "d": 3}
+
+
+def test_an_unacknowledged_write_gets_no_answer_and_is_done(db: Db) -> None:
+    fire = db.get_collection("things", write_concern=WriteConcern(w=0))
+    fire.insert_one({"_id": 1})
+    fire.insert_one({"_id": 1})  # refused, and nobody is told
+    db.things.insert_one({"_id": 2})
+    assert db.things.count_documents({}) == 2
+
+
+def test_find_and_modify_returns_what_was_or_what_is(db: Db) -> None:
+    db.things.insert_many([{"_id": 1, "n": 5}, {"_id": 2, "n": 3}])
+    before = db.things.find_one_and_update({}, {"$inc": {"n": 1}}, sort=[("n", 1)])
+    after = db.things.find_one_and_update({"_id": 2}, {"$inc": {"n": 1}}, return_document=ReturnDocument.AFTER)
+    removed = db.things.find_one_and_delete({"_id": 2}, projection={"_id": 0, "n": 1})
+    assert (before, after, removed) == ({"_id": 2, "n": 3}, {"_id": 2, "n": 5}, {"n": 5})
+
+
+def test_find_and_modify_reports_an_upsert(db: Db) -> None:
+    reply = db.command("findAndModify", "things", query={"_id": 1}, update={"$set": {"a": 1}}, upsert=True)
+    assert (reply["value"], reply["lastErrorObject"]) == (None, {"n": 1, "updatedExisting": False, "upserted": 1})
+    reply = db.command("findAndModify", "things", query={"_id": 9}, update={"$set": {"a": 1}})
+    assert (reply["value"], reply["lastErrorObject"]) == (None, {"n": 0, "updatedExisting": False})
+
+
+def test_find_and_modify_that_upserts_a_duplicate_is_refused(db: Db) -> None:
+    db.things.insert_one({"_id": "lease", "term": 1})
+    with pytest.raises(DuplicateKeyError) as refused:
+        db.things.find_one_and_update({"_id": "lease", "term": 2}, {"$set": {"x": 1}}, upsert=True)
+    assert (refused.value.details or {})["keyValue"] == {"_id": "lease"}
+
+
+def test_one_time_stands_for_a_whole_command(db: Db) -> None:
+    db.things.insert_many([{"_id": n} for n in range(3)])
+    db.things.update_many({}, [{"$set": {"at": "$$NOW", "ends": {"$add": ["$$NOW", 30_000]}}}])
+    times = [(document["at"], document["ends"]) for document in db.things.find()]
+    assert len(set(times)) == 1
+    assert (times[0][1] - times[0][0]).total_seconds() == 30
+
+
+def test_a_variable_of_the_command_is_seen_by_its_filter(db: Db) -> None:
+    db.things.insert_many([{"_id": 1, "a": 1}, {"_id": 2, "a": 2}])
+    reply = db.command("find", "things", filter={"$expr": {"$eq": ["$a", "$$wanted"]}}, let={"wanted": 2})
+    assert [document["_id"] for document in reply["cursor"]["firstBatch"]] == [2]
+
+
+@pytest.mark.parametrize("size", [2, 100], ids=["many batches", "one batch"])
+def test_a_cursor_hands_out_everything_once(db: Db, size: int) -> None:
+    db.things.insert_many([{"_id": n} for n in range(25)])
+    found = db.things.find({"_id": {"$gte": 5}}, batch_size=size).sort("_id", -1).skip(2).limit(9)
+    assert [document["_id"] for document in found] == list(range(22, 13, -1))
+
+
+def test_a_reply_is_never_larger_than_a_document_may_be(db: Db) -> None:
+    db.things.insert_many([{"_id": n, "text": "x" * 6_000_000} for n in range(4)])
+    first = db.command("find", "things")["cursor"]
+    assert (len(first["firstBatch"]), first["id"] != 0) == (2, True)
+    assert len(list(db.things.find())) == 4
+
+
+def test_a_killed_cursor_is_unknown(db: Db) -> None:
+    db.things.insert_many([{"_id": n} for n in range(5)])
+    identity = db.command("find", "things", batchSize=2)["cursor"]["id"]
+    assert db.command("killCursors", "things", cursors=[identity])["cursorsKilled"] == [identity]
+    with pytest.raises(OperationFailure) as refused:
+        db.command({"getMore": identity, "collection": "things"})
+    assert refused.value.code == 43
+
+
+def test_a_cursor_goes_on_while_others_write(db: Db) -> None:
+    db.things.insert_many([{"_id": n} for n in range(600)])
+    found = db.things.find({}, batch_size=10)
+    first = [next(found)["_id"] for _ in range(10)]
+    db.things.delete_many({"_id": {"$gte": 500}})
+    assert set(range(500)) <= {*first, *(document["_id"] for document in found)}
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        pytest.param({"_id": 3}, [3], id="equality"),
+        pytest.param({"_id": {"$in": [4, 1, 9]}}, [1, 4], id="in"),
+        pytest.param({"_id": {"$gt": 1, "$lte": 4}}, [2, 3, 4], id="range"),
+        pytest.param({"$and": [{"_id": {"$gte": 2}}, {"_id": {"$lt": 4}}]}, [2, 3], id="and"),
+        pytest.param({"_id": {"$gte": 4}, "a": {"$ne": 1}}, [4], id="range and more"),
+        pytest.param({"_id": {"$ne": 3}}, [0, 1, 2, 4, 5], id="no range"),
+        pytest.param({"_id": {"$gt": "a"}}, [], id="range of another type"),
+        pytest.param({"_id": {"$in": []}}, [], id="in nothing"),
+        pytest.param({"$or": [{"_id": 1}, {"a": 1}]}, [1, 5], id="or"),
+        pytest.param({"_id": {"$not": {"$lt": 4}}}, [4, 5], id="not"),
+    ],
+)
+def test_a_condition_on_the_id_finds_what_it_says(db: Db, query: dict[str, Any], ids: list[int]) -> None:
+    db.things.insert_many([{"_id": n, **({"a": 1} if n == 5 else {})} for n in range(6)])
+    assert [document["_id"] for document in db.things.find(query).sort("_id")] == ids
+    assert db.things.count_documents(query) == len(ids)
+    assert db.things.delete_many(query).deleted_count == len(ids)
+
+
+def test_distinct_takes_arrays_apart_and_equal_values_once(db: Db) -> None:
+    db.things.insert_many([{"a": [1, 2]}, {"a": 2.0}, {"a": None}, {"b": 1}, {"a": "x"}])
+    assert db.things.distinct("a") == [None, 1, 2, "x"]
+
+
+def test_count_respects_skip_and_limit(db: Db) -> None:
+    db.things.insert_many([{"_id": n} for n in range(10)])
+    assert db.command("count", "things", query={"_id": {"$gte": 2}}, skip=3, limit=4)["n"] == 4
+    assert db.things.estimated_document_count() == 10
+
+
+def test_a_pipeline_can_write_its_result(db: Db) -> None:
+    db.things.insert_many([{"_id": n, "group": n % 2} for n in range(6)])
+    totals = [{"$group": {"_id": "$group", "n": {"$sum": "$_id"}}}]
+    assert list(db.things.aggregate([*totals, {"$out": "totals"}])) == []
+    assert list(db.totals.find().sort("_id")) == [{"_id": 0, "n": 6}, {"_id": 1, "n": 9}]
+    db.totals.insert_one({"_id": 5})
+    list(db.things.aggregate([*totals, {"$set": {"n": 0}}, {"$merge": {"into": "totals"}}]))
+    assert list(db.totals.find().sort("_id")) == [{"_id": 0, "n": 0}, {"_id": 1, "n": 0}, {"_id": 5}]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        pytest.param({"find": "a", "xyz": 1}, 40415, id="unknown field"),
+        pytest.param({"find": "a", "filter": "x"}, 14, id="wrong type"),
+        pytest.param({"find": ""}, 73, id="no name"),
+        pytest.param({"noSuchCommand": 1}, 59, id="unknown command"),
+        pytest.param({"aggregate": "a", "pipeline": []}, 9, id="no cursor"),
+        pytest.param({"aggregate": "a", "pipeline": [{}], "cursor": {}}, 40323, id="empty stage"),
+        pytest.param({"delete": "a", "deletes": [{"q": {}, "limit": 2}]}, 9, id="limit of a delete"),
+        pytest.param({"update": "a", "updates": [{"q": {}}]}, 40414, id="missing field"),
+        pytest.param({"update": "a", "updates": [{"q": {}, "u": {}, "x": 1}]}, 40415, id="unknown field inside"),
+        pytest.param({"findAndModify": "a", "query": {}}, 9, id="neither update nor remove"),
+        pytest.param({"findAndModify": "a", "remove": True, "update": {}}, 9, id="update and remove"),
+        pytest.param({"insert": "a", "documents": [{}], "writeConcern": {"w": "nobody"}}, 79, id="write concern"),
+    ],
+)
+def test_a_wrong_command_is_refused_with_the_servers_code(db: Db, command: dict[str, Any], code: int) -> None:
+    def run() -> None:
+        for error in db.command(command).get("writeErrors", []):
+            raise OperationFailure(error["errmsg"], error["code"])
+
+    with pytest.raises(OperationFailure) as refused:
+        run()
+    assert refused.value.code == code
