@@ -1,0 +1,152 @@
+"""
+Which search indexes a script touched, however it did so.
+
+While a script runs, a listener on its client sees every command: those of our helpers, of Motor or PyMongo, of
+``db.command`` and of lightodm in a thread alike. A helper knows more than its commands show (it found the index
+unchanged, it dropped it only to create it again) and says so with :func:`note`; the later word counts.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from mydocs.migrations import mongo
+from mydocs.migrations.definitions import infer_type
+from mydocs.migrations.events import Event, Sink, emit
+from mydocs.migrations.model import IndexAction, IndexRecord, IndexType
+
+_CREATE, _UPDATE, _DROP = "createSearchIndexes", "updateSearchIndex", "dropSearchIndex"
+
+current: ContextVar["Capture | None"] = ContextVar("mydocs_capture", default=None)
+"""The step under way, for the helpers that scripts call."""
+
+
+class Capture:
+    """What one script did to search indexes; filled from any thread."""
+
+    def __init__(self, sink: Sink | None = None) -> None:
+        self._sink = sink
+        self._lock = threading.Lock()
+        self._records: dict[tuple[str, str], IndexRecord] = {}
+        self._names: dict[tuple[str, str], str] = {}  # (collection, id) → name, for commands that say only the id
+
+    @property
+    def records(self) -> tuple[IndexRecord, ...]:
+        """The latest word on each index, in the order in which they were first touched."""
+        with self._lock:
+            return tuple(self._records.values())
+
+    def note(self, record: IndexRecord) -> None:
+        """Take a record as the latest word on its index."""
+        with self._lock:
+            self._records[record.collection, record.name] = record
+
+    def emit(self, event: Event) -> None:
+        """Pass an event of the script on to the run's sink."""
+        emit(self._sink, event)
+
+    def command_seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        """Read a command that has succeeded."""
+        collection = str(body[name])
+        if name == _CREATE:
+            for asked, created in zip(body["indexes"], reply.get("indexesCreated", ()), strict=False):
+                definition = asked.get("definition", {})
+                name_given = str(created.get("name") or asked.get("name") or "default")
+                self._learn(collection, name_given, created.get("id"))
+                self._created(collection, name_given, asked.get("type"), definition, created.get("id"))
+            return
+        index: str | None = body.get("name") or self._names.get((collection, str(body.get("id"))))
+        if index is None:
+            return  # dropped by an id that this script never saw: nobody can say which index that is
+        with self._lock:
+            before = self._records.get((collection, index))
+            if name == _UPDATE:
+                definition = body.get("definition", {})
+                kind = before.type if before else infer_type(definition)
+                action, asked_for = IndexAction.UPDATED, definition
+                if before is not None and before.action in (IndexAction.CREATED, IndexAction.REPLACED):
+                    action = before.action
+            else:
+                kind = before.type if before else IndexType.SEARCH
+                action, asked_for = IndexAction.DROPPED, None
+            self._records[collection, index] = IndexRecord(
+                collection=collection, name=index, type=kind, action=action, definition=asked_for
+            )
+
+    def listing_seen(self, collection: str, reply: Mapping[str, Any]) -> None:
+        """Learn the names that belong to ids from a listing that the script itself has asked for."""
+        for document in reply.get("cursor", {}).get("firstBatch", ()):
+            if isinstance(document.get("name"), str):
+                self._learn(collection, document["name"], document.get("id"))
+
+    def _learn(self, collection: str, name: str, index_id: object) -> None:
+        with self._lock:
+            self._names[collection, str(index_id)] = name
+
+    def _created(
+        self, collection: str, name: str, kind: str | None, definition: Mapping[str, Any], index_id: object
+    ) -> None:
+        with self._lock:
+            before = self._records.get((collection, name))
+            dropped = before is not None and before.action is IndexAction.DROPPED
+            self._records[collection, name] = IndexRecord(
+                collection=collection,
+                name=name,
+                type=IndexType(kind) if kind in ("search", "vectorSearch") else infer_type(definition),
+                action=IndexAction.REPLACED if dropped else IndexAction.CREATED,
+                definition=definition,
+                id=str(index_id) if dropped and index_id is not None else None,
+            )
+
+
+@contextmanager
+def capturing(db: mongo.Database, sink: Sink | None = None) -> Iterator[Capture]:
+    """Capture what is done to the search indexes of a database until the block ends."""
+    capture = Capture(sink)
+    pending: dict[tuple[object, int], tuple[str, Mapping[str, Any]]] = {}
+
+    def started(event: Any) -> None:
+        if event.database_name != db.name:
+            return
+        if event.command_name in (_CREATE, _UPDATE, _DROP):
+            pending[event.connection_id, event.request_id] = (event.command_name, event.command)
+        elif event.command_name == "aggregate" and _lists_indexes(event.command):
+            pending[event.connection_id, event.request_id] = ("aggregate", event.command)
+
+    def ended(event: Any) -> None:
+        name, body = pending.pop((event.connection_id, event.request_id), ("", {}))
+        reply = getattr(event, "reply", None)  # a command that failed has none
+        if reply is None or not name:
+            return
+        if name == "aggregate":
+            capture.listing_seen(str(body["aggregate"]), reply)
+        else:
+            capture.command_seen(name, body, reply)
+
+    token = current.set(capture)
+    try:
+        with mongo.tapped(db, mongo.CommandTap(started, ended)):
+            yield capture
+    finally:
+        current.reset(token)
+
+
+def note(record: IndexRecord) -> None:
+    """Tell the step under way, if there is one, what a helper did to an index."""
+    capture = current.get()
+    if capture is not None:
+        capture.note(record)
+
+
+def say(event: Event) -> None:
+    """Pass an event on to the run under way, if there is one."""
+    capture = current.get()
+    if capture is not None:
+        capture.emit(event)
+
+
+def _lists_indexes(command: Mapping[str, Any]) -> bool:
+    pipeline = command.get("pipeline")
+    return bool(isinstance(pipeline, list) and pipeline and "$listSearchIndexes" in pipeline[0])

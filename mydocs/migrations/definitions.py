@@ -1,0 +1,310 @@
+"""
+Decide whether two search index definitions mean the same, and what a change takes. Pure: no I/O, no driver.
+
+A definition is brought into a canonical form in which every option that we know is present, with its default where the
+definition is silent. So an option that the listing has and the canonical form of what was asked for has not is one that
+we do not know and nobody asked for: a newer server filled it in, and it does not count. Three things are never taken
+for such an option: the name of a field, anything inside a value that users structure themselves (custom analyzers,
+synonyms, stored source), and every option in the tables below; there, more in the listing is a change.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final
+
+from mydocs.migrations.model import Definition, IndexType
+
+
+class Change(StrEnum):
+    """What brings a search index to the definition that was asked for."""
+
+    NOTHING = "nothing"
+    UPDATE = "update"
+    REPLACE = "replace"  # drop and create: an update would be refused
+
+
+class Options(dict[str, Any]):
+    """A level where a key that only the listing has does not count."""
+
+
+class Types(dict[str, Options]):
+    """How one field is indexed, by type: a field may be a string and an autocomplete field at once."""
+
+
+_ABSENT: Final = object()
+
+# The server's own fallback: mongot, SearchIndexDefinition.DEFAULT_FALLBACK_ANALYZER.
+_ANALYZER = "lucene.standard"
+
+_SEARCH: Final[Mapping[str, Any]] = {
+    "analyzer": None,
+    "searchAnalyzer": None,
+    "analyzers": [],
+    "mappings": {},
+    "numPartitions": 1,
+    "sort": None,
+    "storedSource": False,
+    "synonyms": [],
+    "typeSets": [],
+}
+_VECTOR: Final[Mapping[str, Any]] = {"fields": [], "nestedRoot": None, "numPartitions": 1, "storedSource": False}
+
+_BM25 = {"type": "bm25"}
+_NUMBER = {"representation": "double", "indexIntegers": True, "indexDoubles": True}
+_HNSW = {"maxEdges": 16, "numEdgeCandidates": 100}
+# numDimensions, quantization and similarity of an embedding field are missing on purpose: who does not ask for them
+# gets what the embedding model's entry in the server's catalogue says. A guess here would rebuild, and pay for, the
+# whole index at every run.
+_EMBEDDING = {"model": None, "modality": "text", "indexingMethod": "hnsw", "hnswOptions": None, "engine": "lucene"}
+
+# What the server takes, and may list, for an option that a field's definition leaves out: the `withDefault` values of
+# mongot's *FieldDefinition classes. None: no default, but an option that we know.
+_FIELD: Final[Mapping[str, Mapping[str, Any]]] = {
+    "autocomplete": {
+        "analyzer": _ANALYZER,
+        "foldDiacritics": True,
+        "maxGrams": 15,
+        "minGrams": 2,
+        "similarity": _BM25,
+        "tokenization": "edgeGram",
+    },
+    "autoEmbed": _EMBEDDING,
+    "document": {"dynamic": False, "fields": {}},
+    "embeddedDocuments": {"dynamic": False, "fields": {}, "storedSource": False},
+    "geo": {"indexShapes": False},
+    "knnVector": {"dimensions": None, "similarity": None},
+    "number": _NUMBER,
+    "numberFacet": _NUMBER,
+    "string": {
+        "analyzer": None,
+        "ignoreAbove": None,
+        "indexOptions": "offsets",
+        "multi": {},
+        "norms": "include",
+        "searchAnalyzer": None,
+        "similarity": _BM25,
+        "store": True,
+    },
+    "text": _EMBEDDING,  # the name of autoEmbed in its first preview
+    "token": {"normalizer": "none"},
+    "vector": {
+        "engine": "lucene",
+        "hnswOptions": None,
+        "indexingMethod": "hnsw",
+        "numDimensions": None,
+        "quantization": "none",
+        "similarity": None,
+    },
+}
+_EMBEDDING_TYPES = ("autoEmbed", "text")
+# "cannot update type:autoEmbed fields ... please delete the index and create a new one instead": mongot on a change of
+# any of these, of the path, and between a vector and an embedding field.
+_IMMUTABLE = ("type", "model", "modality", "numDimensions", "quantization")
+
+
+def infer_type(definition: Definition) -> IndexType:
+    """Tell the type of an index from its definition, since self-managed servers list none."""
+    vector = isinstance(definition.get("fields"), list | tuple) and "mappings" not in definition
+    return IndexType.VECTOR if vector else IndexType.SEARCH
+
+
+def normalise(index_type: IndexType, definition: Definition) -> Options:
+    """Bring the definition of a search or vector index into the form in which two of them can be compared."""
+    if index_type is IndexType.VECTOR:
+        options = filled(_VECTOR, definition)
+        options["fields"] = _vector_fields(options["fields"])
+        options["storedSource"] = _stored_source(options["storedSource"])
+        return options
+    options = filled(_SEARCH, definition)
+    analyzer = options["analyzer"] or _ANALYZER
+    inherited = (analyzer, options["searchAnalyzer"] or analyzer)
+    options["analyzer"], options["searchAnalyzer"] = analyzer, _other_than(analyzer, inherited[1])
+    options["analyzers"] = _by_name(options["analyzers"], _custom_analyzer)
+    options["synonyms"] = _by_name(options["synonyms"], dict)
+    options["typeSets"] = _by_name(options["typeSets"], lambda item: _type_set(item, inherited))
+    options["storedSource"] = _stored_source(options["storedSource"])
+    if isinstance(options["mappings"], dict):
+        options["mappings"] = _field({**options["mappings"], "type": "document"}, inherited)
+    if isinstance(options["sort"], dict):  # the one place where the order of keys has a meaning
+        options["sort"] = [[key, value] for key, value in options["sort"].items()]
+    return options
+
+
+def equivalent(index_type: IndexType, asked: Definition, listed: Definition) -> bool:
+    """Tell whether an index with the listed definition answers as one with the asked definition would."""
+    return not differences(index_type, asked, listed)
+
+
+def differences(index_type: IndexType, asked: Definition, listed: Definition) -> tuple[str, ...]:
+    """Say in one line for each key path what would change."""
+    return tuple(compare(normalise(index_type, asked), normalise(index_type, listed)))
+
+
+def change(asked_type: IndexType, asked: Definition, listed_type: IndexType, listed: Definition) -> Change:
+    """Decide what brings the listed index to the asked definition; an update that changes nothing is never it."""
+    if asked_type is not listed_type:
+        return Change.REPLACE
+    wanted, present = normalise(asked_type, asked), normalise(listed_type, listed)
+    if not any(compare(wanted, present)):
+        return Change.NOTHING
+    return Change.REPLACE if any(compare(_embeddings(wanted), _embeddings(present))) else Change.UPDATE
+
+
+def compare(asked: Any, listed: Any, path: str = "") -> Iterator[str]:
+    """Yield the differences of two values in canonical form, a line for each key path."""
+    if isinstance(asked, Types) and isinstance(listed, Types):
+        yield from _compare_types(asked, listed, path)
+    elif isinstance(asked, Options) and isinstance(listed, Options):
+        for key, value in asked.items():
+            yield from compare(_or_absent(value), _or_absent(listed.get(key)), _join(path, key))
+    elif type(asked) is dict and type(listed) is dict:
+        for key in asked | listed:
+            yield from compare(asked.get(key, _ABSENT), listed.get(key, _ABSENT), _join(path, key))
+    elif isinstance(asked, list) and isinstance(listed, list) and len(asked) == len(listed):
+        if any(line for pair in zip(asked, listed, strict=True) for line in compare(*pair, "item")):
+            yield _line(path, asked, listed)
+    elif not _same(asked, listed):
+        yield _line(path, asked, listed)
+
+
+def filled(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+    """Lay what was given over the defaults; a null counts as not given."""
+    return Options({**defaults, **{key: plain(value) for key, value in given.items() if value is not None}})
+
+
+def plain(value: Any) -> Any:
+    """Copy a value that a driver took or gave into plain dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _compare_types(asked: Types, listed: Types, path: str) -> Iterator[str]:
+    if len(asked) == len(listed) == 1:
+        ((asked_type, asked_options),), ((listed_type, listed_options),) = asked.items(), listed.items()
+        if asked_type == listed_type:
+            yield from compare(asked_options, listed_options, path)
+        else:
+            yield _line(_join(path, "type"), asked_type, listed_type)
+        return
+    for name in asked | listed:
+        yield from compare(asked.get(name, _ABSENT), listed.get(name, _ABSENT), f"{path}[{name}]")
+
+
+def _same(asked: Any, listed: Any) -> bool:
+    # In Python True == 1, but a server never lists the one for the other; 1 and 1.0 it does.
+    if isinstance(asked, bool) or isinstance(listed, bool):
+        return asked is listed
+    return bool(asked == listed)
+
+
+def _or_absent(value: Any) -> Any:
+    return _ABSENT if value is None else value
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _line(path: str, asked: Any, listed: Any) -> str:
+    return f"{path}: asked {_show(asked)}, live {_show(listed)}"
+
+
+def _show(value: Any) -> str:
+    if value is _ABSENT:
+        return "nothing"
+    return " and ".join(value) if isinstance(value, Types) else repr(value)
+
+
+def _field(item: Mapping[str, Any], inherited: tuple[Any, Any]) -> Options:
+    kind = item["type"]
+    options = filled(_FIELD.get(kind, {}), item)
+    if kind in ("document", "embeddedDocuments"):
+        options["fields"] = _fields(options["fields"], inherited)
+    if kind == "embeddedDocuments":
+        options["storedSource"] = _stored_source(options["storedSource"])
+    if kind == "string":
+        # Compared is what takes effect: the field's own search analyzer, its analyzer, the index's search analyzer.
+        own = options["analyzer"]
+        searches = options["searchAnalyzer"] or own or inherited[1]
+        options["analyzer"] = own or inherited[0]
+        options["searchAnalyzer"] = _other_than(options["analyzer"], searches)
+        options["multi"] = _fields(options["multi"], inherited)
+    if kind == "vector" or kind in _EMBEDDING_TYPES:
+        given = options["hnswOptions"] or {}
+        if options["indexingMethod"] == "hnsw" and isinstance(given, dict):
+            options["hnswOptions"] = filled(_HNSW, given)
+    if kind in _EMBEDDING_TYPES:
+        # mongot stores these two in lower case.
+        options |= {key: options[key].lower() for key in ("model", "modality") if isinstance(options[key], str)}
+    return options
+
+
+def _other_than(analyzer: Any, search_analyzer: Any) -> Any:
+    """Leave out a search analyzer that only repeats the analyzer, so that one change is one line."""
+    return None if search_analyzer == analyzer else search_analyzer
+
+
+def _fields(value: Any, inherited: tuple[Any, Any]) -> Any:
+    return {name: _types(item, inherited) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def _types(value: Any, inherited: tuple[Any, Any]) -> Any:
+    items = value if isinstance(value, list) else [value]
+    names = [item["type"] for item in items if isinstance(item, dict) and isinstance(item.get("type"), str)]
+    if not items or len(set(names)) != len(items):
+        return value  # not a field definition: compared as it is
+    return Types({item["type"]: _field(item, inherited) for item in items})
+
+
+def _vector_fields(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    grouped: dict[str, list[Any]] = {}
+    for item in value:
+        if not isinstance(item, dict) or not isinstance(item.get("path"), str):
+            return value
+        grouped.setdefault(item["path"], []).append(item)
+    return {path: _types(items, (_ANALYZER, _ANALYZER)) for path, items in grouped.items()}
+
+
+def _by_name(value: Any, convert: Callable[[Mapping[str, Any]], Any]) -> Any:
+    names = [item["name"] for item in _items(value) if isinstance(item, dict) and isinstance(item.get("name"), str)]
+    if not isinstance(value, list) or len(set(names)) != len(value):
+        return value
+    return {item["name"]: convert(item) for item in value}
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _custom_analyzer(item: Mapping[str, Any]) -> Options:
+    return filled({"charFilters": [], "tokenizer": None, "tokenFilters": []}, item)
+
+
+def _type_set(item: Mapping[str, Any], inherited: tuple[Any, Any]) -> dict[str, Any]:
+    return {**item, "types": _types(item.get("types"), inherited)}
+
+
+def _stored_source(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: sorted(set(paths)) if _all_text(paths) else paths for key, paths in value.items()}
+
+
+def _all_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _embeddings(canonical: Options) -> dict[str, Options]:
+    fields = canonical.get("fields")
+    if not isinstance(fields, dict):
+        return {}
+    return {
+        path: Options({key: options[key] for key in _IMMUTABLE if key in options})
+        for path, types in fields.items()
+        if isinstance(types, Types)
+        for kind, options in types.items()
+        if kind in _EMBEDDING_TYPES
+    }

@@ -1,0 +1,217 @@
+"""
+Find the scripts and tell what they are. Reads files, runs none.
+
+A plain script acts as soon as it is imported, so what a file is follows from its syntax tree alone.
+"""
+
+import ast
+import hashlib
+import io
+import logging
+import os
+import re
+import threading
+import tokenize
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mydocs.migrations.errors import DirectoryMissing, ScriptsInvalid
+from mydocs.migrations.model import Script, ScriptKind
+
+logger = logging.getLogger(__name__)
+
+# CPython keeps the parser's recursion depth in one place for all threads (python/cpython#106905), so that two of them
+# that parse at once can end in a SystemError.
+_parser_lock = threading.Lock()
+
+PATTERN = re.compile(r"(?P<version>[0-9]{3,})_(?P<name>[A-Za-z0-9_-]+)\.py", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """The scripts in the order in which they run, and what an operator should know about the folder."""
+
+    scripts: tuple[Script, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def discover(directory: Path) -> Discovery:
+    """
+    Read a folder of scripts.
+
+    :raises DirectoryMissing: where there is no such folder
+    :raises ScriptsInvalid: with every problem of every file, so that one look mends them all
+    """
+    if not directory.is_dir():
+        raise DirectoryMissing(directory)
+    scripts: list[Script] = []
+    problems: list[str] = []
+    warnings: list[str] = []
+    for path in sorted(directory.iterdir()):
+        if path.name[0] not in "0123456789":
+            continue
+        if path.suffix.lower() != ".py":
+            warnings.append(f"{path.name} begins like a migration and is none, since its name does not end in .py")
+            continue
+        try:
+            scripts.append(_read(path, directory))
+        except _Problem as problem:
+            problems.append(str(problem))
+    problems += _collisions(scripts)
+    if problems:
+        raise ScriptsInvalid(problems)
+    return Discovery(scripts=tuple(sorted(scripts, key=lambda script: script.number)), warnings=tuple(warnings))
+
+
+def checksum(text: str) -> str:
+    """
+    Fingerprint a script's text.
+
+    A checkout may change line ends, an editor the white space at line ends and the end of the file; none of that is a
+    change of the migration.
+    """
+    lines = [
+        line.rstrip() for line in text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    ]
+    while lines and not lines[-1]:
+        lines.pop()
+    return "sha256:" + hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_source(path: Path) -> str:
+    """
+    Read a script as Python would: UTF-8 unless its first lines say otherwise, with or without a BOM.
+
+    :raises OSError: where it cannot be read
+    :raises SyntaxError: where the encoding is unknown
+    :raises UnicodeDecodeError: where the bytes are not of that encoding
+    """
+    raw = path.read_bytes()
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+    return raw.decode(encoding)
+
+
+def parse(path: Path, source: str) -> ast.Module:
+    """Parse a script's text; one thread at a time."""
+    with _parser_lock:
+        return ast.parse(source, filename=str(path))
+
+
+class _Problem(Exception):
+    """One file's problem, as a sentence."""
+
+
+def _read(path: Path, directory: Path) -> Script:
+    match = PATTERN.fullmatch(path.name)
+    if match is None:
+        raise _Problem(f"{path.name} is not named like a migration: {_naming_advice(path.name)}")
+    if path.is_symlink():
+        target = Path(os.path.realpath(path))  # Path.resolve() raises for a link to itself before Python 3.13
+        if not target.is_relative_to(directory.resolve()):
+            logger.info("%s is a link out of the folder, to %s", path.name, target)
+    if not path.is_file():
+        what = "a link to nothing" if path.is_symlink() and not path.exists() else "a directory"
+        raise _Problem(f"{path.name} is {what if path.is_dir() or path.is_symlink() else 'not a file'}; remove it")
+    try:
+        source = read_source(path)
+        tree = parse(path, source)
+    except OSError as error:
+        raise _Problem(f"{path.name} cannot be read: {error.strerror}; check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise _Problem(
+            f"{path.name} is not {error.encoding} at byte {error.start}; save it as UTF-8 or declare its encoding in "
+            "the first line"
+        ) from error
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise _Problem(f"{path.name}{line} is not valid Python: {error.msg}") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes; nesting beyond the parser
+        raise _Problem(f"{path.name} cannot be parsed: {error}") from error
+    facts = _Facts(path.name, tree)
+    return Script(
+        number=int(match["version"]),
+        version=match["version"],
+        name=match["name"],
+        path=path,
+        checksum=checksum(source),
+        kind=facts.kind,
+        reversible=facts.reversible,
+        idempotent=facts.constant("IDEMPOTENT", default=True),
+        transactional=facts.constant("TRANSACTIONAL", default=False),
+    )
+
+
+class _Facts:
+    """What a module's top level tells about a migration."""
+
+    def __init__(self, file_name: str, tree: ast.Module) -> None:
+        self.file_name = file_name
+        self.functions = {
+            node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        self.constants = dict(_constants(tree.body))
+        for name in ("up", "down"):
+            if isinstance(self.functions.get(name), ast.FunctionDef):
+                raise _Problem(
+                    f"{file_name}, line {self.functions[name].lineno}: `def {name}` must be `async def {name}(db)`"
+                )
+        if "down" in self.functions and "up" not in self.functions:
+            raise _Problem(f"{file_name} defines `down` and no `async def up(db)`")
+        self.kind = ScriptKind.ASYNC if "up" in self.functions else ScriptKind.PLAIN
+        self.reversible = "down" in self.functions
+        transactional = self.constant("TRANSACTIONAL", default=False)
+        if transactional and self.kind is ScriptKind.PLAIN:
+            raise _Problem(f"{file_name} says TRANSACTIONAL = True, which needs `async def up(db, session)`")
+        for name in self.functions.keys() & {"up", "down"}:
+            self._check_signature(name, ("db", "session") if transactional else ("db",))
+
+    def constant(self, name: str, *, default: bool) -> bool:
+        if name not in self.constants:
+            return default
+        node = self.constants[name]
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, bool)):
+            raise _Problem(f"{self.file_name}, line {node.lineno}: {name} must be written as True or False")
+        return node.value
+
+    def _check_signature(self, name: str, given: tuple[str, ...]) -> None:
+        arguments = self.functions[name].args
+        positional = len(arguments.posonlyargs) + len(arguments.args)
+        required = positional - len(arguments.defaults)
+        keywords_required = sum(default is None for default in arguments.kw_defaults)
+        fits = required <= len(given) and (positional >= len(given) or arguments.vararg is not None)
+        if not fits or keywords_required:
+            raise _Problem(
+                f"{self.file_name}, line {self.functions[name].lineno}: `{name}` is called as "
+                f"`{name}({', '.join(given)})`; its parameters do not fit that"
+            )
+
+
+def _constants(body: Iterable[ast.stmt]) -> Iterable[tuple[str, ast.expr]]:
+    for node in body:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    yield target.id, node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            yield node.target.id, node.value
+
+
+def _naming_advice(file_name: str) -> str:
+    stem = file_name[: -len(".py")]
+    number, name = re.match(r"([0-9]*)(.*)", stem, re.DOTALL).groups()  # type: ignore[union-attr]  # matches always
+    if not file_name.endswith(".py"):
+        return "its ending must be .py in small letters"
+    description = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-") or "description"
+    return f"call it {number.zfill(3)}_{description}.py (three or more digits, `_`, letters, digits, `_` or `-`)"
+
+
+def _collisions(scripts: list[Script]) -> list[str]:
+    by_number: dict[int, list[str]] = {}
+    for script in scripts:
+        by_number.setdefault(script.number, []).append(script.file_name)
+    return [
+        f"{' and '.join(names)} have one number; give one of them the next free number"
+        for names in by_number.values()
+        if len(names) > 1
+    ]

@@ -1,0 +1,288 @@
+"""
+Every error that a caller can meet, with the sentence that it says. Pure.
+
+::
+
+    MigrationError                      exit code
+    ├── ScriptsInvalid                  1  files that cannot be migrations
+    ├── PlanError                       1  files and ledger do not fit together
+    │   ├── ChangedScripts
+    │   ├── OutOfOrder
+    │   ├── NeedsDecision
+    │   └── NotReversible
+    ├── LedgerInvalid                   1  a stored document that is none of ours
+    ├── MigrationFailed                 1  a script raised
+    ├── IndexConflict                   1  an existing index stands in the way
+    ├── IndexRefused                    1  the server does not take a definition
+    ├── NotPossible                     1  what was asked for cannot be done here
+    ├── UsageError                      2
+    │   ├── DirectoryMissing
+    │   ├── UnknownVersion
+    │   └── SettingsInvalid
+    ├── ServerError                     3
+    │   ├── ServerUnreachable
+    │   ├── NotAuthorised
+    │   ├── CommandRefused
+    │   └── SearchUnavailable
+    ├── NotReady                        5
+    ├── IndexFailed                     6
+    ├── LeaseError                      7
+    │   ├── LeaseHeld
+    │   └── LeaseLost
+    ├── WorkLeft                        8
+    └── Interrupted                     130, 143
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mydocs.migrations.model import LeaseView, MigrationState, Script
+
+if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is needed here
+    from mydocs.migrations.report import RunReport
+
+
+class MigrationError(Exception):
+    """Anything that keeps a database from the state that was asked for."""
+
+    exit_code = 1
+    report: "RunReport | None" = None
+    """What was done until then; set by the function that was called."""
+
+
+class ScriptsInvalid(MigrationError):
+    """Files in the directory that cannot be migrations; every problem is named."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class PlanError(MigrationError):
+    """Files and ledger do not fit together."""
+
+
+class ChangedScripts(PlanError):
+    """Scripts were edited after they were applied."""
+
+    def __init__(self, file_names: Sequence[str]) -> None:
+        self.file_names = tuple(file_names)
+        super().__init__(
+            f"{', '.join(file_names)} changed after being applied; restore the applied text, accept the new one for "
+            "good with `mydocs migrate repair`, or for this run with --allow-changed"
+        )
+
+
+class OutOfOrder(PlanError):
+    """A pending version sorts before one that is already applied."""
+
+    def __init__(self, versions: Sequence[str], newest_applied: str) -> None:
+        self.versions = tuple(versions)
+        self.newest_applied = newest_applied
+        super().__init__(
+            f"pending {', '.join(versions)} come{'s' if len(versions) == 1 else ''} before {newest_applied}, which is "
+            "applied; give a higher number, or run with --allow-out-of-order"
+        )
+
+
+class NeedsDecision(PlanError):
+    """A script that must not run twice by itself has started and not ended well."""
+
+    def __init__(self, script: Script, state: MigrationState) -> None:
+        self.version = script.version
+        super().__init__(
+            f"{script.file_name} {'was interrupted' if state is MigrationState.INTERRUPTED else 'failed'} and says "
+            f"IDEMPOTENT = False; look at what it did, then settle it with `mydocs migrate mark {script.version} "
+            f"--applied` (it is done) or `mydocs migrate mark {script.version} --pending` (run it again)"
+        )
+
+
+class NotReversible(PlanError):
+    """A rollback was asked for that some script cannot do."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class LedgerInvalid(MigrationError):
+    """A document of the ledger or the lease has a shape that this tool never writes."""
+
+    def __init__(self, collection: str, key: str, problem: str) -> None:
+        super().__init__(
+            f"the document {key} in {collection} is not one of ours: {problem}; it was left as it is, mend or remove it"
+        )
+
+
+class MigrationFailed(MigrationError):
+    """A script raised; nothing after it was started."""
+
+    def __init__(self, script: str, where: str, problem: str) -> None:
+        self.script = script
+        super().__init__(f"{script} failed{where}: {problem}")
+
+
+class IndexConflict(MigrationError):
+    """An index that exists cannot become the one that was asked for."""
+
+    def __init__(self, collection: str, problem: str) -> None:
+        self.collection = collection
+        super().__init__(f"{collection}: {problem}")
+
+
+class IndexRefused(MigrationError):
+    """The server does not take the definition of an index, or no index more."""
+
+    def __init__(self, collection: str, problems: Sequence[str]) -> None:
+        self.collection = collection
+        self.problems = tuple(problems)
+        super().__init__(f"{collection}: {'; '.join(problems)}; the other indexes of the call were created")
+
+
+class NotPossible(MigrationError):
+    """What a script asks for cannot be done on this deployment or in this place."""
+
+
+class UsageError(MigrationError):
+    """The call itself is wrong."""
+
+    exit_code = 2
+
+
+class DirectoryMissing(UsageError):
+    """There is no folder to read scripts from."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"no directory {directory}; name the one that holds the scripts with --dir or MYDOCS_MIGRATIONS_DIR"
+        )
+
+
+class UnknownVersion(UsageError):
+    """No migration has this version."""
+
+    def __init__(self, version: str, known: Sequence[str], suggestion: str | None = None) -> None:
+        self.version = version
+        hint = f"did you mean {suggestion}?" if suggestion else f"known are {', '.join(known) or 'none'}"
+        super().__init__(f"no migration {version}; {hint}")
+
+
+class SettingsInvalid(UsageError):
+    """A flag, an environment variable or a line of the env file makes no sense."""
+
+
+class ServerError(MigrationError):
+    """The server cannot be asked, or refuses."""
+
+    exit_code = 3
+
+
+class ServerUnreachable(ServerError):
+    """No answer within the time that the driver and the retries allow."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"no answer from the server: {problem}; check the URL, the network and that the server is up")
+
+
+class NotAuthorised(ServerError):
+    """Login failed, or the user may not do this."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"not authorised: {problem}; check user, password and the user's roles")
+
+
+class CommandRefused(ServerError):
+    """The server answered with an error that trying again cannot mend."""
+
+    def __init__(self, problem: str, code: int | None) -> None:
+        super().__init__(f"the server refused: {problem}" + (f" (code {code})" if code is not None else ""))
+
+
+class SearchUnavailable(ServerError):
+    """This server has no search indexes."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"this server has no search indexes ({problem}); use Atlas, mongodb/mongodb-atlas-local, a server with "
+            "mongot, or `--local` for a try on this machine"
+        )
+
+
+class NotReady(MigrationError):
+    """The time was up before every index could be queried."""
+
+    exit_code = 5
+
+    def __init__(self, what: Sequence[str], seconds: float) -> None:
+        self.what = tuple(what)
+        super().__init__(
+            f"not ready after {seconds:g} s: {', '.join(what)}; the work goes on, "
+            "`mydocs migrate wait` takes the wait up again"
+        )
+
+
+class IndexFailed(MigrationError):
+    """At least one index build failed; the others were waited for."""
+
+    exit_code = 6
+
+    def __init__(self, failures: Sequence[tuple[str, str]]) -> None:
+        self.failures = tuple(failures)
+        super().__init__(
+            "; ".join(f"index {index} failed: {reason}" for index, reason in failures)
+            + "; mend the definition in a new migration and run again"
+        )
+
+
+class LeaseError(MigrationError):
+    """Who may migrate now is somebody else."""
+
+    exit_code = 7
+
+
+class LeaseHeld(LeaseError):
+    """Somebody else held the lease for as long as we were ready to wait."""
+
+    def __init__(self, holder: LeaseView, waited: float) -> None:
+        self.holder = holder
+        super().__init__(
+            f"{describe_holder(holder)} holds the lease"
+            + (f", still after {waited:.0f} s" if waited >= 1 else "")
+            + "; wait for it, raise --lock-timeout, or look at `mydocs migrate unlock`"
+        )
+
+
+class LeaseLost(LeaseError):
+    """The lease ran out or was taken while a script was running."""
+
+    def __init__(self, term: int) -> None:
+        self.term = term
+        super().__init__(
+            f"the lease of term {term} was lost while migrating; nothing more was recorded, the next run decides what "
+            "is left (`mydocs migrate status`)"
+        )
+
+
+class WorkLeft(MigrationError):
+    """The database is not in the state that the files ask for."""
+
+    exit_code = 8
+
+    def __init__(self, what: Sequence[str]) -> None:
+        self.what = tuple(what)
+        super().__init__(f"work is left: {'; '.join(what)}; `mydocs migrate run --wait` does it")
+
+
+class Interrupted(MigrationError):
+    """A signal ended the run."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.exit_code = 128 + signal_number
+        super().__init__("interrupted; what was done is recorded, run again to go on")
+
+
+def describe_holder(holder: LeaseView) -> str:
+    """Say who holds a lease and for how long it lives without a renewal."""
+    who = f"{holder.host or 'an unknown host'} (pid {holder.pid if holder.pid is not None else 'unknown'})"
+    return f"{who}, term {holder.term}" + (f", {holder.remaining:.0f} s left" if holder.live else ", expired")

@@ -1,0 +1,250 @@
+"""Run the steps of a plan in order: record each before and after, stop at the first failure."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib import import_module
+from types import ModuleType
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from mydocs.migrations import ledger, load, mongo
+from mydocs.migrations.capture import Capture, capturing
+from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible
+from mydocs.migrations.events import Sink, StepFinished, StepStarted, emit
+from mydocs.migrations.indexes import IndexModels, create_standard_indexes, standard_checksum
+from mydocs.migrations.lease import Lease
+from mydocs.migrations.model import (
+    STANDARD_VERSION,
+    Entry,
+    IndexAction,
+    IndexRecord,
+    MigrationState,
+    RunStamp,
+    Script,
+    ScriptKind,
+    StoredError,
+)
+from mydocs.migrations.plan import Plan, Standing
+from mydocs.migrations.tasks import to_the_end
+
+RECORD_SECONDS = 75.0  # for the record of a script that has ended: the retries' 30 s, a last try's 30 s, and a bit
+MESSAGE_LENGTH = 2_000  # characters of an error's text that are stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A script that is checked and can be called; ``module`` is ``None`` for a plain one."""
+
+    script: Script
+    previous: Entry | None
+    module: ModuleType | None
+
+
+def prepare(standings: tuple[Standing, ...]) -> list[Step]:
+    """
+    Load every async script before the first one runs. Imports them, and blocks meanwhile.
+
+    :raises ScriptsInvalid: where one of them cannot be imported
+    :raises NotPossible: where one asks for what this tool cannot do
+    """
+    steps = [
+        Step(
+            script=script,
+            previous=standing.entry,
+            module=load.load_async(script) if script.kind is ScriptKind.ASYNC else None,
+        )
+        for standing in standings
+        if (script := standing.script) is not None
+    ]
+    if any(_can_meet_lightodm(step) for step in steps):
+        import_module("mydocs.migrations.binding")  # here in a thread: lightodm takes longer than most scripts
+    return steps
+
+
+@dataclass(slots=True, kw_only=True)
+class Executor:
+    """Runs steps under a lease; ``done`` holds the entries as they were recorded last."""
+
+    db: mongo.Database
+    lease: Lease
+    stamp: RunStamp
+    sink: Sink | None
+    done: list[Entry] = field(default_factory=list)
+    staying: tuple[Entry, ...] = ()
+
+    async def run(self, plan: Plan, models: IndexModels) -> None:
+        """
+        Take every step of a plan.
+
+        :raises MigrationFailed: with file, line and message, once the failure is recorded
+        :raises IndexConflict: where an existing index stands in the way of a standard one
+        :raises LeaseLost: where the lease was gone before a step's end was recorded
+        """
+        steps = await anyio.to_thread.run_sync(prepare, plan.steps)
+        if plan.standard:
+            previous = next((e for e in plan.entries if e.version == STANDARD_VERSION), None)
+            await self._standard(models, previous)
+        for step in steps:
+            await self._run(step, "up")
+
+    async def take_back(self, steps: Sequence[Step], entries: Sequence[Entry]) -> None:
+        """
+        Run the ``down`` of each step, and forget its entry.
+
+        :param entries: the ledger; those that stay are told of the indexes that a ``down`` has dropped
+        :raises MigrationFailed: with file, line and message, once the failure is recorded
+        :raises LeaseLost: where the lease was gone before a step's end was recorded
+        """
+        leaving = {step.script.version for step in steps}
+        self.staying = tuple(entry for entry in entries if entry.version not in leaving)
+        for step in steps:
+            await self._run(step, "down")
+
+    async def _standard(self, models: IndexModels, previous: Entry | None) -> None:
+        entry = await self._start(STANDARD_VERSION, "standard indexes", None, standard_checksum(models), previous)
+        await self._attempt(entry, lambda: create_standard_indexes(self.db, models), Capture(self.sink))
+
+    async def _run(self, step: Step, direction: str) -> None:
+        script = step.script
+        if script.transactional:
+            raise NotPossible(f"{script.file_name} says TRANSACTIONAL = True, which this version cannot run")
+        entry = await self._start(
+            script.version, script.name, script.file_name, script.checksum, step.previous, direction
+        )
+        with capturing(self.db, self.sink) as captured, _lightodm_bound(self.db, step):
+            if step.module is None:
+                await self._attempt(entry, lambda: load.run_plain(script.path), captured, script)
+            else:
+                function = getattr(step.module, direction)
+                await self._attempt(entry, lambda: load.call(function, self.db), captured, script)
+
+    async def _start(
+        self,
+        version: str,
+        name: str,
+        script: str | None,
+        checksum: str,
+        previous: Entry | None,
+        direction: str = "up",
+    ) -> Entry:
+        await anyio.lowlevel.checkpoint()  # a run that is cancelled starts nothing more
+        # To the end: Motor would send the record even if the wait for its answer were broken off.
+        entry, cancelled = await to_the_end(
+            ledger.start(
+                self.db,
+                self.lease,
+                self.stamp,
+                version=version,
+                name=name,
+                script=script,
+                checksum=checksum,
+                previous=previous,
+                direction=direction,
+            )
+        )
+        self.done.append(entry)
+        emit(self.sink, StepStarted(version=version, name=name, script=script, direction=direction))
+        if cancelled:
+            await self._end(entry, started=time.monotonic(), error=asyncio.CancelledError(), indexes=())
+            raise asyncio.CancelledError
+        return entry
+
+    async def _attempt(
+        self, entry: Entry, work: Callable[[], Awaitable[bool]], captured: Capture, script: Script | None = None
+    ) -> None:
+        """Do the work of a started step and record how it ended, also when it is cancelled."""
+        started = time.monotonic()
+        error: BaseException | None = None
+        cancelled = False  # a plain script ran to its end although its caller was cancelled
+        try:
+            await anyio.lowlevel.checkpoint()
+            cancelled = await work()
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  # raised below, once it is recorded
+            error = raised
+        await self._end(entry, started=started, error=error, indexes=captured.records)
+        if isinstance(error, Exception) and script is not None:
+            raise self._failure(script, error) from error
+        if error is not None:
+            raise error
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _end(
+        self, entry: Entry, *, started: float, error: BaseException | None, indexes: tuple[IndexRecord, ...]
+    ) -> None:
+        entry = replace(
+            entry,
+            state=MigrationState.APPLIED if error is None else MigrationState.FAILED,
+            finished_at=datetime.now(UTC),
+            seconds=round(time.monotonic() - started, 3),
+            error=None if error is None else self._stored(error),
+            indexes=indexes,
+        )
+        _, cancelled = await to_the_end(self._finish(entry), limit=RECORD_SECONDS)
+        if cancelled and error is None:
+            raise asyncio.CancelledError
+
+    async def _finish(self, entry: Entry) -> None:
+        if entry.direction == "down" and entry.state is MigrationState.APPLIED:
+            await self._forget(entry)
+        else:
+            await ledger.finish(self.db, self.lease, entry)
+            self.done[-1] = entry
+        emit(
+            self.sink,
+            StepFinished(
+                version=entry.version,
+                name=entry.name,
+                script=entry.script,
+                state=self.done[-1].state,
+                seconds=entry.seconds or 0.0,
+                error=entry.error,
+                direction=entry.direction,
+            ),
+        )
+
+    async def _forget(self, entry: Entry) -> None:
+        """Take the entry of a migration that was taken back out of the ledger, its indexes off the tracked list."""
+        dropped = [record for record in entry.indexes if record.action is IndexAction.DROPPED]
+        await ledger.untrack(self.db, self.lease, self.staying, dropped)
+        await ledger.log(self.db, entry, direction="down")
+        await ledger.remove(self.db, self.lease, replace(entry, state=MigrationState.RUNNING))
+        self.done[-1] = replace(entry, state=MigrationState.PENDING)
+
+    def _stored(self, error: BaseException) -> StoredError:
+        if isinstance(error, asyncio.CancelledError):
+            return StoredError(type="Cancelled", message="the run was interrupted")
+        text = mongo.without_secrets(self.db, str(error))
+        return StoredError(type=type(error).__name__, message=text[:MESSAGE_LENGTH])
+
+    def _failure(self, script: Script, error: Exception) -> Exception:
+        if isinstance(error, LeaseLost):
+            return error
+        text = mongo.without_secrets(self.db, str(error))
+        named = text if isinstance(error, load.ScriptExit) else f"{type(error).__name__}: {text}".rstrip(": ")
+        failure = MigrationFailed(script.file_name, load.place_in(script.path, error), named)
+        failure.exit_code = mongo.exit_code_of(error)
+        return failure
+
+
+def _can_meet_lightodm(step: Step) -> bool:
+    """Whether a script may ask lightodm for its database: any plain one, and one that has imported it by now."""
+    return step.module is None or "lightodm" in sys.modules
+
+
+@contextmanager
+def _lightodm_bound(db: mongo.Database, step: Step) -> Iterator[None]:
+    if not _can_meet_lightodm(step):
+        yield
+        return
+    from mydocs.migrations.binding import lightodm_bound_to  # costs a third of a second where nobody needs it
+
+    with lightodm_bound_to(db):
+        yield

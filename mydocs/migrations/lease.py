@@ -1,0 +1,300 @@
+"""
+Who may migrate now: one document, one holder, one clock.
+
+The document is ``{_id: "lease", owner, term, acquired_at, expires_at}`` in ``_migrations_lock``.
+
+States
+    *free*: no document, or ``expires_at`` has passed. *held*: ``expires_at`` lies ahead. Released is free
+    with ``owner: null``. The document is never removed, since ``term`` must not start again.
+
+Who decides
+    The server alone, by its own clock (``$$NOW``), in single operations on one document, which MongoDB makes atomic:
+
+    - *acquire*: if free, set owner, ``term + 1`` and ``expires_at = $$NOW + 30 s``; else change nothing. The
+      reply shows who holds it. Sent again after a lost reply it finds its own id and changes nothing.
+    - *renew*: where owner and term are still ours, ``expires_at = $$NOW + 30 s``.
+    - *release*: where owner and term are still ours, ``expires_at = $$NOW`` and no owner.
+
+    The holder's own clock only ever stops it earlier: it counts 30 s from *before* it sent the last renewal
+    that succeeded, on a monotonic clock, so its deadline lies before the server's. Clocks of two machines are
+    never compared.
+
+What each side may assume
+    - A renewal that finds no document of ours: the lease is lost. Somebody else has it, or had it.
+    - A renewal without an answer: it may have happened. Ask again until the deadline, then count it as lost.
+    - A holder that was paused beyond its deadline may run a few more instructions before it notices. The *term*
+      fences those off: each ledger write names the term of its writer, and a successor replaces a ledger entry
+      only if it is as it read it (ledger.py). So either the late write comes first and the successor sees it,
+      or it matches nothing.
+    - An acquirer may assume nothing about what its predecessor finished, and reads the ledger again.
+    - Without a release (SIGKILL, power) the lease is free 30 s after the last renewal.
+
+The renewals come from a thread with a synchronous client: a script that blocks the event loop, for a minute or
+for ever, does not starve them.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import anyio
+import pymongo
+from pymongo.errors import OperationFailure, PyMongoError
+
+from mydocs.migrations import mongo
+from mydocs.migrations.errors import LeaseLost, LedgerInvalid
+from mydocs.migrations.model import LeaseView
+from mydocs.migrations.tasks import to_the_end
+
+logger = logging.getLogger(__name__)
+
+COLLECTION = "_migrations_lock"
+LEASE_SECONDS = 30.0
+RENEW_SECONDS = 10.0  # two renewals may be lost before the lease is
+RETRY_RENEWAL_SECONDS = 0.5
+RELEASE_SECONDS = 5.0  # how long a leaving process may take to give the lease back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """A process that wants the lease; ``id`` is new for each run, so that no two runs are taken for one."""
+
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """A lease that was acquired. ``deadline`` is on this process' monotonic clock."""
+
+    owner: Owner
+    term: int
+    deadline: float
+    lost: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        return not self.lost and time.monotonic() < self.deadline
+
+    def check(self) -> None:
+        """:raises LeaseLost: where nothing may be written any more"""
+        if not self.is_ours:
+            raise LeaseLost(self.term)
+
+
+def view_stages() -> list[dict[str, Any]]:
+    """Aggregation stages that show the lease by the server's clock; :func:`parse` reads the result."""
+    return [
+        {"$match": {"_id": "lease"}},
+        {"$set": {"remaining": {"$cond": [_IS_DATED, {"$subtract": ["$expires_at", "$$NOW"]}, None]}}},
+    ]
+
+
+def parse(document: dict[str, Any]) -> LeaseView:
+    """
+    Read a lease document.
+
+    :raises LedgerInvalid: where it is none of ours
+    """
+    owner, term, expires_at = document.get("owner"), document.get("term"), document.get("expires_at")
+    if not isinstance(term, int) or isinstance(term, bool):
+        raise LedgerInvalid(COLLECTION, "'lease'", f"`term` is {term!r} and not a whole number")
+    if not isinstance(expires_at, datetime):
+        raise LedgerInvalid(COLLECTION, "'lease'", f"`expires_at` is {expires_at!r} and not a date")
+    if owner is not None and not (isinstance(owner, dict) and isinstance(owner.get("id"), str)):
+        raise LedgerInvalid(COLLECTION, "'lease'", f"`owner` is {owner!r} and has no `id`")
+    acquired_at, remaining = document.get("acquired_at"), document.get("remaining", 0)
+    host, pid = (owner.get("host"), owner.get("pid")) if owner else (None, None)
+    return LeaseView(
+        host=host if isinstance(host, str) else None,
+        pid=pid if isinstance(pid, int) else None,
+        id=owner["id"] if owner else None,
+        term=term,
+        acquired_at=acquired_at if isinstance(acquired_at, datetime) else None,
+        live=remaining > 0,
+        remaining=max(0.0, remaining / 1000),
+    )
+
+
+async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
+    """
+    Try once to take the lease.
+
+    Cancellation waits for the answer, so that no lease is taken that nobody knows of.
+
+    :return: the lease, or ``None`` while somebody else holds it
+    :raises LedgerInvalid: where the document is none of ours; it is left as it is
+    """
+    sent = time.monotonic()
+
+    async def ask() -> dict[str, Any]:
+        reply, cancelled = await to_the_end(mongo.command(db, _acquire_command(owner)))
+        if cancelled:
+            raise asyncio.CancelledError
+        return reply
+
+    try:
+        reply = await mongo.again(ask)
+    except asyncio.CancelledError:  # what was asked for may have been granted
+        await _release(db, {"owner.id": owner.id})
+        raise
+    except OperationFailure as error:
+        if error.code != 11000:
+            raise
+        return None  # two were the first ever, and the other one was quicker
+    view = parse(reply["value"])
+    if view.id != owner.id:
+        return None
+    return Lease(owner=owner, term=view.term, deadline=sent + LEASE_SECONDS)
+
+
+@asynccontextmanager
+async def held(db: mongo.Database, lease: Lease) -> AsyncIterator[Lease]:
+    """
+    Keep the lease for the length of a block, and give it back.
+
+    :raises LeaseLost: in place of whatever the block raised, once the lease is gone; the block is cancelled then
+    """
+    loop = asyncio.get_running_loop()
+    scope = anyio.CancelScope()
+    beat = _Heartbeat(db, lease, lambda: loop.call_soon_threadsafe(scope.cancel))
+    beat.start()
+    try:
+        with scope:
+            yield lease
+        if lease.lost:
+            raise LeaseLost(lease.term)
+    except Exception as error:
+        if lease.lost and not isinstance(error, LeaseLost):
+            raise LeaseLost(lease.term) from error
+        raise
+    finally:
+        beat.stop()
+        if not lease.lost:
+            await release(db, lease)
+
+
+async def release(db: mongo.Database, lease: Lease) -> None:
+    """Give the lease back if it is still ours; where the server cannot be told, it runs out by itself."""
+    await _release(db, {"owner.id": lease.owner.id, "term": lease.term})
+
+
+async def break_lease(db: mongo.Database, view: LeaseView) -> bool:
+    """Take the lease from the holder that ``view`` shows. Returns whether it was still that one's."""
+    whose = {"term": view.term, "owner.id": view.id}
+    # The term grows, so that the fence holds against the holder, who may still be alive.
+    fields = {"owner": None, "expires_at": "$$NOW", "term": {"$add": ["$term", 1]}}
+    reply = await mongo.command_again(db, _change(whose, fields))
+    return bool(reply["n"])
+
+
+_IS_DATED = {"$eq": [{"$type": "$expires_at"}, "date"]}
+_IS_FREE = {
+    "$or": [
+        {"$eq": [{"$type": "$expires_at"}, "missing"]},
+        {"$and": [_IS_DATED, {"$lte": ["$expires_at", "$$NOW"]}]},
+    ]
+}
+_UNTIL = {"$add": ["$$NOW", int(LEASE_SECONDS * 1000)]}
+
+
+def _acquire_command(owner: Owner) -> dict[str, Any]:
+    taken = {
+        "owner": {"$literal": {"host": owner.host, "pid": owner.pid, "id": owner.id}},
+        "term": {"$add": [{"$ifNull": ["$term", 0]}, 1]},
+        "acquired_at": "$$NOW",
+        "expires_at": _UNTIL,
+    }
+    is_sane = {"$in": [{"$type": "$term"}, ["missing", "int", "long"]]}
+    return {
+        "findAndModify": COLLECTION,
+        "query": {"_id": "lease"},
+        "update": [
+            {"$replaceWith": {"$cond": [{"$and": [is_sane, _IS_FREE]}, {"$mergeObjects": ["$$ROOT", taken]}, "$$ROOT"]}}
+        ],
+        "upsert": True,
+        "new": True,
+        "writeConcern": mongo.MAJORITY,
+    }
+
+
+async def _release(db: mongo.Database, whose: dict[str, Any]) -> None:
+    give_back = mongo.command_again(db, _change(whose, {"owner": None, "expires_at": "$$NOW"}))
+    try:
+        _, cancelled = await to_the_end(give_back, limit=RELEASE_SECONDS)
+    except (PyMongoError, TimeoutError) as error:
+        logger.warning("the lease could not be released and runs out within %.0f s: %s", LEASE_SECONDS, error)
+    else:
+        if cancelled:
+            raise asyncio.CancelledError
+
+
+def _change(whose: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "update": COLLECTION,
+        "updates": [{"q": {"_id": "lease"} | whose, "u": [{"$set": fields}]}],
+        "writeConcern": mongo.MAJORITY,
+    }
+
+
+class _Heartbeat:
+    """Renews a lease from a thread of its own until it is stopped or the lease is lost."""
+
+    def __init__(self, db: mongo.Database, lease: Lease, on_lost: Callable[[], object]) -> None:
+        self._db, self._lease, self._on_lost = db, lease, on_lost
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"mydocs-lease-{lease.term}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it is not waited for, since it may sit in a call that has no answer."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        # A lease that took long to get has less time left until its first renewal than others.
+        if self._stopped.wait(min(RENEW_SECONDS, max(0.0, self._lease.deadline - time.monotonic()) / 3)):
+            return  # most runs are over before the first renewal, and never make a client for it
+        try:
+            with mongo.sync_database(self._db) as db:
+                self._renew_until_stopped(db)
+        except Exception:
+            logger.exception("the heartbeat of the lease broke")
+        if not self._stopped.is_set():
+            self._lease.lost = True
+            try:
+                self._on_lost()
+            except RuntimeError:  # the event loop has been closed meanwhile: nobody is left to be told
+                logger.debug("the lease was lost after its event loop had ended")
+
+    def _renew_until_stopped(self, db: Any) -> None:
+        whose = {"owner.id": self._lease.owner.id, "term": self._lease.term}
+        while not self._stopped.is_set():
+            sent = time.monotonic()
+            remaining = self._lease.deadline - sent
+            if remaining <= 0:
+                return
+            try:
+                with pymongo.timeout(remaining):
+                    reply = db.command(_change(whose, {"expires_at": _UNTIL}))
+            except PyMongoError as error:
+                logger.info("renewing the lease: %s; %.0f s left", error, remaining)
+                if isinstance(error, OperationFailure) and not mongo.is_transient(error):
+                    logger.warning("renewing the lease was refused: %s", error)
+                self._stopped.wait(RETRY_RENEWAL_SECONDS)
+                continue
+            if not reply["n"]:
+                return
+            self._lease.deadline = sent + LEASE_SECONDS
+            self._stopped.wait(RENEW_SECONDS)

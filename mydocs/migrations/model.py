@@ -1,0 +1,166 @@
+"""The nouns of a migration run. Pure: frozen values and the states that they can be in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+Definition = Mapping[str, Any]
+"""An index definition as a driver takes it: of a search index its ``definition``, of a standard index its document."""
+
+STANDARD_VERSION = "standard"  # `_id` of the ledger entry for the application's standard indexes
+
+
+class MigrationState(StrEnum):
+    """Where a migration stands. Only running, applied and failed are ever stored."""
+
+    PENDING = "pending"  # on disk, not in the ledger
+    RUNNING = "running"  # under way, and the lease that covers it lives
+    APPLIED = "applied"  # done
+    FAILED = "failed"  # ended with an error
+    INTERRUPTED = "interrupted"  # was running, its lease is gone
+    CHANGED = "changed"  # applied, then edited
+    MISSING = "missing"  # applied, file gone
+
+
+class IndexState(StrEnum):
+    """Where an index stands, seen from somebody who wants to query it."""
+
+    ABSENT = "absent"  # not listed
+    PENDING = "pending"  # accepted, not started
+    BUILDING = "building"  # being built, or rebuilt after an update
+    READY = "ready"  # can be queried with the definition that was asked for
+    STALE = "stale"  # can be queried, no longer follows the collection
+    FAILED = "failed"  # the build ended with an error
+
+
+class ScriptKind(StrEnum):
+    """How a script is run."""
+
+    ASYNC = "async"  # defines `async def up(db)`
+    PLAIN = "plain"  # the whole module, once, in a worker thread
+
+
+class IndexType(StrEnum):
+    """What kind of index it is; the values are the server's words."""
+
+    STANDARD = "standard"
+    SEARCH = "search"
+    VECTOR = "vectorSearch"
+
+
+class IndexAction(StrEnum):
+    """What was done to bring an index to its definition."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    REPLACED = "replaced"  # dropped and created, since an update could not do it
+    UNCHANGED = "unchanged"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """A migration's file, parsed but not run."""
+
+    number: int
+    version: str
+    name: str
+    path: Path
+    checksum: str
+    kind: ScriptKind
+    reversible: bool = False
+    idempotent: bool = True
+    transactional: bool = False
+
+    @property
+    def file_name(self) -> str:
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredError:
+    """An error as ledger and reports keep it."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexRecord:
+    """What a script did to one search or vector index; ``definition`` is what it asked for."""
+
+    collection: str
+    name: str
+    type: IndexType
+    action: IndexAction
+    definition: Definition | None = None
+    id: str | None = None  # the server's, known in the run that re-created the index; never stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStamp:
+    """Who wrote a ledger entry. ``term`` is the fencing token of the lease."""
+
+    id: str
+    term: int
+    host: str
+    pid: int
+    tool: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A document of the ledger. ``state`` is running, applied or failed."""
+
+    version: str
+    name: str
+    script: str | None
+    checksum: str | None
+    state: MigrationState
+    attempts: int = 1
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    seconds: float | None = None
+    error: StoredError | None = None
+    indexes: tuple[IndexRecord, ...] = ()
+    run: RunStamp | None = None
+    checkpoint: Mapping[str, Any] | None = None
+    direction: str = "up"  # "down" while it is taken back, and after that has failed
+    legacy: bool = False  # written by the application's earlier runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseView:
+    """The lease as the server showed it; ``live`` and ``remaining`` (seconds) are by the server's clock."""
+
+    host: str | None
+    pid: int | None
+    id: str | None
+    term: int
+    acquired_at: datetime | None = None
+    live: bool = False
+    remaining: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexTarget:
+    """
+    An index that somebody waits for.
+
+    :param type: what was asked for; ``None`` where the caller knows only the name
+    :param definition: likewise
+    :param compare: the listed definition must be equivalent to ``definition`` before the index counts as ready
+    :param id: the id that the listing must show, after the index was dropped and created again
+    :param asked_at: monotonic seconds
+    """
+
+    collection: str
+    name: str
+    type: IndexType | None = None
+    definition: Definition | None = None
+    compare: bool = False
+    id: str | None = None
+    asked_at: float = 0.0

@@ -1,0 +1,311 @@
+"""
+The one seam to the drivers: Motor and PyMongo Async behind raw commands, with what may be sent again and when.
+
+Every command of the runner's own goes through :func:`command`: one command on the wire a call, on the primary, without
+read or write concern of the handle, and no retry by the driver, so that what is sent again is decided here alone.
+"""
+
+import logging
+import re
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote, quote_plus
+
+import anyio
+import pymongo
+from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.database import Database as SyncDatabase
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    InvalidName,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
+from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, stop_after_delay
+from tenacity.wait import wait_random_exponential
+
+from mydocs.migrations.errors import (
+    CommandRefused,
+    IndexFailed,
+    MigrationError,
+    NotAuthorised,
+    NotReady,
+    SearchUnavailable,
+    ServerUnreachable,
+    SettingsInvalid,
+)
+
+logger = logging.getLogger(__name__)
+
+Document: TypeAlias = dict[str, Any]
+Database: TypeAlias = AsyncIOMotorDatabase[Document] | AsyncDatabase[Document]
+Collection: TypeAlias = AsyncIOMotorCollection[Document] | AsyncCollection[Document]
+T = TypeVar("T")
+
+MAJORITY = {"w": "majority"}  # a standalone server accepts it too
+
+# Codes after which the same command may succeed: the drivers' retryable reads and writes (retryable-reads.md,
+# retryable-writes.md), then lock, cursor-free and overload codes of src/mongo/base/error_codes.yml.
+TRANSIENT_CODES = frozenset(
+    {6, 7, 89, 91, 134, 189, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436}
+    | {24, 43, 50, 112, 175, 202, 237, 290, 365, 384, 402, 407, 433, 449, 450, 453, 462, 473, 489, 91331}
+)
+TRANSIENT_LABELS = ("RetryableError", "SystemOverloadedError", "RetryableWriteError")
+# mongod answers 125 when it cannot reach mongot, on purpose without a retryable label (search_index_common.cpp).
+SEARCH_STARTING = ("Search Index Management service", "Error processing request")
+NO_SEARCH_CODES = frozenset({31082, 115, 6047401, 40324, 59})
+UNAUTHORISED_CODES = frozenset({13, 18, 8000, 391})  # 8000 is Atlas' own "bad auth" and "user is not allowed"
+
+LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
+_URL_LOGIN = re.compile(r"(mongodb(?:\+srv)?://)[^/@\s]+@")
+SECRET_LENGTH = 4  # characters; a shorter password would blot out parts of ordinary words
+RETRY_SECONDS = 30.0  # no new try later than this after the first; one try may itself take the driver's selection time
+
+
+def is_search_starting(error: BaseException) -> bool:
+    """Whether the search process behind the server does not answer yet, or for the moment."""
+    return isinstance(error, OperationFailure) and error.code == 125 and any(s in str(error) for s in SEARCH_STARTING)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same command may succeed if it is sent again."""
+    if isinstance(error, ConnectionFailure | ExecutionTimeout):
+        return not isinstance(error, ConfigurationError)
+    if isinstance(error, OperationFailure):
+        return (
+            error.code in TRANSIENT_CODES
+            or any(error.has_error_label(label) for label in TRANSIENT_LABELS)
+            or is_search_starting(error)
+        )
+    return False
+
+
+def is_no_search(error: BaseException) -> bool:
+    """Whether the server says that it has no search indexes at all; the four generations say it differently."""
+    return isinstance(error, OperationFailure) and error.code in NO_SEARCH_CODES
+
+
+# For one idempotent command. A poll that waits for a state is a loop with a deadline and not a retry.
+RETRY = AsyncRetrying(
+    retry=retry_if_exception(is_transient),
+    stop=stop_after_delay(RETRY_SECONDS),
+    wait=wait_random_exponential(multiplier=0.2, max=2.0),
+    sleep=anyio.sleep,
+    before_sleep=before_sleep_log(logger, logging.INFO),
+    reraise=True,
+)
+
+
+async def again(call: Callable[[], Awaitable[T]], *, seconds: float = RETRY_SECONDS) -> T:
+    """Await ``call()``, again after each transient error for so long; only for what is idempotent."""
+    async for attempt in RETRY.copy(stop=stop_after_delay(seconds)):
+        with attempt:
+            return await call()
+    raise AssertionError("tenacity reraises")  # pragma: no cover
+
+
+async def command(db: Database, body: Mapping[str, Any]) -> Document:
+    """
+    Send one command once.
+
+    :raises OperationFailure: also for an error of a single write, which drivers leave inside the reply
+    """
+    reply: Document = await db.command(dict(body))
+    concern = reply.get("writeConcernError")
+    for problem in [*reply.get("writeErrors", ()), *([concern] if concern else [])]:
+        raise OperationFailure(problem.get("errmsg", ""), problem.get("code"), problem)
+    return reply
+
+
+async def command_again(db: Database, body: Mapping[str, Any]) -> Document:
+    """Send one idempotent command, again after each transient error."""
+    return await again(lambda: command(db, body))
+
+
+async def documents(db: Database, body: Mapping[str, Any]) -> list[Document]:
+    """Send a command that answers with a cursor once, and read it to its end."""
+    cursor = (await command(db, body))["cursor"]
+    found: list[Document] = list(cursor["firstBatch"])
+    while cursor["id"]:
+        collection = cursor["ns"].split(".", 1)[1]
+        cursor = (await command(db, {"getMore": cursor["id"], "collection": collection}))["cursor"]
+        found += cursor["nextBatch"]
+    return found
+
+
+async def documents_again(db: Database, body: Mapping[str, Any]) -> list[Document]:
+    """Read what a command finds, from its start again after each transient error."""
+    return await again(lambda: documents(db, body))
+
+
+async def search_listing(db: Database, collection: str, names: Sequence[str]) -> list[Document]:
+    """
+    List the search indexes of a collection in one command; of a collection that does not exist there are none.
+
+    :param names: asked for one by one where the server finds the whole listing too large
+    """
+
+    def ask(selector: Mapping[str, str]) -> Mapping[str, Any]:
+        pipeline = [{"$listSearchIndexes": selector}]
+        return {"aggregate": collection, "pipeline": pipeline, "cursor": {}, "maxTimeMS": LISTING_MILLISECONDS}
+
+    try:
+        return await documents(db, ask({}))
+    except OperationFailure as error:
+        if error.code != 396:  # IndexInformationTooLarge: more than 16 MB
+            raise
+    return [document for name in names for document in await documents(db, ask({"name": name}))]
+
+
+async def ensure_collection(db: Database, name: str) -> None:
+    """Create a collection where it is absent: search commands never do."""
+    try:
+        await command_again(db, {"create": name})
+    except OperationFailure as error:
+        if error.code != 48:  # NamespaceExists
+            raise
+
+
+def database_of(collection: Collection) -> Database:
+    """Return the database that a collection belongs to."""
+    database: Database = collection.database  # type: ignore[assignment]  # Motor's stub says a collection
+    return database
+
+
+def client_of(db: Database | SyncDatabase[Document]) -> Any:
+    """Return the driver's own client: what pools, listeners and sessions hang on."""
+    return getattr(db.client, "delegate", db.client)
+
+
+def addresses(db: Database) -> frozenset[object]:
+    """The hosts of the deployment, as far as the driver knows them."""
+    return frozenset(client_of(db).topology_description.server_descriptions())
+
+
+@contextmanager
+def sync_database(db: Database) -> Any:
+    """
+    Yield a synchronous database on the same deployment, for threads.
+
+    Motor is a shell around one, which is yielded as it is. PyMongo Async has none: a synchronous client is made from
+    the very arguments that the asynchronous one was made from, and closed at the end.
+    """
+    if isinstance(db, AsyncIOMotorDatabase):
+        yield db.delegate
+        return
+    arguments = getattr(db.client, "_init_kwargs", None)  # the same that AsyncMongoClient._duplicate() reads
+    if arguments is None:
+        raise SettingsInvalid(
+            "this PyMongo does not tell how its client was made, so no synchronous one can be made for a thread; "
+            "pass a Motor database, or use async scripts only"
+        )
+    client: pymongo.MongoClient[Document] = pymongo.MongoClient(**arguments)
+    try:
+        yield client[db.name]
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def session_of(db: Database) -> AsyncIterator[Any]:
+    """Yield a session of the database's client, ended afterwards."""
+    started = db.client.start_session()
+    session = await started if isinstance(started, Awaitable) else started
+    try:
+        yield session
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+            await session.end_session()
+
+
+class CommandTap(pymongo.monitoring.CommandListener):
+    """A driver listener that hands started commands and their replies on; see :func:`tapped`."""
+
+    def __init__(self, started: Callable[[Any], None], ended: Callable[[Any], None]) -> None:
+        self._started, self._ended = started, ended
+
+    def started(self, event: pymongo.monitoring.CommandStartedEvent) -> None:
+        self._started(event)
+
+    def succeeded(self, event: pymongo.monitoring.CommandSucceededEvent) -> None:
+        self._ended(event)
+
+    def failed(self, event: pymongo.monitoring.CommandFailedEvent) -> None:
+        self._ended(event)
+
+
+_tap_lock = threading.Lock()
+
+
+@contextmanager
+def tapped(db: Database | SyncDatabase[Document], tap: CommandTap) -> Any:
+    """
+    Let a listener see all commands of a client that exists already.
+
+    Drivers take listeners only when a client is made, and an application makes its own; so this reaches into the
+    client's listener list (``_EventListeners``, the same in PyMongo 4.0 to 4.20) and takes it out again.
+    """
+    listeners = client_of(db).options.pool_options._event_listeners  # noqa: SLF001  # there is no public way in
+    prefix = "_EventListeners__"
+    with _tap_lock:
+        getattr(listeners, f"{prefix}command_listeners").append(tap)
+        setattr(listeners, f"{prefix}enabled_for_commands", True)
+    try:
+        yield
+    finally:
+        with _tap_lock:
+            remaining = getattr(listeners, f"{prefix}command_listeners")
+            remaining.remove(tap)
+            setattr(listeners, f"{prefix}enabled_for_commands", bool(remaining))
+
+
+def as_migration_error(error: BaseException) -> MigrationError | None:
+    """Turn a driver's error into the sentence that an operator needs; ``None`` for errors of other making."""
+    if isinstance(error, MigrationError):
+        return error
+    if isinstance(error, InvalidURI | ConfigurationError | InvalidName):
+        return SettingsInvalid(f"the connection settings are not usable: {_text(error)}; check --url and --db")
+    if isinstance(error, OperationFailure):
+        if error.code in UNAUTHORISED_CODES:
+            return NotAuthorised(_text(error))
+        if error.code in {73, 300} or "Invalid namespace" in str(error):  # InvalidNamespace
+            return SettingsInvalid(f"the database name is not allowed: {_text(error)}; check --db")
+        if is_no_search(error) and error.code != 59:
+            return SearchUnavailable(_text(error))
+        return ServerUnreachable(_text(error)) if is_transient(error) else CommandRefused(_text(error), error.code)
+    if isinstance(error, PyMongoError):
+        return ServerUnreachable(_text(error))
+    return None
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that a script's error stands for: 1, unless the server or an index let the script down."""
+    known = as_migration_error(error)
+    passed_on = ServerUnreachable | NotAuthorised | SearchUnavailable | NotReady | IndexFailed
+    return known.exit_code if isinstance(known, passed_on) else 1
+
+
+def without_secrets(db: Database, text: str) -> str:
+    """Take the client's password, and whatever looks like a login in a URL, out of a text."""
+    text = _URL_LOGIN.sub(r"\1***@", text)
+    credentials = getattr(client_of(db).options.pool_options, "_credentials", None)
+    password = getattr(credentials, "password", None)
+    if isinstance(password, str) and len(password) >= SECRET_LENGTH:
+        for form in (password, quote_plus(password), quote(password, safe="")):
+            text = text.replace(form, "***")
+    return text
+
+
+def _text(error: BaseException) -> str:
+    """The server's sentence without the dump of its whole reply, and without the driver's topology dump."""
+    details = getattr(error, "details", None)
+    if isinstance(details, Mapping) and isinstance(details.get("errmsg"), str):
+        return str(details["errmsg"])
+    return str(error).split(", Timeout:", 1)[0].split(", full error:", 1)[0].strip().rstrip(".")

@@ -1,0 +1,232 @@
+"""Decide what to run. Pure: scripts, ledger entries and options in, one plan out, no I/O and no clock."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mydocs.migrations.errors import ChangedScripts, NeedsDecision, NotReversible, OutOfOrder, UnknownVersion
+from mydocs.migrations.model import (
+    STANDARD_VERSION,
+    Entry,
+    IndexAction,
+    IndexRecord,
+    LeaseView,
+    MigrationState,
+    Script,
+    ScriptKind,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the caller allows. ``target`` is a version in any number of digits."""
+
+    target: str | None = None
+    allow_changed: bool = False
+    allow_out_of_order: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One migration: its file, its ledger entry (one of them may be absent), and where it stands."""
+
+    version: str
+    state: MigrationState
+    script: Script | None = None
+    entry: Entry | None = None
+
+    @property
+    def name(self) -> str:
+        return self.script.name if self.script else self.entry.name if self.entry else ""
+
+    @property
+    def number(self) -> int:
+        return int(self.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The steps to take, in order, and what else the look at files and ledger has shown."""
+
+    steps: tuple[Standing, ...] = ()
+    standard: bool = False
+    standings: tuple[Standing, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.steps and not self.standard
+
+
+def classify(scripts: Sequence[Script], entries: Sequence[Entry], lease: LeaseView | None) -> tuple[Standing, ...]:
+    """Say where each migration stands, in the order of their numbers; the standard indexes are none of them."""
+    by_number = {int(entry.version): entry for entry in entries if entry.version != STANDARD_VERSION}
+    on_disk = {script.number: script for script in scripts}
+    return tuple(
+        Standing(
+            version=on_disk[number].version if number in on_disk else by_number[number].version,
+            state=_state(on_disk.get(number), by_number.get(number), lease),
+            script=on_disk.get(number),
+            entry=by_number.get(number),
+        )
+        for number in sorted(on_disk.keys() | by_number.keys())
+    )
+
+
+def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None) -> MigrationState:
+    if entry is None:
+        return MigrationState.PENDING
+    if entry.state is MigrationState.RUNNING:
+        return MigrationState.INTERRUPTED if is_interrupted(entry, lease) else MigrationState.RUNNING
+    if entry.state is MigrationState.APPLIED:
+        if script is None:
+            return MigrationState.MISSING
+        if entry.checksum not in (None, script.checksum):
+            return MigrationState.CHANGED
+    return entry.state
+
+
+def is_interrupted(entry: Entry, lease: LeaseView | None) -> bool:
+    """
+    Whether nobody can be at work on a ``running`` entry any more.
+
+    The lease was read before the entry, so an entry of a later term has been written by somebody who took the lease
+    in between and is alive.
+    """
+    if entry.state is not MigrationState.RUNNING:
+        return False
+    term = entry.run.term if entry.run else 0
+    return lease is None or term < lease.term or (term == lease.term and not lease.live)
+
+
+def make_plan(
+    scripts: Sequence[Script],
+    entries: Sequence[Entry],
+    lease: LeaseView | None,
+    options: Options,
+    *,
+    standard_checksum: str | None,
+) -> Plan:
+    """
+    Decide what a run has to do.
+
+    :param standard_checksum: digest of the application's standard indexes, ``None`` where it has none
+    :raises PlanError: where files and ledger do not fit together
+    :raises UnknownVersion: where ``options.target`` is no migration's number
+    """
+    standings = classify(scripts, entries, lease)
+    limit = find(standings, options.target).number if options.target is not None else None
+    changed = [s.script.file_name for s in standings if s.state is MigrationState.CHANGED and s.script]
+    if changed and not options.allow_changed:
+        raise ChangedScripts(changed)
+    steps = tuple(
+        standing
+        for standing in standings
+        if standing.script is not None
+        and standing.state not in (MigrationState.APPLIED, MigrationState.CHANGED)
+        and (limit is None or standing.number <= limit)
+    )
+    done = [s for s in standings if s.entry is not None and s.entry.state is MigrationState.APPLIED]
+    if done and not options.allow_out_of_order:
+        late = [s.version for s in steps if s.state is MigrationState.PENDING and s.number < done[-1].number]
+        if late:
+            raise OutOfOrder(late, done[-1].version)
+    for step in steps:
+        if (
+            step.state in (MigrationState.FAILED, MigrationState.INTERRUPTED)
+            and step.script is not None
+            and not step.script.idempotent
+        ):
+            raise NeedsDecision(step.script, step.state)
+    return Plan(
+        steps=steps,
+        standard=standard_checksum is not None and not _standard_done(entries, standard_checksum),
+        standings=standings,
+        entries=tuple(entries),
+        warnings=tuple(_warnings(standings)),
+    )
+
+
+def _standard_done(entries: Sequence[Entry], checksum: str) -> bool:
+    return any(
+        entry.version == STANDARD_VERSION and entry.state is MigrationState.APPLIED and entry.checksum == checksum
+        for entry in entries
+    )
+
+
+def _warnings(standings: Sequence[Standing]) -> list[str]:
+    missing = [s.version for s in standings if s.state is MigrationState.MISSING]
+    lost = [s for s in standings if s.script is None and s.state is not MigrationState.MISSING]
+    return [
+        *([f"applied, but not in this directory: {', '.join(missing)}"] if missing else []),
+        *(f"{s.version} is recorded as {s.state.value} and its file is gone" for s in lost),
+    ]
+
+
+def find(standings: Sequence[Standing], version: str) -> Standing:
+    """
+    Find a migration by its version, with or without leading zeros.
+
+    :raises UnknownVersion: with a suggestion where one is near
+    """
+    if version.isascii() and version.isdigit():
+        for standing in standings:
+            if standing.number == int(version):
+                return standing
+    known = [standing.version for standing in standings]
+    for standing in standings:
+        if version in (standing.name, f"{standing.version}_{standing.name}", f"{standing.version}_{standing.name}.py"):
+            return standing
+    near = difflib.get_close_matches(version.zfill(3), known, n=1, cutoff=0.6)
+    raise UnknownVersion(version, known, near[0] if near else None)
+
+
+def make_rollback(standings: Sequence[Standing], *, steps: int | None, target: str | None) -> tuple[Standing, ...]:
+    """
+    Decide what to take back, newest first: the last ``steps`` applied ones, or all above ``target``.
+
+    :raises NotReversible: names every one that has no ``down``, before the first is touched
+    :raises UnknownVersion: where ``target`` is no migration's number
+    """
+    applied = [s for s in standings if s.entry is not None and s.state is not MigrationState.PENDING]
+    if target is not None:
+        limit = find(standings, target).number
+        chosen = [s for s in applied if s.number > limit]
+    else:
+        chosen = applied[max(0, len(applied) - (steps or 0)) :]
+    problems = [problem for s in reversed(chosen) if (problem := _why_not_reversible(s)) is not None]
+    if problems:
+        raise NotReversible(problems)
+    return tuple(reversed(chosen))
+
+
+def _why_not_reversible(standing: Standing) -> str | None:
+    if standing.script is None:
+        return f"{standing.version}_{standing.name} has no file in this directory any more, so its `down` is not known"
+    if standing.script.kind is ScriptKind.PLAIN:
+        return f"{standing.script.file_name} is a plain script and cannot be rolled back; write a new migration"
+    if not standing.script.reversible:
+        return f"{standing.script.file_name} has no `async def down(db)`; write it, or write a new migration"
+    if standing.state is MigrationState.RUNNING:
+        return f"{standing.script.file_name} is running"
+    return None
+
+
+def tracked(entries: Sequence[Entry]) -> tuple[IndexRecord, ...]:
+    """
+    Return what each search index should be: the record of the entry that named it last, unless that dropped it.
+
+    Entries count in the order in which they started, which with out-of-order runs is not that of their numbers.
+    """
+    latest: dict[tuple[str, str], IndexRecord] = {}
+    for entry in sorted(entries, key=_started):
+        for record in entry.indexes:
+            latest[record.collection, record.name] = record
+    return tuple(record for key, record in sorted(latest.items()) if record.action is not IndexAction.DROPPED)
+
+
+def _started(entry: Entry) -> tuple[float, int]:
+    at = entry.started_at or entry.finished_at
+    number = int(entry.version) if entry.version.isdigit() else 0
+    return (at.timestamp() if at else 0.0, number)

@@ -1,0 +1,320 @@
+"""
+Decide from a listed document whether an index is ready, and from several looks how a wait ends. Pure: no clock, no I/O.
+
+Every field of a listing is optional: self-managed servers send no ``type``, local ones ``latestVersion`` in place of
+``latestDefinitionVersion`` and no ``statusDetail``; what has the wrong type counts as absent.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from mydocs.migrations.definitions import equivalent, infer_type
+from mydocs.migrations.model import Definition, IndexState, IndexTarget, IndexType
+
+# A failed build is retried by mongot itself for three of its reasons, and the listing does not say which one it was.
+FAILED_GRACE = 15.0  # seconds; the control plane of Atlas publishes a recovery within them
+SELF_MANAGED_FAILED_GRACE = 35.0  # seconds: mongot publishes its status every 30 s (CommunityMetadataUpdater)
+APPEAR_SECONDS = 60.0  # an index that was accepted is listed within seconds, only not always at once
+GONE_LOOKS = 3  # the look that misses it, and two more: a listing may skip an index once while a host restarts
+
+MIN_GAP = 0.5  # seconds between two looks: the rate at which MongoDB's own Django backend polls
+MAX_GAP = 10.0  # seconds: bounds how late a build of more than 100 s is seen
+GAP_SHARE = 0.1  # of the age: an index is seen ready at most a tenth of its build time late
+JITTER = 0.1  # either way, so that 200 replicas do not look at the same moment
+
+_VANISHED = "it was listed and is gone; somebody dropped it"
+_NEVER_SEEN = "it was never listed"
+
+_STATES: Final[Mapping[str, IndexState]] = {
+    "PENDING": IndexState.PENDING,
+    "BUILDING": IndexState.BUILDING,
+    "READY": IndexState.READY,
+    "STALE": IndexState.STALE,
+    "FAILED": IndexState.FAILED,
+    "DELETING": IndexState.ABSENT,
+    "DOES_NOT_EXIST": IndexState.ABSENT,
+    # The words of the older interfaces.
+    "IN_PROGRESS": IndexState.BUILDING,
+    "MIGRATING": IndexState.BUILDING,
+    "STEADY": IndexState.READY,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What one host reports. ``version`` is that of the definition it serves, ``staged_*`` of the one it builds."""
+
+    hostname: str | None = None
+    status: str | None = None
+    queryable: bool | None = None
+    version: int | None = None
+    staged: bool = False
+    staged_version: int | None = None
+    staged_status: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One document of ``$listSearchIndexes``."""
+
+    id: str | None = None
+    name: str | None = None
+    type: IndexType | None = None
+    status: str | None = None
+    queryable: bool | None = None
+    version: int | None = None
+    definition: Definition | None = None
+    hosts: tuple[Host, ...] = ()
+    message: str | None = None
+    self_managed: bool = False
+    synonyms: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one look says about an index; ``old_serves`` means that queries get an earlier definition's answers."""
+
+    state: IndexState
+    queryable: bool = False
+    reason: str | None = None
+    hosts_ready: int = 0
+    hosts_total: int = 0
+    old_serves: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """
+    The wait for one index so far; times are monotonic seconds.
+
+    :param seen: it was listed at least once
+    :param missing_looks: how many looks in a row did not find it
+    :param failed_since: the first of the looks in a row that found it failed
+    :param changed_at: when its state last changed
+    :param outcome: ``READY`` or ``FAILED`` once it is settled, then nothing changes any more
+    """
+
+    target: IndexTarget
+    verdict: Verdict
+    changed_at: float
+    seen: bool = False
+    missing_looks: int = 0
+    failed_since: float | None = None
+    outcome: IndexState | None = None
+    reason: str | None = None
+    settled_at: float | None = None
+
+
+def parse(document: object) -> Listed:
+    """Read a listed document, whichever server sent it; never raises."""
+    fields = _mapping(document)
+    definition = fields.get("latestDefinition")
+    definition = definition if isinstance(definition, Mapping) else None
+    detail = fields.get("statusDetail")
+    hosts = tuple(_host(entry) for entry in detail) if isinstance(detail, list | tuple) else ()
+    status = _word(fields.get("status"))
+    version = _integer(_mapping(fields.get("latestDefinitionVersion")).get("version"))
+    return Listed(
+        id=_text(fields.get("id")),
+        name=_text(fields.get("name")),
+        type=_type(fields.get("type"), definition),
+        status=status,
+        queryable=_flag(fields.get("queryable")),
+        version=_integer(fields.get("latestVersion")) if version is None else version,
+        definition=definition,
+        hosts=hosts,
+        message=_message(hosts, status) or _text(fields.get("message")),
+        self_managed="type" not in fields and isinstance(detail, list | tuple),
+        synonyms=_word(fields.get("synonymMappingStatus")),
+    )
+
+
+def pick(target: IndexTarget, listing: Iterable[Listed]) -> Listed | None:
+    """Choose the target's document; while an index is replaced, two of its name may be listed."""
+    named = [listed for listed in listing if listed.name == target.name]
+    return min(
+        named,
+        key=lambda listed: (_is_another(target, listed), _STATES.get(listed.status or "") is IndexState.ABSENT),
+        default=None,
+    )
+
+
+def judge(target: IndexTarget, listed: Listed | None) -> Verdict:
+    """Tell the state of an index from somebody's view who wants to query it with the definition that was asked for."""
+    state = IndexState.ABSENT if listed is None else _STATES.get(listed.status or "", IndexState.PENDING)
+    if listed is None or state is IndexState.ABSENT:
+        return Verdict(state=IndexState.ABSENT, reason="not listed" if listed is None else "being deleted")
+    # A host that does not have the index is no part of it: a shard without documents of the collection, for one.
+    hosts = [host for host in listed.hosts if _STATES.get(host.status or "") is not IndexState.ABSENT]
+    ready = sum(_host_ready(host, listed.version) for host in hosts)
+    # Where it is missing, READY vouches for it: no server lists an index as READY that does not answer queries, while
+    # the reverse (BUILDING or FAILED with the old definition serving) is common.
+    queryable = state is IndexState.READY if listed.queryable is None else listed.queryable
+    reason: str | None = None
+    if _is_another(target, listed):
+        state, reason = IndexState.BUILDING, "still shows the previous index"
+    elif state is IndexState.FAILED:
+        reason = listed.message or "the server gives no reason"
+        reason += "; the old definition still serves" if queryable else ""
+    elif state is IndexState.READY:
+        reason = _not_yet(target, listed, queryable, ready, len(hosts))
+        state = IndexState.READY if reason is None else IndexState.BUILDING
+    elif state is IndexState.STALE:
+        reason = listed.message or "no longer follows the collection"
+    elif listed.status not in _STATES:
+        reason = f"the server says {listed.status}" if listed.status else "the server gives no status"
+    return Verdict(
+        state=state,
+        queryable=queryable,
+        reason=reason,
+        hosts_ready=ready,
+        hosts_total=len(hosts),
+        old_serves=queryable and state in (IndexState.PENDING, IndexState.BUILDING, IndexState.FAILED),
+    )
+
+
+def begin(target: IndexTarget, now: float) -> Track:
+    """Start to wait for an index."""
+    return Track(target=target, verdict=Verdict(state=IndexState.PENDING, reason="not looked at yet"), changed_at=now)
+
+
+def look(track: Track, listed: Listed | None, now: float) -> Track:
+    """Take one good answer of the server into account; an index that is settled stays as it is."""
+    if track.outcome is not None:
+        return track
+    verdict = judge(track.target, listed)
+    absent = verdict.state is IndexState.ABSENT
+    failed = verdict.state is IndexState.FAILED
+    known = track.failed_since if track.failed_since is not None else now
+    track = replace(
+        track,
+        verdict=verdict,
+        changed_at=track.changed_at if verdict.state is track.verdict.state else now,
+        # The index that is about to be replaced does not count: it goes before its successor is listed.
+        seen=track.seen or not (absent or listed is None or _is_another(track.target, listed)),
+        missing_looks=track.missing_looks + 1 if absent else 0,
+        failed_since=known if failed else None,
+    )
+    if verdict.state is IndexState.READY:
+        return _settle(track, IndexState.READY, None, now)
+    if failed and now - known >= (SELF_MANAGED_FAILED_GRACE if listed and listed.self_managed else FAILED_GRACE):
+        return _settle(track, IndexState.FAILED, verdict.reason, now)
+    if track.seen and track.missing_looks >= GONE_LOOKS:
+        return _settle(track, IndexState.FAILED, _VANISHED, now)
+    if absent and not track.seen and now - track.target.asked_at >= APPEAR_SECONDS:
+        return _settle(track, IndexState.FAILED, _NEVER_SEEN, now)
+    return track
+
+
+def at_timeout(track: Track, now: float | None = None) -> Track:
+    """Settle what is failed, vanished or was never seen when the time is up; what is only late stays open."""
+    if track.outcome is not None:
+        return track
+    if track.verdict.state is IndexState.FAILED:
+        return _settle(track, IndexState.FAILED, track.verdict.reason, now)
+    if track.verdict.state is IndexState.ABSENT:
+        return _settle(track, IndexState.FAILED, _VANISHED if track.seen else _NEVER_SEEN, now)
+    return track
+
+
+def gap(tracks: Iterable[Track], now: float, jitter: float) -> float:
+    """
+    Give the seconds until the next look at a collection.
+
+    A grace or a deadline that ends in between does not shorten it: the build has failed already, and a look earlier
+    would only say so sooner.
+
+    :param jitter: from ``-JITTER`` to ``JITTER``
+    """
+    youngest = max((track.target.asked_at for track in tracks if track.outcome is None), default=now)
+    return min(max(GAP_SHARE * (now - youngest), MIN_GAP), MAX_GAP) * (1 + jitter)
+
+
+def _settle(track: Track, outcome: IndexState, reason: str | None, now: float | None) -> Track:
+    return replace(track, outcome=outcome, reason=reason, settled_at=now)
+
+
+def _is_another(target: IndexTarget, listed: Listed) -> bool:
+    """Tell whether this is the index that was dropped to make room: other id, or other type."""
+    other_type = None not in (listed.type, target.type) and listed.type is not target.type
+    return other_type or (target.id is not None and listed.id != target.id)
+
+
+def _not_yet(target: IndexTarget, listed: Listed, queryable: bool, ready: int, hosts: int) -> str | None:
+    """Say why an index that is listed as READY is not, or nothing where it is."""
+    if not queryable:
+        return "READY, but not queryable yet"
+    # Right after an update the old version can still be listed as READY and queryable. A listing without a
+    # definition proves nothing: too late is better than too early.
+    if target.compare and target.definition is not None:
+        if listed.definition is None:
+            return "the listing shows no definition"
+        if not equivalent(target.type or infer_type(target.definition), target.definition, listed.definition):
+            return "still shows the previous definition"
+    return f"{ready} of {hosts} hosts have the latest definition" if ready < hosts else None
+
+
+def _message(hosts: Iterable[Host], status: str | None) -> str | None:
+    # One host's failure makes the whole index failed, while another may have something to say about its staleness.
+    blamed_first = sorted(hosts, key=lambda host: status not in (host.status, host.staged_status))
+    return next((host.message for host in blamed_first if host.message), None)
+
+
+def _host_ready(host: Host, latest: int | None) -> bool:
+    current = host.version is None or latest is None or host.version >= latest
+    return (
+        current
+        and not host.staged
+        and host.queryable is not False
+        and _STATES.get(host.status or "READY") is IndexState.READY
+    )
+
+
+def _host(entry: object) -> Host:
+    fields = _mapping(entry)
+    main, staged = _mapping(fields.get("mainIndex")), _mapping(fields.get("stagedIndex"))
+    staged_status = _word(staged.get("status"))
+    # The newer definition's message first: it is the one that somebody waits for.
+    messages = (_text(part.get("message")) for part in (staged, main, fields))
+    return Host(
+        hostname=_text(fields.get("hostname")),
+        status=_word(fields.get("status")),
+        queryable=_flag(fields.get("queryable")),
+        version=_integer(_mapping(main.get("definitionVersion")).get("version")),
+        staged=bool(staged) and _STATES.get(staged_status or "") is not IndexState.ABSENT,
+        staged_version=_integer(_mapping(staged.get("definitionVersion")).get("version")),
+        staged_status=staged_status,
+        message=next(filter(None, messages), None),
+    )
+
+
+def _type(value: object, definition: Definition | None) -> IndexType | None:
+    for known in (IndexType.SEARCH, IndexType.VECTOR):
+        if value == known.value:
+            return known
+    return None if definition is None else infer_type(definition)
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _word(value: object) -> str | None:
+    text = _text(value)
+    return text and text.upper()
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _integer(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if isinstance(value, int) or value.is_integer() else None

@@ -1,0 +1,159 @@
+"""What a call has done or found, as values; exit code, tables and JSON are reductions of these. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from mydocs.migrations.events import Event
+from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind, StoredError
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    NOT_READY = "not_ready"
+    PLANNED = "planned"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationReport:
+    """One migration. ``seconds`` is what its script took; the last four are known to `list` and `status` only."""
+
+    version: str
+    name: str
+    script: str | None
+    state: MigrationState
+    seconds: float | None = None
+    error: StoredError | None = None
+    kind: ScriptKind | None = None
+    reversible: bool | None = None
+    checksum: str | None = None
+    applied_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexReport:
+    """One index. ``seconds`` from the moment that it was asked for until it was settled."""
+
+    collection: str
+    name: str
+    type: IndexType
+    state: IndexState
+    queryable: bool
+    seconds: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorReport:
+    """Why the call did not end well."""
+
+    type: str
+    message: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptReport:
+    """One attempt, up or down, that the ledger no longer shows."""
+
+    version: str
+    direction: str
+    outcome: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    host: str | None
+    error: StoredError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """A whole call: the migrations that it dealt with, the indexes that it waited for."""
+
+    outcome: Outcome
+    database: str | None
+    migrations: tuple[MigrationReport, ...] = ()
+    indexes: tuple[IndexReport, ...] = ()
+    seconds: float = 0.0
+    error: ErrorReport | None = None
+    history: tuple[AttemptReport, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """The last event of every call, also of one that failed or was cancelled."""
+
+    report: RunReport
+
+
+def to_json(report: RunReport) -> dict[str, Any]:
+    """Turn a report into plain values with the keys that others script against; times are ISO 8601 in UTC."""
+    document: dict[str, Any] = {
+        "outcome": report.outcome.value,
+        "database": report.database,
+        "migrations": [_migration(migration) for migration in report.migrations],
+        "indexes": [_index(index) for index in report.indexes],
+        "seconds": _rounded(report.seconds),
+        "error": None
+        if report.error is None
+        else {"type": report.error.type, "message": report.error.message, "exit_code": report.error.exit_code},
+    }
+    if report.history is not None:
+        document["history"] = [_attempt(attempt) for attempt in report.history]
+    return document
+
+
+def _migration(migration: MigrationReport) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "version": migration.version,
+        "name": migration.name,
+        "script": migration.script,
+        "state": migration.state.value,
+        "seconds": _rounded(migration.seconds),
+        "error": _error(migration.error),
+    }
+    if migration.kind is not None:
+        document |= {
+            "kind": migration.kind.value,
+            "reversible": migration.reversible,
+            "checksum": migration.checksum,
+        }
+    if migration.applied_at is not None:
+        document["applied_at"] = migration.applied_at.isoformat()
+    return document
+
+
+def _index(index: IndexReport) -> dict[str, Any]:
+    return {
+        "collection": index.collection,
+        "name": index.name,
+        "type": index.type.value,
+        "state": index.state.value,
+        "queryable": index.queryable,
+        "seconds": _rounded(index.seconds),
+        "reason": index.reason,
+    }
+
+
+def _attempt(attempt: AttemptReport) -> dict[str, Any]:
+    return {
+        "version": attempt.version,
+        "direction": attempt.direction,
+        "outcome": attempt.outcome,
+        "started_at": attempt.started_at.isoformat() if attempt.started_at else None,
+        "finished_at": attempt.finished_at.isoformat() if attempt.finished_at else None,
+        "host": attempt.host,
+        "error": _error(attempt.error),
+    }
+
+
+def _error(error: StoredError | None) -> dict[str, str] | None:
+    return None if error is None else {"type": error.type, "message": error.message}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

@@ -1,0 +1,78 @@
+"""The way back: run the ``down`` of applied migrations, newest first, under the lease."""
+
+from pathlib import Path
+
+import anyio.to_thread
+
+from mydocs.migrations import ledger, mongo
+from mydocs.migrations.discover import Discovery
+from mydocs.migrations.events import Planned, Sink, emit
+from mydocs.migrations.execute import Executor, prepare
+from mydocs.migrations.indexes import until_gone
+from mydocs.migrations.model import IndexAction, IndexRecord, MigrationState
+from mydocs.migrations.plan import Standing, classify, make_rollback
+from mydocs.migrations.report import Outcome, RunReport
+from mydocs.migrations.runner import Call, call_on, discovered, stamp_of, wait_for_tracked
+from mydocs.migrations.settle import leading
+
+
+async def rollback(
+    db: mongo.Database,
+    *,
+    directory: str | Path = "migrations",
+    steps: int = 1,
+    target: str | None = None,
+    wait: bool = False,
+    timeout: float | None = 3600.0,
+    lock_timeout: float | None = 600.0,
+    dry_run: bool = False,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """
+    Take migrations back; what was taken back is pending again.
+
+    :param steps: how many, counted from the newest that is applied
+    :param target: take back all above this version, in place of ``steps``
+    :param wait: return only when dropped search indexes are gone and the others can be queried
+    :param timeout: seconds for that wait, ``None`` for no limit
+    :param dry_run: say what would be taken back, and do nothing
+    :raises NotReversible: names every migration that has no ``down``, before the first one is touched
+    :raises MigrationFailed: where a ``down`` raised; those before it are taken back
+    """
+    async with call_on(db, on_event, outcome=Outcome.PLANNED if dry_run else Outcome.OK) as call:
+        found = await discovered(call, directory)
+        chosen = await _plan(call, found, steps, target)
+        if chosen and not dry_run:
+            dropped = await _roll_back(call, found, steps, target, lock_timeout)
+            if wait:
+                with anyio.move_on_after(timeout):
+                    for record in dropped:
+                        await until_gone(db, record.collection, record.name, None)
+                await wait_for_tracked(call, timeout)
+    return call.report()
+
+
+async def _plan(call: Call, found: Discovery, steps: int, target: str | None) -> tuple[Standing, ...]:
+    call.snapshot = await ledger.read(call.db)
+    standings = classify(found.scripts, call.snapshot.entries, call.snapshot.lease)
+    chosen = make_rollback(standings, steps=steps, target=target)
+    call.standings = chosen
+    versions = tuple(standing.version for standing in chosen)
+    emit(call.sink, Planned(database=call.db.name, versions=versions, standard=False, direction="down"))
+    return chosen
+
+
+async def _roll_back(
+    call: Call, found: Discovery, steps: int, target: str | None, lock_timeout: float | None
+) -> list[IndexRecord]:
+    async with leading(call, lock_timeout) as lease:
+        chosen = await _plan(call, found, steps, target)
+        executor = Executor(db=call.db, lease=lease, stamp=stamp_of(lease), sink=call.sink, done=call.done)
+        await executor.take_back(await anyio.to_thread.run_sync(prepare, chosen), call.snapshot.entries)
+    return [
+        record
+        for entry in call.done
+        if entry.state is MigrationState.PENDING
+        for record in entry.indexes
+        if record.action is IndexAction.DROPPED
+    ]

@@ -1,0 +1,382 @@
+"""
+A whole run on one page: files and ledger → plan → lease → steps → wait → report. Start reading here.
+
+Every public function ends in one of two ways: it returns a report, or it raises one :class:`MigrationError` that
+carries the report of what was done until then. Its last event is always ``RunFinished``, also when it is cancelled.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio.to_thread
+
+import mydocs
+from mydocs.indexes import STANDARD_INDEXES
+from mydocs.migrations import ledger, mongo
+from mydocs.migrations.discover import Discovery, discover
+from mydocs.migrations.errors import Interrupted, MigrationError, NotReady
+from mydocs.migrations.events import Planned, Sink, Warned, emit
+from mydocs.migrations.execute import Executor
+from mydocs.migrations.indexes import IndexModels, standard_checksum, standard_names
+from mydocs.migrations.lease import Lease, Owner, held
+from mydocs.migrations.ledger import Snapshot
+from mydocs.migrations.model import (
+    STANDARD_VERSION,
+    Entry,
+    IndexState,
+    IndexType,
+    MigrationState,
+    RunStamp,
+)
+from mydocs.migrations.plan import Options, Plan, Standing, classify, make_plan, tracked
+from mydocs.migrations.readiness import Track
+from mydocs.migrations.report import (
+    AttemptReport,
+    ErrorReport,
+    IndexReport,
+    MigrationReport,
+    Outcome,
+    RunFinished,
+    RunReport,
+)
+from mydocs.migrations.turn import gap_after, take_turn, watching
+from mydocs.migrations.wait import raise_unready, target_of, wait_for
+
+
+async def migrate(
+    db: mongo.Database,
+    *,
+    directory: str | Path = "migrations",
+    wait: bool = False,
+    timeout: float | None = 3600.0,
+    target: str | None = None,
+    lock_timeout: float | None = 600.0,
+    allow_changed: bool = False,
+    allow_out_of_order: bool = False,
+    standard_indexes: IndexModels = STANDARD_INDEXES,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """
+    Bring the database to the state that the scripts ask for.
+
+    Safe to call from any number of replicas at once: one of them does the work, the others wait for it.
+
+    :param directory: the folder of the scripts
+    :param wait: return only when every search index that the ledger names can be queried
+    :param timeout: seconds for that wait, ``None`` for no limit
+    :param target: the last version to run; ``None`` for all
+    :param lock_timeout: seconds to wait while somebody else migrates; 0 is one try, ``None`` no limit
+    :param allow_changed: go on although applied scripts were edited
+    :param allow_out_of_order: run pending scripts below the highest applied one
+    :param standard_indexes: collection → index models, created before the scripts
+    :param on_event: takes each event as it happens, on the event loop or a driver's thread
+    :raises MigrationError: with ``exit_code``, and ``report`` of what was done until then
+    """
+    options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)
+    async with call_on(db, on_event) as call:
+        found = await discovered(call, directory)
+        snapshot = await ledger.read(db)
+        plan = call.planned(_plan(found, snapshot, options, standard_indexes), snapshot)
+        if not plan.is_empty:
+            await _migrate(call, found, options, standard_indexes, lock_timeout)
+        if wait:
+            await wait_for_tracked(call, timeout)
+    return call.report()
+
+
+async def dry_run(
+    db: mongo.Database,
+    *,
+    directory: str | Path = "migrations",
+    target: str | None = None,
+    allow_changed: bool = False,
+    allow_out_of_order: bool = False,
+    standard_indexes: IndexModels = STANDARD_INDEXES,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """
+    Say what :func:`migrate` would do; writes nothing and runs nothing.
+
+    :raises MigrationError: where :func:`migrate` would refuse the files or the plan
+    """
+    options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)
+    async with call_on(db, on_event, outcome=Outcome.PLANNED) as call:
+        found = await discovered(call, directory)
+        snapshot = await ledger.read(db)
+        call.planned(_plan(found, snapshot, options, standard_indexes), snapshot)
+    return call.report()
+
+
+async def wait_for_indexes(
+    db: mongo.Database, *, timeout: float | None = 3600.0, on_event: Sink | None = None
+) -> RunReport:
+    """
+    Wait until every index that the ledger names can be queried.
+
+    :param timeout: seconds, or ``None`` for no limit
+    :raises IndexFailed: once the others are settled, where a build has failed
+    :raises NotReady: where the time is up; the builds go on
+    """
+    async with call_on(db, on_event) as call:
+        call.snapshot = await ledger.read(db)
+        await wait_for_tracked(call, timeout)
+    return call.report()
+
+
+async def wait_until_current(
+    db: mongo.Database,
+    *,
+    directory: str | Path = "migrations",
+    timeout: float | None = 3600.0,
+    standard_indexes: IndexModels = STANDARD_INDEXES,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """
+    Wait until somebody has applied every script of a folder, and every index can be queried. Runs and writes nothing.
+
+    :param timeout: seconds for all of it together, or ``None`` for no limit
+    :raises NotReady: names the scripts that are not applied or the indexes that are not ready
+    :raises IndexFailed: once the others are settled, where a build has failed
+    """
+    started = time.monotonic()
+    async with call_on(db, on_event) as call:
+        found = await discovered(call, directory)
+        call.snapshot = await ledger.read(db)
+        with anyio.move_on_after(timeout), watching(db) as watch:
+            while _unapplied(call, found, standard_indexes):
+                gap = gap_after(time.monotonic() - started)
+                call.snapshot = await watch.look(db, gap)
+        waited = time.monotonic() - started
+        if late := _unapplied(call, found, standard_indexes):
+            raise NotReady(late, waited)
+        await wait_for_tracked(call, None if timeout is None else max(0.0, timeout - waited))
+    return call.report()
+
+
+@dataclass(slots=True)
+class Call:
+    """What a call has found and done so far; its report is made of this at any moment."""
+
+    db: mongo.Database
+    sink: Sink | None
+    outcome: Outcome = Outcome.OK
+    started: float = field(default_factory=time.monotonic)
+    owner: Owner = field(default_factory=Owner)
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot(entries=(), lease=None))
+    standings: tuple[Standing, ...] = ()
+    standard: IndexModels | None = None
+    done: list[Entry] = field(default_factory=list)
+    tracks: tuple[Track, ...] = ()
+    migrations: tuple[MigrationReport, ...] = ()  # found by a look, where nothing was run
+    indexes: tuple[IndexReport, ...] = ()
+    history: tuple[AttemptReport, ...] | None = None
+
+    def planned(self, plan: Plan, snapshot: Snapshot) -> Plan:
+        """Take a plan as the one that this call follows."""
+        self.standings, self.snapshot = plan.steps, snapshot
+        for warning in plan.warnings:
+            self.warn(warning)
+        versions = tuple(standing.version for standing in plan.steps)
+        emit(self.sink, Planned(database=self.db.name, versions=versions, standard=plan.standard))
+        return plan
+
+    def warn(self, message: str) -> None:
+        emit(self.sink, Warned(message=message))
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The ledger as it stands after this call's own writes."""
+        written = {entry.version: entry for entry in self.done}
+        kept = [entry for entry in self.snapshot.entries if entry.version not in written]
+        return (*kept, *self.entries_written())
+
+    def entries_written(self) -> tuple[Entry, ...]:
+        """This call's own entries; one that was taken back is none any more."""
+        return tuple(entry for entry in self.done if entry.state is not MigrationState.PENDING)
+
+    def report(self, error: MigrationError | None = None) -> RunReport:
+        return RunReport(
+            outcome=self.outcome if error is None else _outcome(error),
+            database=self.db.name,
+            migrations=(*self.migrations, *self._migrations()),
+            indexes=tuple(self._indexes()),
+            seconds=time.monotonic() - self.started,
+            history=self.history,
+            error=None if error is None else _error_report(self.db, error),
+        )
+
+    def _migrations(self) -> Sequence[MigrationReport]:
+        written = {entry.version: entry for entry in self.done}
+        reports = []
+        for standing in self.standings:
+            entry = written.get(standing.version)
+            # An entry that this call started and could not finish is nobody's any more.
+            state = standing.state if entry is None else entry.state
+            if entry is not None and state is MigrationState.RUNNING:
+                state = MigrationState.INTERRUPTED
+            reports.append(
+                MigrationReport(
+                    version=standing.version,
+                    name=standing.name,
+                    script=standing.script.file_name if standing.script else None,
+                    state=state,
+                    seconds=entry.seconds if entry else None,
+                    error=entry.error if entry else None,
+                )
+            )
+        return reports
+
+    def _indexes(self) -> Sequence[IndexReport]:
+        made = [e for e in self.done if e.version == STANDARD_VERSION and e.state is MigrationState.APPLIED]
+        standard = [
+            IndexReport(
+                collection=collection,
+                name=name,
+                type=IndexType.STANDARD,
+                state=IndexState.READY,
+                queryable=True,
+                seconds=entry.seconds,
+            )
+            for entry in made
+            for collection, name in standard_names(self.standard or {})
+        ]
+        waited = [_index_report(track) for track in self.tracks]
+        known = {(report.collection, report.name) for report in waited}
+        submitted = [
+            IndexReport(
+                collection=record.collection,
+                name=record.name,
+                type=record.type,
+                state=IndexState.PENDING,
+                queryable=False,
+                reason="not waited for",
+            )
+            for record in tracked(self.entries_written())
+            if (record.collection, record.name) not in known
+        ]
+        return [*standard, *waited, *submitted, *self.indexes]
+
+
+@asynccontextmanager
+async def call_on(db: mongo.Database, sink: Sink | None, *, outcome: Outcome = Outcome.OK) -> AsyncIterator[Call]:
+    """Give whatever ends a call its report: one error of ours, or the caller's cancellation, which passes unchanged."""
+    call = Call(db, sink, outcome)
+    try:
+        yield call
+    except asyncio.CancelledError:
+        call.outcome = Outcome.INTERRUPTED
+        emit(sink, RunFinished(report=call.report()))
+        raise
+    except Exception as error:
+        known = mongo.as_migration_error(error)
+        if known is None:
+            raise
+        known.report = call.report(known)
+        emit(sink, RunFinished(report=known.report))
+        if known is error:
+            raise
+        raise known from error
+    emit(sink, RunFinished(report=call.report()))
+
+
+async def discovered(call: Call, directory: str | Path) -> Discovery:
+    found = await anyio.to_thread.run_sync(discover, Path(directory))
+    for warning in found.warnings:
+        call.warn(warning)
+    return found
+
+
+def _plan(found: Discovery, snapshot: Snapshot, options: Options, models: IndexModels) -> Plan:
+    checksum = standard_checksum(models) if models else None
+    return make_plan(found.scripts, snapshot.entries, snapshot.lease, options, standard_checksum=checksum)
+
+
+async def _migrate(
+    call: Call, found: Discovery, options: Options, models: IndexModels, lock_timeout: float | None
+) -> None:
+    """Do the work under the lease, or see somebody else finish it."""
+
+    def is_done(snapshot: Snapshot) -> bool:
+        return _plan(found, snapshot, options, models).is_empty
+
+    lease, seen = await take_turn(call.db, call.owner, timeout=lock_timeout, is_done=is_done, sink=call.sink)
+    if lease is None or seen is not None:
+        call.standings, call.snapshot = (), seen or call.snapshot
+        return
+    async with held(call.db, lease):
+        snapshot = await ledger.read(call.db)
+        plan = call.planned(_plan(found, snapshot, options, models), snapshot)
+        stamp = stamp_of(lease)
+        legacy = [entry for entry in snapshot.entries if entry.legacy]
+        await ledger.adopt(call.db, lease, legacy, found.scripts, stamp)
+        call.standard = models
+        executor = Executor(db=call.db, lease=lease, stamp=stamp, sink=call.sink, done=call.done)
+        await executor.run(plan, models)
+
+
+async def wait_for_tracked(call: Call, timeout: float | None) -> None:
+    """Wait for every index that the ledger names, counting in what this call has written."""
+    now = time.monotonic()
+    asked_at = {
+        (record.collection, record.name): now - (datetime.now(UTC) - entry.finished_at).total_seconds()
+        for entry in call.done
+        for record in entry.indexes
+        if entry.finished_at is not None
+    }
+    targets = [
+        target_of(record, min(now, asked_at.get((record.collection, record.name), now)))
+        for record in tracked(call.entries())
+    ]
+    call.tracks = await wait_for(call.db, targets, timeout=timeout, sink=call.sink)
+    raise_unready(call.tracks, timeout or 0.0)
+
+
+def _unapplied(call: Call, found: Discovery, models: IndexModels) -> list[str]:
+    """What is missing before a folder's scripts can be said to be applied, in words."""
+    snapshot = call.snapshot
+    standings = classify(found.scripts, snapshot.entries, snapshot.lease)
+    done = (MigrationState.APPLIED, MigrationState.CHANGED)
+    late = [
+        f"{standing.version} is {standing.state.value}"
+        for standing in standings
+        if standing.script is not None and standing.state not in done
+    ]
+    # Any list of standard indexes will do: that of a newer application must not keep an older one from starting.
+    if models and not any(
+        entry.version == STANDARD_VERSION and entry.state is MigrationState.APPLIED for entry in snapshot.entries
+    ):
+        late.insert(0, "the standard indexes are not created")
+    return late
+
+
+def stamp_of(lease: Lease) -> RunStamp:
+    """What a run signs its ledger entries with."""
+    owner = lease.owner
+    return RunStamp(id=owner.id, term=lease.term, host=owner.host, pid=owner.pid, tool=f"mydocs {mydocs.__version__}")
+
+
+def _error_report(db: mongo.Database, error: MigrationError) -> ErrorReport:
+    message = mongo.without_secrets(db, str(error))
+    return ErrorReport(type=type(error).__name__, message=message, exit_code=error.exit_code)
+
+
+def _outcome(error: MigrationError) -> Outcome:
+    if isinstance(error, NotReady):
+        return Outcome.NOT_READY
+    return Outcome.INTERRUPTED if isinstance(error, Interrupted) else Outcome.FAILED
+
+
+def _index_report(track: Track) -> IndexReport:
+    return IndexReport(
+        collection=track.target.collection,
+        name=track.target.name,
+        type=track.target.type or IndexType.SEARCH,
+        state=track.outcome or track.verdict.state,
+        queryable=track.verdict.queryable,
+        seconds=None if track.settled_at is None else track.settled_at - track.target.asked_at,
+        reason=track.reason or track.verdict.reason,
+    )

@@ -1,0 +1,264 @@
+"""Turn flags, environment and env file into frozen settings. Reads the env file that a flag names, nothing else."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
+
+from mydocs.migrations.errors import SettingsInvalid
+
+DEFAULT_DIRECTORY = "migrations"
+LOCAL_DATABASE = "mydocs"  # with --local only: a real deployment is never guessed
+SCHEMES = ("mongodb://", "mongodb+srv://")
+
+# https://www.mongodb.com/docs/manual/reference/limits/#naming-restrictions; the stricter Windows list, since a name
+# that works on one server of a deployment only is of no use.
+FORBIDDEN_IN_NAME = '/\\. "$*<>:|?\0'
+MAX_NAME_BYTES = 63
+
+# These mechanisms take a user without a password: specifications/source/auth/auth.md.
+PASSWORDLESS = frozenset({"MONGODB-X509", "MONGODB-AWS", "MONGODB-OIDC", "GSSAPI"})
+SECRET_OPTIONS = frozenset({"authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"})
+
+SHORT_SECRET = 8  # characters; a shorter one is replaced only where it stands alone, or "a" would eat every sentence
+REPLACEMENT = "***"
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+# As text: what reads no duration and no URL, such as `list`, compiles no pattern.
+_DURATION = (
+    r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?!s))?(?:(?P<s>\d+(?:\.\d+)?)s)?(?:(?P<ms>\d+(?:\.\d+)?)ms)?"
+)
+_NUMBER = r"\d+(?:\.\d+)?"
+_USERINFO = r"(mongodb(?:\+srv)?://)[^\s'\"<>]*@"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What was said on the command line; ``None`` where nothing was."""
+
+    url: str | None = None
+    db: str | None = None
+    dir: str | None = None
+    env_file: str | None = None
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    Where the database is and where the scripts are.
+
+    ``url`` is ``None`` for the local server. ``user`` and ``password`` come from variables and complete or replace
+    what the URL says; ``secrets`` are all the texts that must not be shown.
+    """
+
+    directory: Path
+    database: str
+    url: str | None = field(default=None, repr=False)
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def local(self) -> bool:
+        return self.url is None
+
+
+def parse_duration(text: str, option: str) -> float:
+    """
+    Read ``90``, ``90s``, ``10m``, ``1h30m`` or ``500ms`` as seconds.
+
+    :raises SettingsInvalid: names the option; also for anything negative
+    """
+    compact = text.strip().lower()
+    if re.fullmatch(_NUMBER, compact, re.ASCII):
+        return float(compact)
+    match = re.fullmatch(_DURATION, compact, re.ASCII) if compact else None
+    if match is None:
+        raise SettingsInvalid(f'{option}: "{text}" is no duration; write 90, 90s, 10m, 1h, 1h30m or 500ms')
+    return sum(float(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount is not None)
+
+
+def parse_limit(text: str, option: str) -> float | None:
+    """Read a duration of which ``0`` means no limit."""
+    return parse_duration(text, option) or None
+
+
+def load_directory(flags: Flags, environ: Mapping[str, str]) -> Path:
+    """Say where the scripts are; all that a command without a database needs."""
+    return _directory(flags, _Sources(environ, flags.env_file))
+
+
+def load_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
+    """
+    Decide every setting: a flag beats the environment, which beats the env file.
+
+    :raises SettingsInvalid: one sentence that names what is missing or wrong
+    """
+    sources = _Sources(environ, flags.env_file)
+    directory = _directory(flags, sources)
+    if flags.local:
+        if flags.url is not None:
+            raise SettingsInvalid("--local and --url exclude each other; leave one of them out")
+        named = flags.db if flags.db is not None else sources.get("MONGO_DB_NAME")[0]
+        return Settings(directory=directory, database=check_name(LOCAL_DATABASE if named is None else named))
+
+    url, url_rank = (flags.url, 0) if flags.url is not None else sources.get("MONGO_URL")
+    if not url:
+        raise SettingsInvalid("no database to work on; set MONGO_URL or --url, or try on this machine with --local")
+    check_url(url)
+    user, password = _credentials(sources, url, url_rank)
+    named = flags.db if flags.db is not None else sources.get("MONGO_DB_NAME")[0]
+    if named is None:
+        named = url_database(url)
+    if named is None:
+        raise SettingsInvalid("no database name; set --db or MONGO_DB_NAME, or end the URL with /name")
+    return Settings(
+        directory=directory,
+        database=check_name(named),
+        url=url,
+        user=user,
+        password=password,
+        secrets=secrets_of(url, password),
+    )
+
+
+def check_name(name: str) -> str:
+    """Return a database name, or say why a server would refuse it."""
+    bad = sorted(set(name) & set(FORBIDDEN_IN_NAME))
+    if not name:
+        problem = "is empty"
+    elif bad:
+        problem = "has " + ", ".join("a space" if c == " " else "a NUL" if c == "\0" else f"`{c}`" for c in bad)
+    elif len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        problem = f"is longer than {MAX_NAME_BYTES} bytes"
+    else:
+        return name
+    shown = name.replace("\0", "\\0")
+    raise SettingsInvalid(f'the database name "{shown}" {problem}, which no server allows; check --db or MONGO_DB_NAME')
+
+
+def check_url(url: str) -> None:
+    """
+    Refuse what cannot be a connection string, without quoting it.
+
+    The driver looks closer later. But when a password holds an unescaped ``/``, ``?`` or ``@``, its sentence would
+    quote a piece of the password as the port.
+    """
+    scheme = next((scheme for scheme in SCHEMES if url.lower().startswith(scheme)), None)
+    if scheme is None:
+        raise SettingsInvalid("the URL must begin with mongodb:// or mongodb+srv://; check --url or MONGO_URL")
+    authority, rest = _split_authority(url[len(scheme) :])
+    userinfo, at, hosts = authority.rpartition("@")
+    astray = (
+        not at and "@" in rest and ("@" in rest.partition("?")[0] or not re.fullmatch(_NUMBER, _port(hosts), re.ASCII))
+    )
+    if astray or "@" in userinfo or userinfo.count(":") > 1:
+        raise SettingsInvalid(
+            "user and password in the URL must be percent-encoded (`@` as %40, `:` as %3A, `/` as %2F, `?` as %3F); "
+            "or give them in MONGO_USER and MONGO_PASSWORD"
+        )
+    if not hosts:
+        raise SettingsInvalid("the URL names no host; check --url or MONGO_URL")
+
+
+def url_database(url: str) -> str | None:
+    """Return the database in a connection string's path, if there is one."""
+    path = url.partition("://")[2].partition("?")[0].partition("/")[2]
+    return unquote_plus(path) or None
+
+
+def secrets_of(url: str | None, password: str | None) -> tuple[str, ...]:
+    """Return every form in which a credential may turn up in a message, the longest first."""
+    found: set[str] = set()
+    if password:
+        found |= {password, quote(password, safe=""), quote_plus(password)}
+    if url:
+        rest = url.partition("://")[2]
+        for userinfo in (_split_authority(rest)[0].rpartition("@")[0], rest.partition("?")[0].rpartition("@")[0]):
+            word = userinfo.partition(":")[2]
+            found |= {word, unquote(word), unquote_plus(word)}
+        for option, value in parse_qsl(rest.partition("?")[2]):
+            if option.lower() in SECRET_OPTIONS:
+                found.add(value)
+                found |= {part.partition(":")[2] for part in value.split(",")}
+    return tuple(sorted(found - {""}, key=lambda secret: (-len(secret), secret)))
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """Take every credential out of a text: the user part of any connection string, and the secrets by name."""
+    clean = re.sub(_USERINFO, rf"\1{REPLACEMENT}@", text, flags=re.IGNORECASE)
+    for secret in sorted(secrets, key=len, reverse=True):
+        pattern = re.escape(secret)
+        if len(secret) < SHORT_SECRET:
+            pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
+        clean = re.sub(pattern, lambda _: REPLACEMENT, clean)
+    return clean
+
+
+class _Sources:
+    """Environment before env file; an empty variable counts as not set, as container tools pass unset ones so."""
+
+    def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
+        self._levels: tuple[Mapping[str, str | None], ...] = (environ, _read_env_file(env_file))
+
+    def get(self, name: str) -> tuple[str | None, int]:
+        """Return a value and its rank; 0 is a flag, a lower rank wins."""
+        for rank, level in enumerate(self._levels, start=1):
+            value = level.get(name)
+            if value:
+                return value, rank
+        return None, len(self._levels) + 1
+
+
+def _read_env_file(name: str | None) -> Mapping[str, str | None]:
+    if name is None:
+        return {}
+    from dotenv import dotenv_values  # only who names a file pays for the import
+
+    path = Path(name)
+    if not path.is_file():
+        raise SettingsInvalid(f"no file {name}; check --env-file")
+    try:
+        return dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsInvalid(f"{name} cannot be read: {why}; check --env-file") from error
+
+
+def _directory(flags: Flags, sources: _Sources) -> Path:
+    if flags.dir is not None:
+        if not flags.dir:
+            raise SettingsInvalid("--dir is empty; name the directory that holds the scripts")
+        return Path(flags.dir)
+    return Path(sources.get("MYDOCS_MIGRATIONS_DIR")[0] or DEFAULT_DIRECTORY)
+
+
+def _credentials(sources: _Sources, url: str, url_rank: int) -> tuple[str | None, str | None]:
+    """
+    Choose between the variables and the URL's own user.
+
+    The variables win over a URL of the same source, as lightodm reads them; a URL from a stronger source that names
+    its own user wins over variables that were meant for another one.
+    """
+    (user, user_rank), (password, password_rank) = sources.get("MONGO_USER"), sources.get("MONGO_PASSWORD")
+    if user is None and password is None:
+        return None, None
+    if "@" in _split_authority(url.partition("://")[2])[0] and min(user_rank, password_rank) > url_rank:
+        return None, None
+    options = {key.lower(): value for key, value in parse_qsl(url.partition("?")[2])}
+    if password is None and options.get("authmechanism", "").upper() not in PASSWORDLESS:
+        raise SettingsInvalid("MONGO_USER is set and MONGO_PASSWORD is not; set both or none")
+    if user is None:
+        raise SettingsInvalid("MONGO_PASSWORD is set and MONGO_USER is not; set both or none")
+    return user, password
+
+
+def _split_authority(rest: str) -> tuple[str, str]:
+    match = re.search(r"[/?#]", rest)
+    return (rest[: match.start()], rest[match.start() :]) if match else (rest, "")
+
+
+def _port(hosts: str) -> str:
+    return hosts.rpartition(":")[2] if ":" in hosts else "0"

@@ -1,0 +1,187 @@
+"""What operators settle by hand: mark, repair, unlock. Changes the ledger or the lease, runs no script."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mydocs.migrations import ledger, mongo
+from mydocs.migrations.discover import Discovery
+from mydocs.migrations.errors import LeaseHeld, NotPossible, UsageError
+from mydocs.migrations.events import Sink
+from mydocs.migrations.lease import Lease, break_lease, held
+from mydocs.migrations.ledger import Snapshot
+from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script
+from mydocs.migrations.plan import Standing, classify, find
+from mydocs.migrations.report import MigrationReport, RunReport
+from mydocs.migrations.runner import Call, call_on, discovered, stamp_of
+from mydocs.migrations.turn import take_turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """What a repair would accept (``changed``) and forget (``missing``)."""
+
+    changed: tuple[Standing, ...]
+    missing: tuple[Standing, ...]
+
+
+async def mark(
+    db: mongo.Database,
+    *versions: str,
+    applied: bool,
+    everything: bool = False,
+    directory: str | Path = "migrations",
+    lock_timeout: float | None = 600.0,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """
+    Settle migrations in the ledger without running them.
+
+    :param applied: they count as done; else as not begun
+    :param everything: all scripts of the folder, in place of ``versions``
+    :raises UnknownVersion: where a version is no script's and no entry's
+    """
+    if everything == bool(versions):
+        raise UsageError("name the versions to mark, or all of them with --all, and not both")
+    async with call_on(db, on_event) as call, leading(call, lock_timeout) as lease:
+        found = await discovered(call, directory)
+        standings = await _standings(call, found)
+        chosen = [s for s in standings if s.script] if everything else [find(standings, v) for v in versions]
+        for standing in chosen:
+            if applied:
+                await _mark_applied(call, lease, standing)
+            else:
+                await _mark_pending(call, lease, standing)
+        await _report_on(call, found, [standing.version for standing in chosen])
+    return call.report()
+
+
+async def repair_plan(db: mongo.Database, *, directory: str | Path = "migrations") -> Repair:
+    """Say what :func:`repair` would do; writes nothing."""
+    async with call_on(db, None) as call:
+        return _repair_of(await _standings(call, await discovered(call, directory)))
+    raise AssertionError  # pragma: no cover  # the block returns or raises
+
+
+async def repair(
+    db: mongo.Database,
+    *,
+    directory: str | Path = "migrations",
+    lock_timeout: float | None = 600.0,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """Accept the present text of edited scripts, and forget applied ones whose file is gone; the log keeps those."""
+    async with call_on(db, on_event) as call, leading(call, lock_timeout) as lease:
+        found = await discovered(call, directory)
+        wanted = _repair_of(await _standings(call, found))
+        for standing in wanted.changed:
+            script, entry = _both(standing)
+            await ledger.put(
+                db, lease, replace(entry, checksum=script.checksum, script=script.file_name, name=script.name), entry
+            )
+        for standing in wanted.missing:
+            if standing.entry is not None:
+                await ledger.log(db, standing.entry, direction="up")
+                await ledger.remove(db, lease, standing.entry)
+        await _report_on(call, found, [s.version for s in (*wanted.changed, *wanted.missing)])
+    return call.report()
+
+
+async def lease_holder(db: mongo.Database) -> LeaseView | None:
+    """Show the lease as it is; ``None`` where nobody has ever held it."""
+    async with call_on(db, None) as call:
+        call.snapshot = await ledger.read(db)
+    return call.snapshot.lease
+
+
+async def unlock(db: mongo.Database, *, force: bool = False) -> LeaseView | None:
+    """
+    Free the lease of a holder that is gone.
+
+    :param force: also that of one which may be alive; its ledger writes are fenced off from then on
+    :return: the lease as it was
+    :raises LeaseHeld: while it lives and ``force`` is not given
+    """
+    async with call_on(db, None) as call:
+        call.snapshot = await ledger.read(db)
+        view = call.snapshot.lease
+        if view is not None and view.live:
+            if not force:
+                raise LeaseHeld(view, 0.0)
+            if not await break_lease(db, view):
+                raise NotPossible("the lease has changed hands just now; look again with `mydocs migrate unlock`")
+    return call.snapshot.lease
+
+
+@asynccontextmanager
+async def leading(
+    call: Call, lock_timeout: float | None, is_done: Callable[[Snapshot], bool] = lambda _: False
+) -> AsyncIterator[Lease]:
+    """Hold the lease for a block of work that nobody else can do in our place."""
+    lease, _ = await take_turn(call.db, call.owner, timeout=lock_timeout, is_done=is_done, sink=call.sink)
+    assert lease is not None  # without anything that counts as done, only the lease ends the wait
+    async with held(call.db, lease):
+        yield lease
+
+
+async def _standings(call: Call, found: Discovery) -> tuple[Standing, ...]:
+    call.snapshot = await ledger.read(call.db)
+    return classify(found.scripts, call.snapshot.entries, call.snapshot.lease)
+
+
+async def _mark_applied(call: Call, lease: Lease, standing: Standing) -> None:
+    script, entry = standing.script, standing.entry
+    if entry is not None and entry.state is MigrationState.APPLIED and not entry.legacy:
+        return
+    now = datetime.now(UTC)
+    if entry is not None and not entry.legacy:
+        await ledger.log(call.db, entry, direction=entry.direction)
+    settled = Entry(
+        version=standing.version,
+        name=standing.name,
+        script=script.file_name if script else entry.script if entry else None,
+        checksum=script.checksum if script else entry.checksum if entry else None,
+        state=MigrationState.APPLIED,
+        attempts=entry.attempts if entry else 0,
+        started_at=entry.started_at if entry and entry.started_at else now,
+        finished_at=now,
+        indexes=entry.indexes if entry else (),
+        run=stamp_of(lease),
+    )
+    await ledger.put(call.db, lease, settled, entry)
+
+
+async def _mark_pending(call: Call, lease: Lease, standing: Standing) -> None:
+    if standing.entry is not None:
+        await ledger.log(call.db, standing.entry, direction=standing.entry.direction)
+        await ledger.remove(call.db, lease, standing.entry)
+
+
+async def _report_on(call: Call, found: Discovery, versions: Sequence[str]) -> None:
+    """Report where the migrations stand that were settled, as the ledger shows them now."""
+    before = {s.version: s for s in await _standings(call, found)}
+    call.migrations = tuple(
+        MigrationReport(
+            version=version,
+            name=before[version].name,
+            script=script.file_name if (script := before[version].script) else None,
+            state=before[version].state,
+        )
+        for version in versions
+        if version in before
+    )
+
+
+def _repair_of(standings: Sequence[Standing]) -> Repair:
+    return Repair(
+        changed=tuple(s for s in standings if s.state is MigrationState.CHANGED),
+        missing=tuple(s for s in standings if s.script is None),
+    )
+
+
+def _both(standing: Standing) -> tuple[Script, Entry]:
+    assert standing.script is not None  # an edited script has a file
+    assert standing.entry is not None  # and an entry that it differs from
+    return standing.script, standing.entry

@@ -1,0 +1,194 @@
+"""Decide what a standard index needs, from the asked document and what `listIndexes` shows. Pure: no I/O, no driver."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from mydocs.migrations.definitions import Options, compare, filled
+from mydocs.migrations.model import Definition
+
+Keys = str | Mapping[str, Any] | Sequence[str | tuple[str, Any]]
+"""The key of a standard index in any of the forms that a driver takes; a name alone is ascending."""
+
+
+class StandardAction(StrEnum):
+    """What brings a standard index to the form that was asked for."""
+
+    CREATE = "create"
+    PRESENT = "present"  # perhaps under another name
+    MODIFY = "modify"  # in place, with collMod
+    CONFLICT = "conflict"  # an index stands in the way, and it is never dropped by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandardChange:
+    """
+    What to do for one standard index.
+
+    :param name: of the index that exists, or that is to be created
+    :param coll_mods: one value after the other for `index` in a `collMod`
+    :param sentence: for a conflict: what, which, and what to do
+    """
+
+    action: StandardAction
+    name: str
+    coll_mods: tuple[Mapping[str, Any], ...] = ()
+    sentence: str | None = None
+
+
+# Filled in by the server or without a meaning any more; and the name, which is not what an index does.
+_IGNORED = frozenset({"v", "ns", "name", "background", "dropDups", "textIndexVersion", "2dsphereIndexVersion"})
+_FLAGS = ("unique", "sparse", "hidden")
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "key": None,
+    "unique": False,
+    "sparse": False,
+    "hidden": False,
+    "expireAfterSeconds": None,
+    "partialFilterExpression": None,
+    "collation": None,
+    "wildcardProjection": None,
+    "weights": None,
+}
+_TEXT: Final[dict[str, Any]] = {
+    "default_language": "english",
+    "language_override": "language",
+}  # db.collection.createIndex, text options
+_2D: Final[dict[str, Any]] = {"bits": 26, "min": -180, "max": 180}  # db.collection.createIndex, 2d options
+# What the server lists for a collation of which only the locale was given; it adds the `version` of its tables.
+_COLLATION = {
+    "locale": None,
+    "caseLevel": False,
+    "caseFirst": "off",
+    "strength": 3,
+    "numericOrdering": False,
+    "alternate": "non-ignorable",
+    "maxVariable": "punct",
+    "normalization": False,
+    "backwards": False,
+}
+
+
+def standard_name(keys: Keys) -> str:
+    """Give the name that the drivers give an index without one."""
+    return "_".join(f"{field}_{direction}" for field, direction in _pairs(keys))
+
+
+def standard_document(document: Definition) -> Options:
+    """Bring an index document, asked for or listed, into the form in which two of them can be compared."""
+    given = {key: value for key, value in document.items() if key not in _IGNORED}
+    pairs = _pairs(document.get("key", {}))
+    kinds = {kind for _, kind in pairs if isinstance(kind, str)}
+    special = (_TEXT if "text" in kinds else {}) | (_2D if "2d" in kinds else {})
+    options = filled({**_DEFAULTS, **special}, given)
+    options |= {flag: bool(options[flag]) for flag in _FLAGS}
+    if "text" in kinds:
+        texts = [field for field, kind in pairs if kind == "text" and field != "_fts"]
+        options["weights"] = {**dict.fromkeys(texts, 1), **(options["weights"] or {})}
+        pairs = _as_listed(pairs)
+    options["key"] = [list(pair) for pair in pairs]
+    options["collation"] = _collation(options["collation"])
+    if isinstance(options["wildcardProjection"], dict):
+        options["wildcardProjection"] = {key: bool(value) for key, value in options["wildcardProjection"].items()}
+    return options
+
+
+def standard_equivalent(asked: Definition, listed: Definition) -> bool:
+    """Tell whether two index documents describe the same index, whatever their names."""
+    return not standard_differences(asked, listed)
+
+
+def standard_differences(asked: Definition, listed: Definition) -> tuple[str, ...]:
+    """Say in one line for each key path what would change."""
+    return tuple(compare(standard_document(asked), standard_document(listed)))
+
+
+def standard_change(asked: Definition, listed_all: Iterable[Definition]) -> StandardChange:
+    """Decide what one asked index needs, given all that its collection has now."""
+    listed_all = tuple(listed_all)
+    wanted = standard_document(asked)
+    name = str(asked.get("name") or standard_name(asked["key"]))
+    # An index of this name comes first: it is the one that a change in place is meant for.
+    same_key = sorted(
+        (listed for listed in listed_all if not any(compare(wanted["key"], standard_document(listed)["key"]))),
+        key=lambda listed: listed.get("name") != name,
+    )
+    for listed in same_key:
+        if standard_equivalent(asked, listed):
+            return StandardChange(action=StandardAction.PRESENT, name=str(listed.get("name")))
+    for listed in listed_all:
+        if listed.get("name") == name and listed not in same_key:
+            return _conflict(
+                f"index {name} exists with the key {_text(standard_document(listed))} and {_text(wanted)} was asked "
+                f"for; give the new index another name, or drop the old one in a script with drop_index({name!r})",
+                name,
+            )
+    if not same_key:
+        return StandardChange(action=StandardAction.CREATE, name=name)
+    present = same_key[0]
+    existing = str(present.get("name"))
+    coll_mods = _coll_mods(existing, wanted, standard_document(present))
+    if coll_mods:
+        return StandardChange(action=StandardAction.MODIFY, name=existing, coll_mods=coll_mods)
+    others = "; ".join(compare(wanted, standard_document(present)))
+    return _conflict(
+        f"index {existing} on {_text(wanted)} exists with other options ({others}), which cannot be changed in place; "
+        f"drop it in a script with drop_index({existing!r}), or ask for the options that it has",
+        existing,
+    )
+
+
+def _conflict(sentence: str, name: str) -> StandardChange:
+    return StandardChange(action=StandardAction.CONFLICT, name=name, sentence=sentence)
+
+
+def _coll_mods(name: str, wanted: Options, present: Options) -> tuple[Mapping[str, Any], ...]:
+    """Give the commands that make up for all of the differences, or none at all."""
+    changed = {line.partition(":")[0] for line in compare(wanted, present)}
+    in_place: dict[str, Any] = {}
+    # The server sets a time to live on an index of one ordinary field only, and takes none away.
+    single = len(wanted["key"]) == 1 and not isinstance(wanted["key"][0][1], str)
+    if "expireAfterSeconds" in changed and wanted["expireAfterSeconds"] is not None and single:
+        in_place["expireAfterSeconds"] = wanted["expireAfterSeconds"]
+    if "hidden" in changed:
+        in_place["hidden"] = wanted["hidden"]
+    to_unique = "unique" in changed and wanted["unique"]
+    if changed - in_place.keys() - ({"unique"} if to_unique else set()):
+        return ()
+    # prepareUnique refuses new duplicates first, so that `unique` need only look at what is there.
+    steps = ({"prepareUnique": True}, {"unique": True}) if to_unique else ()
+    return tuple({"name": name, **step} for step in ((in_place,) if in_place else ()) + steps)
+
+
+def _pairs(keys: Keys) -> list[tuple[str, Any]]:
+    if isinstance(keys, str):
+        return [(keys, 1)]
+    items = keys.items() if isinstance(keys, Mapping) else keys
+    pairs = [(item, 1) if isinstance(item, str) else item for item in items]
+    # A shell sends 1.0 for 1, and names the index without the fraction.
+    return [(field, int(kind) if isinstance(kind, float) and kind.is_integer() else kind) for field, kind in pairs]
+
+
+def _as_listed(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Put the two keys that the server lists in the place of the text fields."""
+    listed: list[tuple[str, Any]] = []
+    for field, kind in pairs:
+        if kind != "text":
+            listed.append((field, kind))
+        elif ("_fts", "text") not in listed:
+            listed += [("_fts", "text")] if field == "_fts" else [("_fts", "text"), ("_ftsx", 1)]
+    return listed
+
+
+def _collation(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    # "simple" is the binary comparison that an index has without a collation; the server lists none for it.
+    if value.get("locale") == "simple":
+        return None
+    return filled(_COLLATION, {key: item for key, item in value.items() if key != "version"})
+
+
+def _text(canonical: Options) -> str:
+    return "{" + ", ".join(f"{field}: {kind}" for field, kind in canonical["key"]) + "}"

@@ -1,0 +1,227 @@
+"""Look and tell, write nothing: where every migration and index stands, and whether the live indexes are as asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from mydocs.indexes import STANDARD_INDEXES
+from mydocs.migrations import definitions, ledger, mongo, readiness, standard_definitions
+from mydocs.migrations.errors import WorkLeft
+from mydocs.migrations.events import Sink
+from mydocs.migrations.indexes import IndexModels, standard_checksum, standard_listing
+from mydocs.migrations.ledger import Snapshot
+from mydocs.migrations.model import STANDARD_VERSION, IndexRecord, IndexState, IndexType, MigrationState
+from mydocs.migrations.plan import Standing, classify, tracked
+from mydocs.migrations.report import AttemptReport, IndexReport, MigrationReport, RunReport
+from mydocs.migrations.runner import Call, call_on, discovered
+from mydocs.migrations.standard_definitions import StandardAction
+from mydocs.migrations.wait import target_of
+
+LISTINGS_AT_ONCE = 8  # collections
+
+
+async def status(
+    db: mongo.Database,
+    *,
+    directory: str | Path = "migrations",
+    history: bool = False,
+    standard_indexes: IndexModels = STANDARD_INDEXES,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """
+    Say where every migration and every index stands.
+
+    :param history: also the attempts that the ledger no longer shows
+    """
+    async with call_on(db, on_event) as call:
+        await _survey(call, directory, standard_indexes)
+        if history:
+            call.history = tuple(_attempt(document) for document in await ledger.read_log(db))
+    return call.report()
+
+
+async def check(
+    db: mongo.Database,
+    *,
+    directory: str | Path = "migrations",
+    standard_indexes: IndexModels = STANDARD_INDEXES,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """
+    Compare files, ledger and live indexes.
+
+    :raises WorkLeft: names all that is pending, changed, missing, or different from what the scripts asked for
+    """
+    async with call_on(db, on_event) as call:
+        survey = await _survey(call, directory, standard_indexes)
+        if survey.unknown:
+            call.warn(f"search indexes that no migration asked for: {', '.join(survey.unknown)}")
+        missing = [s.version for s in survey.standings if s.state is MigrationState.MISSING]
+        left = [
+            *work_left(call.report()),
+            *([f"applied, but not in this directory: {', '.join(missing)}"] if missing else []),
+            *survey.differences,
+        ]
+        if left:
+            raise WorkLeft(left)
+    return call.report()
+
+
+def work_left(report: RunReport) -> tuple[str, ...]:
+    """Name what a report shows as not done; a missing file alone is no work."""
+    done = (MigrationState.APPLIED, MigrationState.MISSING)
+    return (
+        *(f"{m.version} is {m.state.value}" for m in report.migrations if m.state not in done),
+        *(
+            f"index {i.collection}.{i.name} is {i.state.value}" + (f" ({i.reason})" if i.reason else "")
+            for i in report.indexes
+            if i.state is not IndexState.READY
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a look at everything has shown besides the report."""
+
+    standings: tuple[Standing, ...]
+    differences: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+async def _survey(call: Call, directory: str | Path, models: IndexModels) -> Survey:
+    found = await discovered(call, directory)
+    call.snapshot = snapshot = await ledger.read(call.db)
+    standings = classify(found.scripts, snapshot.entries, snapshot.lease)
+    records = tracked(snapshot.entries)
+    searched = {record.collection: None for record in records}
+    search: dict[str, list[mongo.Document]] = {}
+    standard: dict[str, list[mongo.Document]] = {}
+    limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
+    errors: list[Exception] = []
+
+    async def list_search(collection: str) -> None:
+        names = [record.name for record in records if record.collection == collection]
+        search[collection] = await mongo.again(lambda: mongo.search_listing(call.db, collection, names))
+
+    async def list_standard(collection: str) -> None:
+        standard[collection] = await standard_listing(call.db, collection)
+
+    async def one(look: Any, collection: str) -> None:
+        try:
+            async with limiter:
+                await look(collection)
+        except Exception as error:  # noqa: BLE001  # raised below, alone and not in a group
+            errors.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for collection in searched:
+            group.start_soon(one, list_search, collection)
+        for collection in models:
+            group.start_soon(one, list_standard, collection)
+    if errors:
+        raise errors[0]
+    call.migrations = tuple(map(_migration_report, standings))
+    reports, differences = _standard_reports(models, standard, snapshot)
+    names = {(record.collection, record.name) for record in records}
+    for record in records:
+        report, difference = _search_report(record, search[record.collection])
+        reports.append(report)
+        differences += difference
+    call.indexes = tuple(reports)
+    return Survey(
+        standings=standings,
+        differences=tuple(differences),
+        unknown=tuple(
+            f"{collection}.{document['name']}"
+            for collection, documents in search.items()
+            for document in documents
+            if (collection, document.get("name")) not in names
+        ),
+    )
+
+
+def _migration_report(standing: Standing) -> MigrationReport:
+    script, entry = standing.script, standing.entry
+    applied = entry is not None and entry.state is MigrationState.APPLIED
+    return MigrationReport(
+        version=standing.version,
+        name=standing.name,
+        script=script.file_name if script else entry.script if entry else None,
+        state=standing.state,
+        seconds=entry.seconds if entry else None,
+        error=entry.error if entry else None,
+        kind=script.kind if script else None,
+        reversible=script.reversible if script else None,
+        checksum=script.checksum if script else None,
+        applied_at=entry.finished_at if entry and applied else None,
+    )
+
+
+def _search_report(record: IndexRecord, documents: Sequence[mongo.Document]) -> tuple[IndexReport, list[str]]:
+    target = target_of(record, 0.0)
+    listed = readiness.pick(target, [readiness.parse(document) for document in documents])
+    verdict = readiness.judge(target, listed)
+    report = IndexReport(
+        collection=record.collection,
+        name=record.name,
+        type=record.type,
+        state=verdict.state,
+        queryable=verdict.queryable,
+        reason=verdict.reason,
+    )
+    if listed is None or record.definition is None or listed.definition is None:
+        return report, []
+    label = f"{record.collection}.{record.name}"
+    if listed.type is not None and listed.type is not record.type:
+        return report, [f"{label} is a {listed.type.value} index, and a {record.type.value} index was asked for"]
+    return report, [
+        f"{label}: {line}" for line in definitions.differences(record.type, record.definition, listed.definition)
+    ]
+
+
+def _standard_reports(
+    models: IndexModels, listed: Mapping[str, Sequence[mongo.Document]], snapshot: Snapshot
+) -> tuple[list[IndexReport], list[str]]:
+    entry = next((e for e in snapshot.entries if e.version == STANDARD_VERSION), None)
+    planned = entry is None or entry.checksum != standard_checksum(models) if models else False
+    reports: list[IndexReport] = []
+    differences: list[str] = []
+    for collection, of in models.items():
+        for model in of:
+            change = standard_definitions.standard_change(model.document, listed[collection])
+            present = change.action is StandardAction.PRESENT
+            absent = change.action is StandardAction.CREATE
+            reason = None
+            if not present:
+                reason = "not created yet" if absent and planned else change.sentence or "not as it was asked for"
+                if absent and not planned:
+                    reason = "it was created and is gone"
+            reports.append(
+                IndexReport(
+                    collection=collection,
+                    name=model.document["name"],
+                    type=IndexType.STANDARD,
+                    state=IndexState.READY if present else IndexState.ABSENT if absent else IndexState.STALE,
+                    queryable=not absent,
+                    reason=reason,
+                )
+            )
+    return reports, differences
+
+
+def _attempt(document: Mapping[str, Any]) -> AttemptReport:
+    entry = ledger.parse_attempt(document)
+    return AttemptReport(
+        version=entry.version,
+        direction=str(document.get("direction", "up")),
+        outcome=str(document.get("outcome", "")),
+        started_at=entry.started_at,
+        finished_at=entry.finished_at,
+        host=entry.run.host if entry.run else None,
+        error=entry.error,
+    )

@@ -1,0 +1,299 @@
+"""Files and ledger entries become one plan, or one error that says what to do."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mydocs.migrations.errors import ChangedScripts, NeedsDecision, NotReversible, OutOfOrder, PlanError, UnknownVersion
+from mydocs.migrations.model import (
+    Entry,
+    IndexAction,
+    IndexRecord,
+    IndexType,
+    LeaseView,
+    MigrationState,
+    RunStamp,
+    Script,
+    ScriptKind,
+)
+from mydocs.migrations.plan import Options, Plan, classify, make_plan, make_rollback, tracked
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+STATES = {
+    "a": MigrationState.APPLIED,
+    "f": MigrationState.FAILED,
+    "r": MigrationState.RUNNING,
+}
+
+
+def script(number: int, *, checksum: str = "sha256:1", **options: object) -> Script:
+    version = f"{number:03}"
+    fields: dict[str, object] = {"kind": ScriptKind.ASYNC, "reversible": True} | options
+    path = Path(f"{version}_s{number}.py")
+    return Script(number=number, version=version, name=f"s{number}", path=path, checksum=checksum, **fields)  # type: ignore[arg-type]  # the options are a Script's own
+
+
+def scripts(numbers: str) -> tuple[Script, ...]:
+    return tuple(script(int(number)) for number in numbers)
+
+
+def entry(number: int, state: str = "a", *, term: int = 1, checksum: str | None = "sha256:1") -> Entry:
+    return Entry(
+        version=f"{number:03}",
+        name=f"s{number}",
+        script=f"{number:03}_s{number}.py",
+        checksum=checksum,
+        state=STATES[state],
+        started_at=NOON + timedelta(seconds=number),
+        run=RunStamp(id="run", term=term, host="h", pid=1, tool="t"),
+    )
+
+
+def entries(text: str) -> tuple[Entry, ...]:
+    """``1a 2f`` is 001 applied and 002 failed."""
+    return tuple(entry(int(word[:-1]), word[-1]) for word in text.split())
+
+
+def lease(term: int = 1, *, live: bool) -> LeaseView:
+    return LeaseView(host="h", pid=1, id="run", term=term, live=live, remaining=20.0 if live else 0.0)
+
+
+def plan(
+    on_disk: Sequence[Script],
+    in_ledger: Sequence[Entry],
+    options: Options | None = None,
+    holder: LeaseView | None = None,
+) -> Plan:
+    return make_plan(on_disk, in_ledger, holder, options or Options(), standard_checksum=None)
+
+
+def numbers_of(made: Plan) -> str:
+    return "".join(str(step.number) for step in made.steps)
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_ledger", "target", "expected"),
+    [
+        pytest.param("", "", None, "", id="nothing at all"),
+        pytest.param("123", "", None, "123", id="first run"),
+        pytest.param("123", "1a", None, "23", id="some applied"),
+        pytest.param("123", "1a 2a 3a", None, "", id="all applied"),
+        pytest.param("13", "", None, "13", id="a gap is allowed"),
+        pytest.param("123", "1a", "2", "2", id="target is included"),
+        pytest.param("123", "1a", "002", "2", id="target with zeros"),
+        pytest.param("123", "1a", "002_s2.py", "2", id="target by file name"),
+        pytest.param("123", "1a 2a", "1", "", id="an applied target runs nothing after it"),
+        pytest.param("123", "1a 2f", None, "23", id="failed runs again"),
+        pytest.param("123", "1a 2r", None, "23", id="interrupted runs again"),
+        pytest.param("23", "1a", None, "23", id="missing stops nothing"),
+        pytest.param("12", "1a 2a 3a", None, "", id="an older image on a newer database"),
+        pytest.param("12", "1f 2a", None, "1", id="failed below applied is not out of order"),
+    ],
+)
+def test_plan_holds_what_is_pending(on_disk: str, in_ledger: str, target: str | None, expected: str) -> None:
+    assert numbers_of(plan(scripts(on_disk), entries(in_ledger), Options(target=target))) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "holder", "expected"),
+    [
+        pytest.param("r", None, MigrationState.INTERRUPTED, id="nobody ever held the lease"),
+        pytest.param("r", lease(1, live=True), MigrationState.RUNNING, id="its lease lives"),
+        pytest.param("r", lease(1, live=False), MigrationState.INTERRUPTED, id="its lease has run out"),
+        pytest.param("r", lease(2, live=True), MigrationState.INTERRUPTED, id="somebody else has the lease"),
+        pytest.param("a", lease(2, live=True), MigrationState.APPLIED, id="applied stays applied"),
+        pytest.param("f", None, MigrationState.FAILED, id="failed stays failed"),
+    ],
+)
+def test_a_running_entry_is_interrupted_once_no_live_lease_holds_its_term(
+    state: str, holder: LeaseView | None, expected: MigrationState
+) -> None:
+    (standing,) = classify(scripts("1"), [entry(1, state)], holder)
+    assert standing.state is expected
+
+
+def test_an_entry_of_a_later_term_than_the_lease_that_was_read_is_running() -> None:
+    (standing,) = classify(scripts("1"), [entry(1, "r", term=3)], lease(2, live=False))
+    assert standing.state is MigrationState.RUNNING
+
+
+def test_an_edited_script_stops_the_plan_and_is_named() -> None:
+    edited = [script(1, checksum="sha256:2"), script(2)]
+    with pytest.raises(ChangedScripts, match=r"001_s1\.py") as caught:
+        plan(edited, [entry(1)])
+    assert caught.value.file_names == ("001_s1.py",)
+    assert numbers_of(plan(edited, [entry(1)], Options(allow_changed=True))) == "2"
+
+
+def test_an_edited_script_that_has_failed_is_simply_run_again() -> None:
+    assert numbers_of(plan([script(1, checksum="sha256:2")], [entry(1, "f")])) == "1"
+
+
+def test_an_entry_without_a_checksum_counts_as_unchanged() -> None:
+    adopted = replace(entry(1, checksum=None), legacy=True, run=None)
+    assert plan(scripts("1"), [adopted]).is_empty
+
+
+def test_a_pending_script_below_the_highest_applied_one_stops_the_plan_and_names_both() -> None:
+    with pytest.raises(OutOfOrder) as caught:
+        plan(scripts("1234"), entries("1a 3a"))
+    assert (caught.value.versions, caught.value.newest_applied) == (("002",), "003")
+    assert numbers_of(plan(scripts("1234"), entries("1a 3a"), Options(allow_out_of_order=True))) == "24"
+
+
+def test_out_of_order_counts_a_highest_applied_script_whose_file_is_gone() -> None:
+    with pytest.raises(OutOfOrder, match="before 003"):
+        plan(scripts("12"), entries("1a 3a"))
+
+
+def test_a_missing_file_warns() -> None:
+    assert plan(scripts("1"), entries("1a 2a")).warnings == ("applied, but not in this directory: 002",)
+
+
+def test_a_failed_entry_without_its_file_warns() -> None:
+    (warning,) = plan(scripts("1"), entries("1a 2f")).warnings
+    assert "002" in warning
+    assert "failed" in warning
+
+
+@pytest.mark.parametrize(("state", "word"), [("f", "failed"), ("r", "interrupted")])
+def test_a_script_that_must_not_run_twice_needs_a_decision(state: str, word: str) -> None:
+    once = script(1, idempotent=False)
+    with pytest.raises(NeedsDecision, match=word) as caught:
+        plan([once], [entry(1, state)])
+    assert "mark 001 --applied" in str(caught.value)
+    assert "mark 001 --pending" in str(caught.value)
+    assert numbers_of(plan([once], [])) == "1"
+
+
+def test_a_script_beyond_the_target_needs_no_decision_yet() -> None:
+    on_disk = [script(1), script(2, idempotent=False)]
+    assert numbers_of(plan(on_disk, entries("2f"), Options(target="1"))) == "1"
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        pytest.param("021", "did you mean 012?", id="something near"),
+        pytest.param("999", "known are 001, 012", id="nothing near"),
+        pytest.param("a file", "known are", id="no number"),
+    ],
+)
+def test_an_unknown_target_is_an_error_with_a_hint(target: str, hint: str) -> None:
+    with pytest.raises(UnknownVersion) as caught:
+        plan([script(1), script(12)], [], Options(target=target))
+    assert hint in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_the_standard_indexes_are_planned_until_the_ledger_has_their_digest() -> None:
+    done = replace(entry(1, checksum="digest"), version="standard")
+    wanted = [
+        make_plan((), known, None, Options(), standard_checksum=checksum).standard
+        for known, checksum in [
+            ((), "digest"),
+            ((done,), "digest"),
+            ((done,), "another"),
+            ((replace(done, state=MigrationState.FAILED),), "digest"),
+            ((), None),
+        ]
+    ]
+    assert wanted == [True, False, True, True, False]
+
+
+@st.composite
+def ledgers(draw: st.DrawFn) -> tuple[tuple[Script, ...], tuple[Entry, ...]]:
+    on_disk = draw(st.sets(st.integers(1, 12)))
+    recorded = draw(st.dictionaries(st.integers(1, 12), st.sampled_from("afr")))
+    edited = draw(st.sets(st.sampled_from(sorted(on_disk)))) if on_disk else set()
+    return (
+        tuple(script(n, checksum="sha256:2" if n in edited else "sha256:1") for n in on_disk),
+        tuple(entry(n, state) for n, state in recorded.items()),
+    )
+
+
+@given(found=ledgers(), target=st.none() | st.integers(1, 12), permissive=st.booleans())
+def test_a_plan_is_in_order_runs_nothing_twice_and_is_empty_once_it_was_followed(
+    found: tuple[tuple[Script, ...], tuple[Entry, ...]], target: int | None, permissive: bool
+) -> None:
+    on_disk, in_ledger = found
+    options = Options(
+        target=None if target is None else str(target), allow_changed=permissive, allow_out_of_order=permissive
+    )
+    try:
+        made = plan(on_disk, in_ledger, options)
+    except (PlanError, UnknownVersion):
+        return
+    steps = [step.number for step in made.steps]
+    applied = {int(e.version) for e in in_ledger if e.state is MigrationState.APPLIED}
+    assert steps == sorted(steps)
+    assert not applied & set(steps)
+    assert set(steps) == {s.number for s in on_disk if target is None or s.number <= target} - applied
+    kept = [e for e in in_ledger if int(e.version) not in steps]
+    then = [*kept, *(entry(s.number, checksum=s.checksum) for s in on_disk if s.number in steps)]
+    assert plan(on_disk, then, options).is_empty
+
+
+def record(name: str, action: IndexAction, collection: str = "pages") -> IndexRecord:
+    return IndexRecord(collection=collection, name=name, type=IndexType.SEARCH, action=action)
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        pytest.param([(1, "ft", "created")], ["ft:created"], id="created"),
+        pytest.param([(1, "ft", "created"), (2, "ft", "updated")], ["ft:updated"], id="the latest word counts"),
+        pytest.param([(1, "ft", "created"), (2, "ft", "dropped")], [], id="dropped is no longer tracked"),
+        pytest.param(
+            [(1, "ft", "created"), (2, "ft", "dropped"), (3, "ft", "created")], ["ft:created"], id="created once more"
+        ),
+        pytest.param([(2, "b", "created"), (1, "a", "created")], ["a:created", "b:created"], id="two indexes"),
+    ],
+)
+def test_tracked_says_what_each_index_should_be(history: list[tuple[int, str, str]], expected: list[str]) -> None:
+    known = [replace(entry(n), indexes=(record(name, IndexAction(action)),)) for n, name, action in history]
+    assert [f"{r.name}:{r.action.value}" for r in tracked(known)] == expected
+
+
+def test_tracked_goes_by_the_order_of_application_and_not_of_numbers() -> None:
+    late = replace(entry(1), started_at=NOON + timedelta(hours=1), indexes=(record("ft", IndexAction.UPDATED),))
+    early = replace(entry(2), started_at=NOON, indexes=(record("ft", IndexAction.DROPPED),))
+    assert [r.action for r in tracked([late, early])] == [IndexAction.UPDATED]
+
+
+def test_one_name_on_two_collections_is_two_indexes() -> None:
+    both = (record("ft", IndexAction.CREATED), record("ft", IndexAction.CREATED, "documents"))
+    assert len(tracked([replace(entry(1), indexes=both)])) == 2
+
+
+@pytest.mark.parametrize(
+    ("in_ledger", "steps", "target", "expected"),
+    [
+        pytest.param("1a 2a 3a", 1, None, "3", id="the newest"),
+        pytest.param("1a 2a 3a", 2, None, "32", id="newest first"),
+        pytest.param("1a 2a 3a", 9, None, "321", id="no more than there are"),
+        pytest.param("1a 2a 3a", 0, None, "", id="none"),
+        pytest.param("1a 2a 3a", None, "1", "32", id="the target stays"),
+        pytest.param("1a 2a 3a", None, "3", "", id="the newest stays"),
+        pytest.param("1a 2f", 1, None, "2", id="a failed one can be taken back"),
+        pytest.param("", 1, None, "", id="nothing applied"),
+    ],
+)
+def test_a_rollback_takes_back_the_newest_first(
+    in_ledger: str, steps: int | None, target: str | None, expected: str
+) -> None:
+    standings = classify(scripts("123"), entries(in_ledger), None)
+    assert "".join(str(s.number) for s in make_rollback(standings, steps=steps, target=target)) == expected
+
+
+def test_a_rollback_names_all_that_cannot_be_taken_back_before_it_touches_one() -> None:
+    on_disk = [script(1, kind=ScriptKind.PLAIN, reversible=False), script(2, reversible=False), script(4)]
+    standings = classify(on_disk, entries("1a 2a 3a 4a"), None)
+    with pytest.raises(NotReversible) as caught:
+        make_rollback(standings, steps=4, target=None)
+    assert [problem[:3] for problem in caught.value.problems] == ["003", "002", "001"]

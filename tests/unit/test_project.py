@@ -1,0 +1,120 @@
+"""The project's frame: what its texts promise is what the code does."""
+
+import ast
+import importlib
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+import mydocs.migrations
+from mydocs.cli.app import app
+from mydocs.cli.edge import EXIT_CODES
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+TEXTS = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CHECKED = ("mydocs", "migrations", "tests", "docs", ".ci", ".github")
+# Folders in which people and programs keep a clone, so that none of them belongs in it.
+PRIVATE_PATH = re.compile(r"(?<![\w.:/-])/(?:home|Users|root|work|opt|private|builds)/\w")
+
+
+def blocks(language: str) -> Iterator[Any]:
+    """Make a parameter of each code block of that language in the project's texts."""
+    for text in TEXTS:
+        for number, (found, code) in enumerate(FENCE.findall(text.read_text("utf-8")), start=1):
+            if found == language:
+                yield pytest.param(code, id=f"{text.name} block {number}")
+
+
+def command_lines() -> Iterator[Any]:
+    """Make a parameter of each call of `mydocs` in shell blocks and inline code."""
+    lines = {
+        part.strip() for block in blocks("sh") for line in block.values[0].splitlines() for part in line.split("&&")
+    }
+    inline = {line for text in TEXTS for line in re.findall(r"`(mydocs [^`…]+)`", text.read_text("utf-8"))}
+    for line in sorted(lines | inline):
+        program, *arguments = shlex.split(line) or [""]
+        if program.rpartition("/")[2] == "mydocs":
+            yield pytest.param(arguments, id=line)
+
+
+def test_ci_runs_exactly_the_test_command_of_the_readme() -> None:
+    setup, tests = [code for found, code in FENCE.findall(README.read_text("utf-8")) if found == "sh"][:2]
+    assert "mydocs migrate run --wait --local" in setup
+    assert (ROOT / ".ci" / "run").read_text("utf-8").splitlines()[-1] == tests.strip()
+
+
+def test_the_workflow_runs_every_python_of_the_classifiers() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    versions = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    (matrix,) = re.findall(r"python: \[(.*)\]", workflow)
+    assert matrix == ", ".join(f'"{version}"' for version in versions)
+    assert project["requires-python"] == f">={versions[0]}"
+
+
+@pytest.mark.parametrize("code", list(blocks("python")))
+def test_python_in_the_texts_compiles_and_imports_what_exists(code: str) -> None:
+    tree = compile(code, "block", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(str(node.module))
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+@pytest.mark.parametrize("arguments", list(command_lines()))
+def test_commands_in_the_texts_exist_with_their_options(arguments: list[str]) -> None:
+    command: Any = typer.main.get_command(app)
+    accepted: set[str] = {"--help"}
+    for argument in arguments:
+        option, _, _ = argument.partition("=")
+        accepted |= {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+        if option.startswith("-"):
+            assert option in accepted
+        elif hasattr(command, "commands"):
+            assert argument in command.commands
+            command = command.commands[argument]
+
+
+def test_the_readme_explains_every_exit_code_and_no_other() -> None:
+    codes = re.findall(r"^\| (\d+) \|", README.read_text("utf-8"), re.MULTILINE)
+    assert [int(code) for code in codes] == list(EXIT_CODES)
+
+
+def test_every_command_is_in_the_list_of_commands() -> None:
+    group: Any = typer.main.get_command(app)
+    text = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    assert [name for name in group.commands["migrate"].commands if f"| `{name}` |" not in text] == []
+
+
+def test_links_in_the_texts_lead_somewhere() -> None:
+    links = [(text, link) for text in TEXTS for link in re.findall(r"\]\(([^)#:]+)\)", text.read_text("utf-8"))]
+    assert len(links) > len(TEXTS)
+    assert [(text.name, link) for text, link in links if not (text.parent / link).exists()] == []
+
+
+def test_the_public_names_are_sorted_and_can_be_imported() -> None:
+    names = mydocs.migrations.__all__
+    assert names == sorted(names)
+    assert [name for name in names if not hasattr(mydocs.migrations, name)] == []
+
+
+def test_no_module_has_the_name_of_a_public_name() -> None:
+    modules = {path.stem for path in Path(str(mydocs.migrations.__file__)).parent.glob("*.py")}
+    assert modules & set(mydocs.migrations.__all__) == set()
+
+
+def test_no_file_names_a_private_folder() -> None:
+    files = [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml", ".py"}]
+    files += [path for top in CHECKED for path in (ROOT / top).rglob("*") if path.is_file()]
+    texts = [path for path in files if path.suffix not in {".pyc", ".png"}]
+    found = [path.name for path in texts if PRIVATE_PATH.search(path.read_text("utf-8"))]
+    assert len(texts) > len(CHECKED)
+    assert found == []
