@@ -1,0 +1,233 @@
+"""
+Break a whole run at every one of its commands, run again, and look whether anything was lost or done twice.
+
+A run with scripts of each kind is counted on the wire first. Then, for every k, the k-th command is cut off before or
+after its execution, or answered with an error that passes or one that does not, or the runner is killed there.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+
+from mydocs.localserver import LocalServer
+from mydocs.localserver.clock import ManualClock
+from mydocs.localserver.controls import Controls, Fault, Recorded
+from mydocs.localserver.search_settings import SearchSettings
+from mydocs.migrations import MigrationError, ledger, migrate
+from mydocs.migrations.lease import LEASE_SECONDS
+from mydocs.migrations.ledger import COLLECTION as LEDGER
+
+Database = AsyncIOMotorDatabase[dict[str, Any]]
+
+SLICES = 12  # each test takes every twelfth command, so that none takes long
+VERSIONS = ["001", "002", "003", "004", "005"]
+
+SCRIPTS = {
+    "001_search.py": """
+        from pymongo.operations import SearchIndexModel
+        from mydocs.migrations import ensure_search_indexes
+        async def up(db):
+            await db["runs"].insert_one({"script": "001"})
+            await ensure_search_indexes(db["pages"], [SearchIndexModel(name="ft", definition={
+                "mappings": {"dynamic": False, "fields": {"content": {"type": "string"}}}})])
+    """,
+    "002_plain.py": """
+        from lightodm import get_database
+        from pymongo.operations import SearchIndexModel
+        def run():
+            db = get_database()
+            db["runs"].insert_one({"script": "002"})
+            if not list(db["pages"].list_search_indexes("vec")):
+                db["pages"].create_search_index(model=SearchIndexModel(name="vec", type="vectorSearch", definition={
+                    "fields": [{"type": "vector", "path": "e", "numDimensions": 3, "similarity": "cosine"}]}))
+            print("created")
+        if __name__ == "__main__":
+            run()
+    """,
+    "003_standard.py": """
+        from pymongo import IndexModel
+        from mydocs.migrations import ensure_indexes
+        async def up(db):
+            await db["runs"].insert_one({"script": "003"})
+            await ensure_indexes(db["pages"], [IndexModel("number"), IndexModel("title", unique=False)])
+    """,
+    "004_fails_once.py": """
+        async def up(db):
+            await db["runs"].insert_one({"script": "004"})
+            before = await db["tries"].find_one_and_update({"_id": 1}, {"$inc": {"n": 1}}, upsert=True)
+            if before is None:
+                raise ValueError("the first try fails")
+    """,
+    "005_update.py": """
+        from pymongo.operations import SearchIndexModel
+        from mydocs.migrations import ensure_search_indexes
+        async def up(db):
+            await db["runs"].insert_one({"script": "005"})
+            await ensure_search_indexes(db["pages"], [SearchIndexModel(name="ft", definition={
+                "mappings": {"dynamic": False, "fields": {"content": {"type": "string"},
+                                                          "title": {"type": "string"}}}})])
+    """,
+}
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    """A folder with a script of each kind."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    for name, text in SCRIPTS.items():
+        lines = text.strip("\n").splitlines()
+        (folder / name).write_text("\n".join(line.removeprefix(" " * 8) for line in lines) + "\n")
+    return folder
+
+
+@dataclass(frozen=True)
+class Bench:
+    server: LocalServer
+    clock: ManualClock
+    db: Database
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[Bench]:
+    """A new server whose index builds are done at once, and a database on it."""
+    clock = ManualClock(running=True)
+    with LocalServer(clock=clock, search=SearchSettings(build_seconds=0.0, pending_seconds=0.0)) as server:
+        client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(server.url, tz_aware=True)
+        try:
+            yield Bench(server, clock, client["app"])
+        finally:
+            client.close()
+
+
+async def run(db: Database, scripts: Path) -> MigrationError | None:
+    """Run everything once and return what it raised."""
+    try:
+        await migrate(db, directory=scripts, wait=True, lock_timeout=40, timeout=15)
+    except MigrationError as error:
+        return error
+    return None
+
+
+async def run_to_the_end(db: Database, scripts: Path) -> None:
+    """Run as often as an operator would: the one script fails once, and its failure may have been broken off."""
+    errors = [error for _ in range(3) if (error := await run(db, scripts)) is not None]
+    assert len(errors) < 3, f"three clean runs were not enough: {errors}"
+
+
+async def runs_of(db: Database) -> Counter[str]:
+    return Counter([document["script"] async for document in db["runs"].find()])
+
+
+async def applied(db: Database) -> set[str]:
+    return {entry["_id"] async for entry in db[LEDGER].find({"state": "applied", "_id": {"$ne": "standard"}})}
+
+
+async def check_invariants(db: Database, known_applied: set[str], runs_then: Counter[str]) -> None:
+    """What has to hold after any fault and clean runs after it."""
+    runs = await runs_of(db)
+    entries = {entry["_id"]: entry async for entry in db[LEDGER].find()}
+    assert {version: entry["state"] for version, entry in entries.items()} == dict.fromkeys(
+        ["standard", *VERSIONS], "applied"
+    )
+    assert all(runs[version] >= 1 for version in VERSIONS), "recorded, and did not run"
+    for version in known_applied:
+        assert runs[version] == runs_then[version], f"{version} ran again although it was recorded as applied"
+    lease = (await ledger.read(db)).lease
+    assert lease is not None
+    assert not lease.live, "the lease was left behind"
+    listing = await db["pages"].aggregate([{"$listSearchIndexes": {}}]).to_list(None)
+    assert {index["name"]: index["status"] for index in listing} == {"ft": "READY", "vec": "READY"}
+    fields = next(index for index in listing if index["name"] == "ft")["latestDefinition"]["mappings"]["fields"]
+    assert set(fields) == {"content", "title"}
+    standard = {index["name"] async for index in db["pages"].list_indexes()}
+    assert {"number_1", "title_1", "document_id_1"} <= standard
+
+
+@pytest.fixture
+async def commands(scripts: Path) -> int:
+    """How many commands two runs take that nothing disturbs: one up to the script that fails, and the rest."""
+    async with bench() as b:
+        await run_to_the_end(b.db, scripts)
+        count = len(b.server.controls.counted())
+        await check_invariants(b.db, set(), Counter())
+    return count
+
+
+FAULTS: dict[str, Callable[[Controls, int], Fault]] = {
+    "cut before": lambda controls, k: controls.cut_before(at=k),
+    "cut after": lambda controls, k: controls.cut_after(at=k),
+    "passing error": lambda controls, k: controls.error(91, "shutting down", ["RetryableWriteError"], at=k),
+    "lasting error": lambda controls, k: controls.error(13, "not authorized on app", at=k),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("part", range(SLICES))
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_nothing_is_lost_or_done_twice_after_a_fault_at_any_command(
+    fault: str, part: int, scripts: Path, commands: int, covered: Counter[str]
+) -> None:
+    for k in range(1 + part, commands + 1, SLICES):
+        async with bench() as b:
+            injected = FAULTS[fault](b.server.controls, k)
+            error: MigrationError | None = None
+            while not injected.fired:  # the first run ends with the script that fails, later faults hit the second
+                error = await run(b.db, scripts)
+            assert error is None or error.exit_code in (1, 3), f"command {k}: {error!r}"
+            known, runs_then = await applied(b.db), await runs_of(b.db)
+            b.clock.advance(LEASE_SECONDS + 1)  # where the release was what failed, the lease runs out by itself
+            await run_to_the_end(b.db, scripts)
+            await check_invariants(b.db, known, runs_then)
+            covered[fault] += 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("part", range(SLICES))
+async def test_nothing_is_lost_or_done_twice_after_a_kill_at_any_command(
+    part: int, scripts: Path, commands: int, covered: Counter[str]
+) -> None:
+    for k in range(1 + part, commands + 1, SLICES):
+        async with bench() as b:
+            killed = await _run_and_kill(b, scripts, k)
+            known, runs_then = await applied(b.db), await runs_of(b.db)
+            b.clock.advance(LEASE_SECONDS + 1)
+            await run_to_the_end(b.db, scripts)
+            await check_invariants(b.db, known, runs_then)
+            covered["SIGKILL"] += killed
+
+
+async def _run_and_kill(b: Bench, scripts: Path, k: int) -> bool:
+    """
+    Start the command line as a process, twice if the first run ends before, and kill it at its k-th command.
+
+    That command is executed and not answered, so what follows meets every state that a kill can leave behind.
+    """
+    process: subprocess.Popen[bytes] | None = None
+
+    def kill(recorded: Recorded) -> None:
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+    b.server.controls.call(kill, at=k, after=True)
+    arguments = [sys.executable, "-m", "mydocs", "migrate", "run", "--wait", "--dir", str(scripts)]
+    arguments += ["--url", b.server.url, "--db", "app", "--output", "quiet"]
+    for _ in range(2):
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)  # noqa: ASYNC220
+        code = await anyio.to_thread.run_sync(process.wait)
+        if code == -signal.SIGKILL:
+            return True
+        assert code in (0, 1)
+    return False
