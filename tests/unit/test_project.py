@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import typer.main
+from motor.motor_asyncio import AsyncIOMotorDatabase
 
 import mydocs.migrations
 from mydocs.cli.app import app
 from mydocs.cli.edge import EXIT_CODES
+from mydocs.migrations import migrate
+from mydocs.migrations.model import IndexType
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -48,7 +51,11 @@ def command_lines() -> Iterator[Any]:
 def test_ci_runs_exactly_the_test_command_of_the_readme() -> None:
     setup, tests = [code for found, code in FENCE.findall(README.read_text("utf-8")) if found == "sh"][:2]
     assert "mydocs migrate run --wait --local" in setup
-    assert (ROOT / ".ci" / "run").read_text("utf-8").splitlines()[-1] == tests.strip()
+    lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    prepare, change_folder, *rest = [line for line in lines if not line.startswith("#")]
+    assert prepare == "set -euo pipefail"
+    assert change_folder.startswith("cd ")
+    assert rest == tests.splitlines()
 
 
 def test_the_workflow_runs_every_python_of_the_classifiers() -> None:
@@ -67,6 +74,16 @@ def test_python_in_the_texts_compiles_and_imports_what_exists(code: str) -> None
         if isinstance(node, ast.ImportFrom):
             module = importlib.import_module(str(node.module))
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("code", [block for block in blocks("python") if "async def up(" in block.values[0]])
+async def test_scripts_in_the_texts_run(
+    code: str, tmp_path: Path, local_db: AsyncIOMotorDatabase[dict[str, Any]]
+) -> None:
+    (tmp_path / "001_example.py").write_text(code, "utf-8")
+    report = await migrate(local_db, directory=tmp_path, wait=True)
+    assert [index.name for index in report.indexes if index.type is IndexType.SEARCH] == ["ft_notes"]
 
 
 @pytest.mark.parametrize("arguments", list(command_lines()))

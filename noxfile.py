@@ -1,0 +1,106 @@
+"""What is checked before a change is shown to anybody: `nox` runs lint and tests on the Python that it runs on."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_venv = "yes"
+# The standard library's: it is there wherever the command of the README got so far, and needs no other tool.
+nox.options.default_venv_backend = "venv"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+
+# They decide and do nothing else, so each of their branches can be reached by a plain call.
+PURE = ("plan", "readiness", "definitions", "standard_definitions", "events", "report", "errors", "model")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types, and that imports go one way."""
+    session.install("--editable", ".[dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all the tests and hold the coverage of the pure modules at 100 %."""
+    session.install("--editable", ".[dev]")
+    _tests(session)
+
+
+@nox.session(python=PYTHONS, default=False)
+def pythons(session: nox.Session) -> None:
+    """Run all the tests on each Python that the classifiers name, as far as it is installed."""
+    session.install("--editable", ".[dev]")
+    _tests(session)
+
+
+def _tests(session: nox.Session) -> None:
+    # Data of an earlier run would be added to this one's.
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", "--skip-covered", "--skip-empty")
+    if not session.posargs:  # a part of the tests covers a part of the lines
+        pure = ",".join(f"mydocs/migrations/{name}.py" for name in PURE)
+        session.run("coverage", "report", "--fail-under=100", "--show-missing", f"--include={pure}")
+
+
+@nox.session(default=False)
+def contract(session: nox.Session) -> None:
+    """Run the tests that hold on every server against the one of MYDOCS_TEST_URL."""
+    if not os.environ.get("MYDOCS_TEST_URL"):
+        session.error("set MYDOCS_TEST_URL to a server that holds nothing of value: the tests write to it")
+    session.install("--editable", ".[dev]")
+    session.run("pytest", "-m", "contract", *session.posargs)
+
+
+@nox.session(default=False)
+def minimums(session: nox.Session) -> None:
+    """Run all the tests with the lowest version of each dependency that pyproject.toml allows."""
+    lowest = [_lowest(requirement) for requirement in PROJECT["project"]["dependencies"]]
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder, "constraints.txt")
+        constraints.write_text("\n".join(lowest) + "\n")
+        session.install("--editable", ".[dev]", "--constraint", str(constraints))
+    session.run("pytest", *session.posargs)
+
+
+def _lowest(requirement: str) -> str:
+    found = re.fullmatch(r"([A-Za-z0-9._-]+)>=([0-9.]+)", requirement)
+    if found is None:
+        raise ValueError(f"pyproject.toml: `{requirement}` has to read name>=version")
+    return f"{found[1]}=={found[2]}"
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel, and use the wheel in an environment that holds nothing else."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as folder:
+        # Not in `dist/`, where the wheel of another version may lie.
+        session.run("python", "-m", "build", "--outdir", folder)
+        (wheel,) = Path(folder).glob("*.whl")
+        session.run("python", "-m", "venv", f"{folder}/fresh")
+        programs = Path(folder, "fresh", "Scripts" if os.name == "nt" else "bin")
+        session.run(str(programs / "pip"), "install", "--quiet", str(wheel), external=True)
+        session.run(str(programs / "mydocs"), "--help", external=True)
+        session.run(str(programs / "mydocs"), "migrate", "list", external=True)
+
+
+if Path("tests/bench").is_dir():
+
+    @nox.session(default=False)
+    def bench(session: nox.Session) -> None:
+        """Count commands and measure times beside other tools; what their packages need is installed here only."""
+        session.install("--editable", ".[dev]", "pymongo-migrate", "mongodb-migrations", "pymongo-search-utils")
+        session.run("python", "-m", "tests.bench", *session.posargs)
