@@ -19,7 +19,6 @@ from pymongo import MongoClient
 from pymongo.collection import Collection as SyncCollection
 from pymongo.database import Database as SyncDatabase
 
-from mydocs.migrations import mongo
 from mydocs.migrations.mongo import Document
 
 _current: ContextVar[SyncDatabase[Document] | None] = ContextVar("mydocs_lightodm_database", default=None)
@@ -70,27 +69,33 @@ class _BoundConnection(lightodm.connection.MongoConnection):
 
 
 @contextmanager
-def lightodm_bound_to(db: mongo.Database) -> Iterator[None]:
-    """Let ``lightodm.get_database()`` give ``db``, as a synchronous database, until the block ends."""
-    with mongo.sync_database(db) as sync:
-        token = _current.set(sync)
+def lightodm_bound_to(db: SyncDatabase[Document]) -> Iterator[None]:
+    """Let ``lightodm.get_database()`` give ``db`` until the block ends."""
+    token = _current.set(db)
+    with _lock:
+        if not _bound:
+            _before.append(_globals())
+            connection = _BoundConnection()
+            _set_globals(connection, connection)
+        _bound.append(db)
+    try:
+        yield
+    finally:
         with _lock:
+            _bound.remove(db)
             if not _bound:
-                _before.append((lightodm.connection.MongoConnection._instance, lightodm.connection._mongo_conn))  # noqa: SLF001  # lightodm has no way to be given a client
-                connection = _BoundConnection()
-                lightodm.connection.MongoConnection._instance = connection  # noqa: SLF001
-                lightodm.connection._mongo_conn = connection  # noqa: SLF001
-            _bound.append(sync)
-        try:
-            yield
-        finally:
-            with _lock:
-                _bound.remove(sync)
-                if not _bound:
-                    instance, connection_before = _before.pop()
-                    lightodm.connection.MongoConnection._instance = instance  # noqa: SLF001
-                    lightodm.connection._mongo_conn = connection_before  # noqa: SLF001
-            _current.reset(token)
+                _set_globals(*_before.pop())
+        _current.reset(token)
+
+
+# lightodm has no way to be given a client, so its two globals are what there is to hold on to.
+def _globals() -> tuple[Any, Any]:
+    return lightodm.connection.MongoConnection._instance, lightodm.connection._mongo_conn  # noqa: SLF001
+
+
+def _set_globals(instance: Any, connection: Any) -> None:
+    lightodm.connection.MongoConnection._instance = instance  # noqa: SLF001
+    lightodm.connection._mongo_conn = connection  # noqa: SLF001
 
 
 def _motor_client(client: MongoClient[Document]) -> AsyncIOMotorClient[Document]:

@@ -14,6 +14,7 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     ├── MigrationFailed                 1  a script raised
     ├── IndexConflict                   1  an existing index stands in the way
     ├── IndexRefused                    1  the server does not take a definition
+    ├── ChangeInvalid                   1  what a script makes of a document is no change of it
     ├── NotPossible                     1  what was asked for cannot be done here
     ├── UsageError                      2
     │   ├── DirectoryMissing
@@ -140,6 +141,14 @@ class IndexRefused(MigrationError):
         super().__init__(f"{collection}: {'; '.join(problems)}; the other indexes of the call were created")
 
 
+class ChangeInvalid(MigrationError):
+    """What a script's function made of a document is no change of it."""
+
+    def __init__(self, collection: str, identity: object, problem: str) -> None:
+        self.collection = collection
+        super().__init__(f"{collection}, document with _id {identity!r}: {problem}")
+
+
 class NotPossible(MigrationError):
     """What a script asks for cannot be done on this deployment or in this place."""
 
@@ -217,7 +226,7 @@ class NotReady(MigrationError):
     def __init__(self, what: Sequence[str], seconds: float) -> None:
         self.what = tuple(what)
         super().__init__(
-            f"not ready after {seconds:g} s: {', '.join(what)}; the work goes on, "
+            f"not ready after {round(seconds, 1):g} s: {', '.join(what)}; the work goes on, "
             "`mydocs migrate wait` takes the wait up again"
         )
 

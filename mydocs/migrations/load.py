@@ -1,7 +1,6 @@
 """Turn a script into something to call: an async ``up`` and ``down``, or the whole module in a worker thread."""
 
 import contextlib
-import inspect
 import sys
 import threading
 import traceback
@@ -44,11 +43,23 @@ def load_async(script: Script) -> types.ModuleType:
         problem = f"{type(error).__name__}: {error}".rstrip(": ")
         raise ScriptsInvalid([f"{script.file_name}{where} cannot be loaded: {problem}"]) from error
     finally:
-        del sys.modules[module.__name__]
+        sys.modules.pop(module.__name__, None)  # two runs of one process may load the same script at once
     for name in ("up", "down") if script.reversible else ("up",):
-        if not inspect.iscoroutinefunction(getattr(module, name, None)):
-            raise ScriptsInvalid([f"{script.file_name}: after its import `{name}` is no `async def` any more"])
+        if not callable(getattr(module, name, None)):
+            raise ScriptsInvalid([f"{script.file_name}: after its import there is no function `{name}` any more"])
     return module
+
+
+def check_plain(script: Script) -> None:
+    """
+    Compile a plain script, which finds what parsing does not, and run nothing of it.
+
+    :raises ScriptsInvalid: with file and line, where it cannot be compiled
+    """
+    try:
+        _compile(script.path)
+    except SyntaxError as error:
+        raise ScriptsInvalid([f"{script.file_name}, line {error.lineno} is not valid Python: {error.msg}"]) from error
 
 
 async def call(step: Step, *arguments: object) -> bool:

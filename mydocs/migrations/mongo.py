@@ -8,13 +8,14 @@ read or write concern of the handle, and no retry by the driver, so that what is
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote, quote_plus
 
 import anyio
 import pymongo
+from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -27,6 +28,7 @@ from pymongo.errors import (
     InvalidURI,
     OperationFailure,
     PyMongoError,
+    ServerSelectionTimeoutError,
 )
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
@@ -64,6 +66,7 @@ NO_SEARCH_CODES = frozenset({31082, 115, 6047401, 40324, 59})
 UNAUTHORISED_CODES = frozenset({13, 18, 8000, 391})  # 8000 is Atlas' own "bad auth" and "user is not allowed"
 
 LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
+_DRIVER_DUMP = re.compile(r"(, Timeout: | \(configured timeouts: |, full error: ).*", re.DOTALL)
 _URL_LOGIN = re.compile(r"(mongodb(?:\+srv)?://)[^/@\s]+@")
 SECRET_LENGTH = 4  # characters; a shorter password would blot out parts of ordinary words
 RETRY_SECONDS = 30.0  # no new try later than this after the first; one try may itself take the driver's selection time
@@ -87,6 +90,16 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
+def is_worth_another_try(error: BaseException) -> bool:
+    """
+    Whether to send a command again at once.
+
+    Not where the driver found no server at all: it has waited as long as the URL says (``serverSelectionTimeoutMS``,
+    30 s by default), which is the operator's word on how long a server may be away.
+    """
+    return is_transient(error) and not isinstance(error, ServerSelectionTimeoutError)
+
+
 def is_no_search(error: BaseException) -> bool:
     """Whether the server says that it has no search indexes at all; the four generations say it differently."""
     return isinstance(error, OperationFailure) and error.code in NO_SEARCH_CODES
@@ -94,7 +107,7 @@ def is_no_search(error: BaseException) -> bool:
 
 # For one idempotent command. A poll that waits for a state is a loop with a deadline and not a retry.
 RETRY = AsyncRetrying(
-    retry=retry_if_exception(is_transient),
+    retry=retry_if_exception(is_worth_another_try),
     stop=stop_after_delay(RETRY_SECONDS),
     wait=wait_random_exponential(multiplier=0.2, max=2.0),
     sleep=anyio.sleep,
@@ -111,13 +124,21 @@ async def again(call: Callable[[], Awaitable[T]], *, seconds: float = RETRY_SECO
     raise AssertionError("tenacity reraises")  # pragma: no cover
 
 
-async def command(db: Database, body: Mapping[str, Any]) -> Document:
+async def command(
+    db: Database,
+    body: Mapping[str, Any],
+    *,
+    session: Any = None,
+    codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
+) -> Document:
     """
     Send one command once.
 
+    :param session: one of :func:`session_of`, where the command is part of its transaction
+    :param codec_options: how the reply is decoded; by default not as the application has set it for its client
     :raises OperationFailure: also for an error of a single write, which drivers leave inside the reply
     """
-    reply: Document = await db.command(dict(body))
+    reply: Document = await db.command(dict(body), session=session, codec_options=codec_options)
     concern = reply.get("writeConcernError")
     for problem in [*reply.get("writeErrors", ()), *([concern] if concern else [])]:
         raise OperationFailure(problem.get("errmsg", ""), problem.get("code"), problem)
@@ -129,20 +150,25 @@ async def command_again(db: Database, body: Mapping[str, Any]) -> Document:
     return await again(lambda: command(db, body))
 
 
-async def documents(db: Database, body: Mapping[str, Any]) -> list[Document]:
+async def documents(
+    db: Database, body: Mapping[str, Any], *, codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
+) -> list[Document]:
     """Send a command that answers with a cursor once, and read it to its end."""
-    cursor = (await command(db, body))["cursor"]
+    cursor = (await command(db, body, codec_options=codec_options))["cursor"]
     found: list[Document] = list(cursor["firstBatch"])
     while cursor["id"]:
         collection = cursor["ns"].split(".", 1)[1]
-        cursor = (await command(db, {"getMore": cursor["id"], "collection": collection}))["cursor"]
+        more = {"getMore": cursor["id"], "collection": collection}
+        cursor = (await command(db, more, codec_options=codec_options))["cursor"]
         found += cursor["nextBatch"]
     return found
 
 
-async def documents_again(db: Database, body: Mapping[str, Any]) -> list[Document]:
+async def documents_again(
+    db: Database, body: Mapping[str, Any], *, codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
+) -> list[Document]:
     """Read what a command finds, from its start again after each transient error."""
-    return await again(lambda: documents(db, body))
+    return await again(lambda: documents(db, body, codec_options=codec_options))
 
 
 async def search_listing(db: Database, collection: str, names: Sequence[str]) -> list[Document]:
@@ -181,7 +207,8 @@ def database_of(collection: Collection) -> Database:
 
 def client_of(db: Database | SyncDatabase[Document]) -> Any:
     """Return the driver's own client: what pools, listeners and sessions hang on."""
-    return getattr(db.client, "delegate", db.client)
+    # Not by asking for the attribute: PyMongo's own clients would answer with a database of that name.
+    return db.client.delegate if isinstance(db, AsyncIOMotorDatabase) else db.client
 
 
 def addresses(db: Database) -> frozenset[object]:
@@ -190,7 +217,7 @@ def addresses(db: Database) -> frozenset[object]:
 
 
 @contextmanager
-def sync_database(db: Database) -> Any:
+def sync_database(db: Database) -> Iterator[SyncDatabase[Document]]:
     """
     Yield a synchronous database on the same deployment, for threads.
 
@@ -226,13 +253,15 @@ async def session_of(db: Database) -> AsyncIterator[Any]:
 
 
 class CommandTap(pymongo.monitoring.CommandListener):
-    """A driver listener that hands started commands and their replies on; see :func:`tapped`."""
+    """A driver listener that hands started commands and their ends on while it is open; see :func:`tapped`."""
 
     def __init__(self, started: Callable[[Any], None], ended: Callable[[Any], None]) -> None:
         self._started, self._ended = started, ended
+        self.is_open = True
 
     def started(self, event: pymongo.monitoring.CommandStartedEvent) -> None:
-        self._started(event)
+        if self.is_open:
+            self._started(event)
 
     def succeeded(self, event: pymongo.monitoring.CommandSucceededEvent) -> None:
         self._ended(event)
@@ -245,25 +274,28 @@ _tap_lock = threading.Lock()
 
 
 @contextmanager
-def tapped(db: Database | SyncDatabase[Document], tap: CommandTap) -> Any:
+def tapped(db: Database | SyncDatabase[Document], tap: CommandTap) -> Iterator[None]:
     """
-    Let a listener see all commands of a client that exists already.
+    Let a listener see all commands of a client that exists already, and of clients that are made meanwhile.
 
     Drivers take listeners only when a client is made, and an application makes its own; so this reaches into the
     client's listener list (``_EventListeners``, the same in PyMongo 4.0 to 4.20) and takes it out again.
     """
-    listeners = client_of(db).options.pool_options._event_listeners  # noqa: SLF001  # there is no public way in
-    prefix = "_EventListeners__"
+    own = client_of(db).options.pool_options._event_listeners  # noqa: SLF001  # there is no public way in
+    later = pymongo.monitoring._LISTENERS  # noqa: SLF001  # register() has no counterpart
+    listening = "_EventListeners__enabled_for_commands"
     with _tap_lock:
-        getattr(listeners, f"{prefix}command_listeners").append(tap)
-        setattr(listeners, f"{prefix}enabled_for_commands", True)
+        pymongo.monitoring.register(tap)
+        own._EventListeners__command_listeners.append(tap)  # noqa: SLF001
+        setattr(own, listening, True)
     try:
         yield
     finally:
+        tap.is_open = False  # a client that was made meanwhile keeps it for good
         with _tap_lock:
-            remaining = getattr(listeners, f"{prefix}command_listeners")
-            remaining.remove(tap)
-            setattr(listeners, f"{prefix}enabled_for_commands", bool(remaining))
+            later.command_listeners.remove(tap)
+            own._EventListeners__command_listeners.remove(tap)  # noqa: SLF001
+            setattr(own, listening, bool(own._EventListeners__command_listeners))  # noqa: SLF001
 
 
 def as_migration_error(error: BaseException) -> MigrationError | None:
@@ -304,8 +336,8 @@ def without_secrets(db: Database, text: str) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """The server's sentence without the dump of its whole reply, and without the driver's topology dump."""
+    """The server's sentence, without the driver's dumps of its reply, its settings and its view of the topology."""
     details = getattr(error, "details", None)
     if isinstance(details, Mapping) and isinstance(details.get("errmsg"), str):
         return str(details["errmsg"])
-    return str(error).split(", Timeout:", 1)[0].split(", full error:", 1)[0].strip().rstrip(".")
+    return _DRIVER_DUMP.sub("", str(error)).strip().rstrip(".")

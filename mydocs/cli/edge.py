@@ -1,0 +1,163 @@
+"""The one place from error to text and exit code. I/O."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mydocs.cli.light import LightGroup
+from mydocs.cli.streams import LogFormat, Output, Streams, opened
+
+if TYPE_CHECKING:  # help and shell completion need no error of ours
+    from mydocs.migrations.errors import MigrationError
+    from mydocs.migrations.report import RunReport
+
+EXIT_CODES = {
+    0: "done; with --wait, all ready",
+    1: "a migration failed, or files or plan are not acceptable",
+    2: "usage or configuration",
+    3: "no connection, not authorised, or no search",
+    5: "not ready in time",
+    6: "an index build failed",
+    7: "lease held by another, or lost",
+    8: "check, status --exit-code: work is left",
+    130: "interrupted",
+    143: "terminated",
+}
+INTERRUPTED = 130
+LEAVE_SECONDS = 2.0  # for threads that still hang on a server after a failure
+
+# Typer brings its own copy of click or uses the package, depending on its version; this name exists either way.
+CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def main() -> None:
+    """Be the program `mydocs`."""
+    from mydocs.cli.app import app
+
+    code: object = 1
+    try:
+        app(prog_name="mydocs")
+    except SystemExit as end:
+        code = end.code
+    if "pymongo.synchronous.monitor" in sys.modules:
+        from mydocs.cli.connect import leave_quickly
+
+        leave_quickly()
+        if code:
+            # A thread of the driver may be waiting for a server that does not answer; the exit would wait for it.
+            timer = threading.Timer(LEAVE_SECONDS, os._exit, [code if isinstance(code, int) else 1])
+            timer.daemon = True
+            timer.start()
+    sys.exit(code)  # type: ignore[arg-type]  # what SystemExit carried
+
+
+class EdgeGroup(LightGroup):
+    """The root of the command line: whatever is raised below it ends as text and exit code, in tests as well."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; exit with its code, unless an embedding program wants the error itself."""
+        arguments = list(sys.argv[1:] if args is None else args)
+
+        def invoke() -> Any:
+            return super(EdgeGroup, self).main(arguments, prog_name, complete_var, False, windows_expand_args, **extra)
+
+        with opened(arguments) as streams:
+            if not standalone_mode:
+                return invoke()
+            code = run(streams, invoke) or int(streams.lost)
+        sys.exit(code)
+
+
+def run(streams: Streams, invoke: Callable[[], Any]) -> int:
+    """Invoke a command and turn what it raises into text and exit code."""
+    try:
+        returned = invoke()
+    except CLICK_ERROR as error:
+        return _usage(streams, error)
+    except (typer.Abort, KeyboardInterrupt):
+        returned = INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # the last place that can say something to an operator
+        return _failure(streams, error)
+    if returned == INTERRUPTED:
+        from mydocs.migrations.errors import Interrupted
+
+        return fail(streams, Interrupted(INTERRUPTED - 128))
+    return returned if isinstance(returned, int) else 0
+
+
+def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> int:
+    """Show an error and what was done until then; return the exit code."""
+    from mydocs.migrations.report import to_json
+
+    report = _report_of(error, kind or type(error).__name__)
+    streams.trace(error)
+    if streams.output is Output.JSON:
+        streams.result_json(to_json(report))
+    elif streams.output is Output.TABLE and streams.render is not None and error.report is not None:
+        streams.result(streams.clean(streams.render(report)))
+    sentence = " ".join(str(error).split())
+    if streams.log_format is LogFormat.JSON:
+        streams.line_json(
+            {"event": "error", "type": kind or type(error).__name__, "message": sentence, "exit_code": error.exit_code}
+        )
+    else:
+        streams.line(f"mydocs: error: {streams.clean(sentence)}")
+    return error.exit_code
+
+
+def _usage(streams: Streams, error: Exception) -> int:
+    from mydocs.migrations.errors import UsageError
+
+    sentence = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]  # all of click's do
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", None) or "mydocs"
+    joint = " See" if sentence.endswith("?") else "; see"
+    return fail(streams, UsageError(f"{sentence}{joint} `{command} --help`"), "UsageError")
+
+
+def _failure(streams: Streams, error: Exception) -> int:
+    """Show an error that may be ours, the driver's, or a mistake in this program."""
+    from mydocs.migrations.errors import MigrationError
+
+    if isinstance(error, MigrationError):
+        return fail(streams, error)
+    known = None
+    if "pymongo" in sys.modules:
+        from mydocs.migrations.mongo import as_migration_error
+
+        known = as_migration_error(error)
+    if known is None:
+        known = MigrationError(
+            f"unexpected {type(error).__name__}: {error}".rstrip(": ")
+            + "; run again with --verbose, and report it with the traceback"
+        )
+        known.__cause__ = error
+        return fail(streams, known, type(error).__name__)
+    known.__cause__ = error
+    return fail(streams, known)
+
+
+def _report_of(error: "MigrationError", kind: str) -> "RunReport":
+    from dataclasses import replace
+
+    from mydocs.migrations.errors import Interrupted
+    from mydocs.migrations.report import ErrorReport, Outcome, RunReport
+
+    what = ErrorReport(type=kind, message=" ".join(str(error).split()), exit_code=error.exit_code)
+    if isinstance(error, Interrupted):
+        base = error.report or RunReport(outcome=Outcome.INTERRUPTED, database=None)
+        return replace(base, outcome=Outcome.INTERRUPTED, error=what)
+    base = error.report or RunReport(outcome=Outcome.FAILED, database=None)
+    return base if base.error is not None else replace(base, error=what)

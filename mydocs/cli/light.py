@@ -1,0 +1,69 @@
+"""
+Commands that start quickly. No I/O.
+
+Typer 0.29 checks every option's value with pydantic, also a text or one that was not given, and importing that takes
+longer than `list` does. So the plain kinds of values are converted here; others, and other versions of Typer, go their
+own way.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class LightCommand(TyperCommand):
+    """A command whose texts and choices need no pydantic."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters, --help with them, with their light conversions."""
+        return lighten(super().get_params(ctx))
+
+
+class LightGroup(TyperGroup):
+    """A group whose texts and choices need no pydantic."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters, --help with them, with their light conversions."""
+        return lighten(super().get_params(ctx))
+
+
+class Conversion:
+    """Stands in for Typer's conversion of one parameter."""
+
+    def __init__(self, annotation: Any, typers_own: Any) -> None:
+        self._annotation = annotation
+        self._typers_own = typers_own
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the value as its command takes it, or raise what Typer turns into a usage error."""
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        if self._annotation is str and isinstance(value, str):
+            return value
+        if self._annotation == list[str] and isinstance(value, list | tuple):
+            return [str(item) for item in value]
+        if isinstance(self._annotation, type) and issubclass(self._annotation, Enum):
+            return _choice(self._annotation, value, param, ctx)
+        param._runtime_param = None  # noqa: SLF001  # see lighten()
+        return self._typers_own().coerce(value, param=param, ctx=ctx)
+
+
+def lighten(params: Sequence[Any]) -> Sequence[Any]:
+    """Give each parameter of Typer 0.29 its conversion; Typer keeps it in a field that it would fill at first use."""
+    for param in params:
+        if getattr(param, "_runtime_param", param) is None:
+            param._runtime_param = Conversion(param.type_descriptor.annotation, param.get_runtime_param)  # noqa: SLF001
+    return params
+
+
+def _choice(kind: type[Enum], value: Any, param: Any, ctx: Any) -> Enum:
+    if isinstance(value, kind):
+        return value
+    for member in kind:
+        if member.value == value:
+            return member
+    known = ", ".join(f"'{member.value}'" for member in kind)
+    raise typer.BadParameter(f"'{value}' is not one of {known}.", ctx=ctx, param=param)

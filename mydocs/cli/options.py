@@ -1,0 +1,104 @@
+"""The options that every command has, declared once. No I/O."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from mydocs.cli.streams import LogFormat, Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What was said about the database, the scripts and the output, before or after the subcommand."""
+
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Connection string. Environment: MONGO_URL.", show_default=False),
+    ] = None
+    db: Annotated[
+        str | None,
+        typer.Option("--db", metavar="NAME", help="Database. Environment: MONGO_DB_NAME; else the URL's path."),
+    ] = None
+    dir: Annotated[
+        str | None,
+        typer.Option(
+            "--dir", metavar="PATH", help="Folder of the scripts (migrations). Environment: MYDOCS_MIGRATIONS_DIR."
+        ),
+    ] = None
+    env_file: Annotated[
+        str | None, typer.Option("--env-file", metavar="FILE", help="Read variables that are not set from this file.")
+    ] = None
+    local: Annotated[
+        bool, typer.Option("--local", help="Use a local server in .mydocs, not MongoDB: to try things without one.")
+    ] = False
+    output: Annotated[Output | None, typer.Option("--output", "-o", help="What stdout gets (table).")] = None
+    log_format: Annotated[LogFormat | None, typer.Option("--log-format", help="How lines on stderr look (text).")] = (
+        None
+    )
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Diagnostics and tracebacks on stderr.")] = False
+
+
+_NAMES = tuple(field.name for field in fields(Common))
+_HINTS = get_type_hints(Common, include_extras=True)
+_PARAMETERS = tuple(
+    inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=field.default,
+        annotation=_HINTS[field.name],
+    )
+    for field in fields(Common)
+)
+
+
+def with_common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Put the common options in the place of a command's first parameter.
+
+    What a group on the way was given counts where the command itself was given nothing.
+    """
+    own = list(inspect.signature(function).parameters.values())[1:]
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+
+    @functools.wraps(function)
+    def command(context: typer.Context, **values: Any) -> Any:
+        given = Common(**{name: values.pop(name) for name in _NAMES})
+        return function(_merged(context, given), **values)
+
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    parameters = [context, *keyword_only, *_PARAMETERS]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del command.__wrapped__  # or Typer reads the original's annotations
+    return command
+
+
+def keep_common(context: typer.Context, **values: Any) -> None:
+    """Be a group's callback: keep what it was given for the command that follows."""
+    context.obj = Common(**values)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+keep_common.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what Typer reads
+    [
+        inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        *_PARAMETERS,
+    ]
+)
+keep_common.__annotations__ = {
+    "context": typer.Context,
+    **{parameter.name: parameter.annotation for parameter in _PARAMETERS},
+}
+
+
+def _merged(context: typer.Context, given: Common) -> Common:
+    outer = context.obj
+    if not isinstance(outer, Common):
+        return given
+    return replace(given, **{name: getattr(given, name) or getattr(outer, name) for name in _NAMES})

@@ -1,0 +1,34 @@
+"""Write a new script from its template. I/O."""
+
+from pathlib import Path
+
+from mydocs.migrations.discover import discover
+from mydocs.migrations.errors import MigrationError, SettingsInvalid
+from mydocs.migrations.templates import TemplateKind, file_name, render
+
+
+def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:
+    """
+    Write the script with the next free number and return its path; creates the folder.
+
+    :raises ScriptsInvalid: where the folder holds files that cannot be numbered
+    :raises SettingsInvalid: where the description makes no file name
+    :raises MigrationError: where the file cannot be written
+    """
+    scripts = discover(directory).scripts if directory.is_dir() else ()
+    try:
+        name = file_name(1 + max((script.number for script in scripts), default=0), description)
+    except ValueError:
+        raise SettingsInvalid(
+            f'"{description}" makes no file name; describe the change in a few words of A-Z, a-z, 0-9'
+        ) from None
+    path = directory / name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:  # never over a file that came in between
+            file.write(render(kind, description))
+    except FileExistsError as error:
+        raise MigrationError(f"{path} is there already; run it again for the next number") from error
+    except OSError as error:
+        raise MigrationError(f"{path} cannot be written: {error.strerror}; check the folder's permissions") from error
+    return path

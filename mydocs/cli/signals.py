@@ -1,0 +1,71 @@
+"""SIGINT and SIGTERM: the first one ends a call in good order, the second one ends the process."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import anyio
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+# coreutils' `timeout` signals the process and then its whole group, so that one wish arrives twice within a
+# millisecond; nobody presses Ctrl-C twice as fast as this.
+SAME_WISH_SECONDS = 0.05
+
+
+class Watch:
+    """What has been received so far, and whom to cancel."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[anyio.CancelScope]:
+        """Let the first signal cancel this block; to be used inside the event loop."""
+        with anyio.CancelScope() as scope:
+            self._loop, self._scope = asyncio.get_running_loop(), scope
+            if self.received is not None:
+                scope.cancel()
+            yield scope
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Be the signal handler. Runs between two byte codes of the main thread, also when the loop is blocked."""
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._at = number, now
+            if self._loop is None or self._scope is None or self._loop.is_closed():
+                raise KeyboardInterrupt
+            _say(b"mydocs: interrupted; ending in good order, again to leave at once\n")
+            self._loop.call_soon_threadsafe(self._scope.cancel)
+        elif now - self._at > SAME_WISH_SECONDS:
+            _say(b"mydocs: left at once; `mydocs migrate status` shows what is unfinished\n")
+            os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Watch]:
+    """Handle signals for a block and give the earlier handlers back; only the main thread can do that."""
+    watch = Watch()
+    if threading.current_thread() is not threading.main_thread():
+        yield watch
+        return
+    before = {number: signal.signal(number, watch.handle) for number in HANDLED}
+    try:
+        yield watch
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _say(text: bytes) -> None:
+    # Not through sys.stderr: a handler may run in the middle of a write to it.
+    with contextlib.suppress(OSError):
+        os.write(2, text)

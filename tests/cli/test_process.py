@@ -1,0 +1,255 @@
+"""The program as a process against a local server: streams, exit codes, signals, secrets."""
+
+import json
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pymongo
+import pytest
+
+from mydocs.localserver import LocalServer
+
+QUIET_SCRIPT = "async def up(db):\n    await db.things.insert_one({'a': 1})\n"
+SLOW = "import asyncio\nasync def up(db):\n    print('begun', flush=True)\n    await asyncio.sleep(60)\n"
+SLOW_PLAIN = (
+    "import pathlib, time\nprint('begun', flush=True)\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n"
+)
+NOISY = """
+import os, subprocess, sys
+async def up(db):
+    print("printed")
+    os.write(1, b"written\\n")
+    subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
+"""
+SEARCH = """
+from pymongo.operations import SearchIndexModel
+from mydocs.migrations import ensure_search_indexes
+async def up(db):
+    model = SearchIndexModel(name="ft", definition={"mappings": {"dynamic": True}})
+    await ensure_search_indexes(db.documents, [model])
+"""
+
+Program = Callable[..., Any]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def _until(stream: IO[str] | None, text: str) -> None:
+    assert stream is not None
+    for line in stream:
+        if text in line:
+            return
+    raise AssertionError(f"no {text!r} on stderr")
+
+
+def test_stdout_holds_the_json_alone_whatever_scripts_print(program: Program, folder: Path, local_url: str) -> None:
+    (folder / "001_noisy.py").write_text(NOISY)
+    (folder / "002_plain.py").write_text("import os\nprint('printed')\nos.system('echo from a shell')\n")
+    ended = program("migrate", "run", "--url", local_url, "--db", "x", "-o", "json")
+    assert ended.code == 0, ended.err
+    assert [(m["version"], m["state"]) for m in ended.json["migrations"]] == [("001", "applied"), ("002", "applied")]
+    assert [text for text in ("printed", "written", "from a child", "from a shell") if text not in ended.err] == []
+
+
+def test_table_ends_with_a_sentence(program: Program, folder: Path, local_url: str, local_server: LocalServer) -> None:
+    (folder / "001_search.py").write_text(SEARCH)
+    ended = program("migrate", "run", "--wait", "--url", local_url, "--db", "x")
+    assert ended.code == 0, ended.err
+    assert re.search(r"^documents\.ft +search +ready", ended.out, re.MULTILINE)
+    assert re.fullmatch(r"1 migration applied, 8 indexes ready in .* s", ended.out.splitlines()[-1])
+    assert "index documents.ft (search): ready" in ended.err
+    again = program("migrate", "run", "--url", local_url, "--db", "x")
+    assert again.out == "nothing to do\n"
+
+
+def test_failed_script_is_named_with_its_line(program: Program, folder: Path, local_url: str) -> None:
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    (folder / "002_bad.py").write_text("async def up(db):\n    raise ValueError('too few')\n")
+    ended = program("migrate", "run", "--url", local_url, "--db", "x", "-o", "json")
+    assert ended.code == 1
+    assert ended.json["outcome"] == "failed"
+    assert [m["state"] for m in ended.json["migrations"]] == ["applied", "failed"]
+    assert "mydocs: error: 002_bad.py failed, line 2: ValueError: too few\n" in ended.err
+    assert "Traceback" not in ended.err
+    assert "Traceback" in program("migrate", "run", "--url", local_url, "--db", "x", "--verbose").err
+
+
+def test_status_and_check_answer_8_while_work_is_left(program: Program, folder: Path, local_url: str) -> None:
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    server = ("--url", local_url, "--db", "x")
+    assert program("migrate", "status", *server).code == 0
+    for command in (["status", "--exit-code"], ["check"]):
+        before = program("migrate", *command, *server, "-o", "json")
+        assert (before.code, before.json["error"]["type"]) == (8, "WorkLeft")
+        assert before.json["migrations"][0]["state"] == "pending"
+    assert program("migrate", "run", *server).code == 0
+    assert program("migrate", "status", "--exit-code", *server).code == 0
+    assert program("migrate", "check", *server).code == 0
+
+
+def test_dry_run_is_planned_and_changes_nothing(program: Program, folder: Path, local_url: str) -> None:
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    ended = program("migrate", "run", "--dry-run", "--url", local_url, "--db", "x", "-o", "json")
+    assert (ended.code, ended.json["outcome"]) == (0, "planned")
+    with pymongo.MongoClient[dict[str, Any]](local_url) as client:
+        assert client["x"].list_collection_names() == []
+
+
+def test_wait_that_is_too_short_answers_5(
+    program: Program, folder: Path, local_url: str, local_server: LocalServer
+) -> None:
+    local_server.search.outcome("ft", build_seconds=3600)
+    (folder / "001_search.py").write_text(SEARCH)
+    ended = program("migrate", "run", "--wait", "--timeout", "300ms", "--url", local_url, "--db", "x", "-o", "json")
+    assert (ended.code, ended.json["outcome"]) == (5, "not_ready")
+    assert program("migrate", "wait", "--timeout", "300ms", "--url", local_url, "--db", "x").code == 5
+
+
+def test_mark_rollback_repair_and_unlock(program: Program, folder: Path, local_url: str) -> None:
+    server = ("--url", local_url, "--db", "x")
+    (folder / "001_first.py").write_text(QUIET_SCRIPT + "async def down(db):\n    await db.things.drop()\n")
+    assert program("migrate", "mark", "1", "--applied", *server).code == 0
+    assert program("migrate", "rollback", *server, "-o", "json").json["migrations"][0]["state"] == "pending"
+    assert program("migrate", "run", *server).code == 0
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    assert program("migrate", "run", *server).code == 1
+    asked = program("migrate", "repair", *server)
+    assert asked.code == 1
+    assert "001" in asked.err
+    assert "--yes" in asked.err
+    assert program("migrate", "run", *server).code == 1
+    assert program("migrate", "repair", "--yes", *server).code == 0
+    assert program("migrate", "run", *server).out == "nothing to do\n"
+    assert program("migrate", "unlock", *server).out == "no lease is held\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_signal_cancels_and_records_an_async_script(
+    start: Start, program: Program, folder: Path, local_url: str, number: signal.Signals
+) -> None:
+    (folder / "001_slow.py").write_text(SLOW)
+    (folder / "002_next.py").write_text(QUIET_SCRIPT)
+    with start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json") as process:
+        _until(process.stderr, "begun")
+        process.send_signal(number)
+        out, _ = process.communicate()
+    document = json.loads(out)
+    assert process.returncode == 128 + number
+    assert (document["outcome"], document["error"]["exit_code"]) == ("interrupted", 128 + number)
+    assert [(m["state"], (m["error"] or {}).get("type")) for m in document["migrations"]] == [
+        ("failed", "Cancelled"),
+        ("pending", None),
+    ]
+    assert program("migrate", "unlock", "--url", local_url, "--db", "x").out == "no lease is held\n"
+
+
+def test_signal_lets_a_plain_script_end_and_starts_no_other(
+    start: Start, folder: Path, local_url: str, tmp_path: Path
+) -> None:
+    (folder / "001_slow.py").write_text(SLOW_PLAIN)
+    (folder / "002_next.py").write_text(QUIET_SCRIPT)
+    with start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json") as process:
+        _until(process.stderr, "begun")
+        process.send_signal(signal.SIGTERM)
+        _until(process.stderr, "interrupted")
+        (tmp_path / "go").touch()
+        out, _ = process.communicate()
+    assert process.returncode == 143
+    assert [m["state"] for m in json.loads(out)["migrations"]] == ["applied", "pending"]
+
+
+def test_second_signal_leaves_at_once(start: Start, program: Program, folder: Path, local_url: str) -> None:
+    (folder / "001_slow.py").write_text(SLOW_PLAIN)
+    with start("migrate", "run", "--url", local_url, "--db", "x") as process:
+        _until(process.stderr, "begun")
+        process.send_signal(signal.SIGINT)
+        _until(process.stderr, "interrupted")
+        # More than the time within which two signals count as one wish; there is no event to wait for.
+        threading.Event().wait(0.1)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 130
+    with pymongo.MongoClient[dict[str, Any]](local_url) as client:
+        assert client["x"]["_migrations"].find_one({"_id": "001"})["state"] == "running"  # type: ignore[index]  # is there
+
+
+def test_login_that_fails_is_3(program: Program, folder: Path) -> None:
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    with LocalServer(user="me", password="right-one") as server:
+        url = server.url.replace("right-one", "hunter2-secret")
+        ended = program("migrate", "status", "--url", url, "--db", "x", "-o", "json", "--verbose")
+    assert (ended.code, ended.json["error"]["type"]) == (3, "NotAuthorised")
+    assert "hunter2" not in ended.out + ended.err
+
+
+def test_silent_server_is_named_while_waiting_and_a_signal_ends_it(start: Start, folder: Path) -> None:
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    with start("migrate", "status", "--url", "mongodb://me:hunter2-secret@127.0.0.1:1/x") as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert "waiting for the server 127.0.0.1:1" in line
+    assert "hunter2" not in line
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_no_stream_shows_a_credential(program: Program, folder: Path, local_url: str, output: str) -> None:
+    url = local_url.replace("mongodb://", "mongodb://me:s%40same-open@")
+    (folder / "001_leak.py").write_text(f"async def up(db):\n    raise ValueError({url!r} + ' s@same-open')\n")
+    environ = {"MONGO_URL": url, "MONGO_DB_NAME": "x", "MONGO_USER": "me", "MONGO_PASSWORD": "s@same-open"}
+    ended = program("migrate", "run", "-o", output, "--verbose", environ=environ)
+    assert ended.code != 0
+    assert "same-open" not in ended.out + ended.err
+
+
+def test_reader_that_goes_away_is_no_error(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    with start("migrate", "status", "--url", local_url, "--db", "x") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        err = process.stderr.read() if process.stderr else ""
+    assert (process.returncode, err) == (0, "")
+
+
+def test_stdout_that_takes_nothing_is_an_error(start: Start, folder: Path, local_url: str) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115  # closed with the process
+    with full, start("migrate", "status", "--url", local_url, "--db", "x", stdout=full) as process:
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.count("\n") == 1
+    assert "cannot be written to stdout" in err
+
+
+def test_json_stays_json_where_stdout_is_no_unicode(program: Program, folder: Path, local_url: str) -> None:
+    (folder / "001_bad.py").write_text("async def up(db):\n    raise ValueError('für ☃')\n", encoding="utf-8")
+    environ = {"PYTHONIOENCODING": "ascii"}
+    ended = program("migrate", "run", "--url", local_url, "--db", "x", "-o", "json", environ=environ)
+    assert "für ☃" in ended.json["error"]["message"]
+
+
+def test_local_keeps_its_data_in_the_folder(program: Program, folder: Path, tmp_path: Path) -> None:
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    environ = {"MONGO_URL": "mongodb://127.0.0.1:1/never"}
+    first = program("migrate", "run", "--local", "-o", "json", environ=environ)
+    assert (first.code, first.json["database"]) == (0, "mydocs")
+    assert "not MongoDB" in first.err
+    assert (tmp_path / ".mydocs").is_dir()
+    assert program("migrate", "run", "--local").out == "nothing to do\n"
+
+
+def test_serve_prints_its_address_and_ends_with_a_signal(start: Start) -> None:
+    with start("local", "serve", "--port", "0", "--dir", "data") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=5000) as client:
+            assert client.admin.command("ping")["ok"] == 1
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 0
+    assert "not MongoDB" in err

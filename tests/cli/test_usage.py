@@ -1,0 +1,134 @@
+"""What is wrong with a command line is said in one sentence, with exit code 2, in the format that was asked for."""
+
+import json
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from mydocs.cli.edge import EXIT_CODES
+
+COMMANDS = ["run", "list", "status", "wait", "check", "rollback", "new", "mark", "repair", "unlock"]
+SERVER = "--url=mongodb://127.0.0.1:1/x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(["migrate", "rn"], "Did you mean 'run'?", id="command mistyped"),
+        pytest.param(["migrate", "run", "--wiat"], "--wait", id="option mistyped"),
+        pytest.param(["migrate", "run", "--output", "yaml"], "'table', 'json', 'quiet'", id="unknown format"),
+        pytest.param(["migrate", "run", "--url"], "requires an argument", id="value forgotten"),
+        pytest.param(["migrate", "run", "extra"], "extra", id="argument too many"),
+        pytest.param(["migrate", "run"], "set MONGO_URL or --url, or try on this machine with --local", id="no server"),
+        pytest.param(["migrate", "run", "--local", SERVER], "--local and --url", id="two servers"),
+        pytest.param(["migrate", "run", SERVER, "--timeout", "soon"], '--timeout: "soon"', id="no duration"),
+        pytest.param(["migrate", "run", SERVER, "--lock-timeout", "-1"], '--lock-timeout: "-1"', id="negative"),
+        pytest.param(["migrate", "run", "--url", "mongodb://h:x/db"], "cannot be used", id="port"),
+        pytest.param(
+            ["migrate", "run", "--url", "mongodb://h/db?tsl=true"], "Unknown option", id="URL option mistyped"
+        ),
+        pytest.param(
+            ["migrate", "run", "--url", "mongodb://h/db?maxPoolSize=x"], "maxpoolsize", id="URL option's value"
+        ),
+        pytest.param(
+            ["migrate", "run", "--url", "mongodb+srv://127.0.0.1/db"], "cannot be used", id="SRV with an address"
+        ),
+        pytest.param(["migrate", "run", "--url", "mongodb+srv://a.b.c:1/db"], "port", id="SRV with port"),
+        pytest.param(["migrate", "list"], "no directory migrations", id="no folder"),
+        pytest.param(["migrate", "rollback", SERVER, "--steps", "2", "--to", "1"], "--steps and --to", id="both ends"),
+        pytest.param(["migrate", "mark", "001", SERVER], "--applied or --pending", id="mark as what"),
+        pytest.param(["migrate", "mark", "--applied", SERVER], "name the versions", id="mark which"),
+        pytest.param(["migrate", "mark", "1", "--all", "--applied", SERVER], "not both", id="mark which of both"),
+        pytest.param(["migrate", "new", "ÄÖÜ"], "makes no file name", id="no file name"),
+    ],
+)
+def test_wrong_command_line_is_one_sentence_and_exit_2(
+    cli: Callable[..., Result], arguments: list[str], sentence: str
+) -> None:
+    ended = cli(*arguments)
+    assert ended.exit_code == 2, ended.stderr
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("mydocs: error: ")
+    assert ended.stderr.count("\n") == 1
+    assert sentence in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        pytest.param(["migrate", "rn", "--output", "json"], "UsageError", id="command"),
+        pytest.param(["migrate", "run", "--output=json", "--nope"], "UsageError", id="option"),
+        pytest.param(["migrate", "-o", "json", "run"], "SettingsInvalid", id="settings, asked for before the command"),
+        pytest.param(["migrate", "list", "-o", "json"], "DirectoryMissing", id="folder"),
+    ],
+)
+def test_json_is_one_object_also_when_the_command_line_is_wrong(
+    cli: Callable[..., Result], arguments: list[str], kind: str
+) -> None:
+    ended = cli(*arguments)
+    document = json.loads(ended.stdout)
+    assert set(document) == {"outcome", "database", "migrations", "indexes", "seconds", "error"}
+    assert document["outcome"] == "failed"
+    assert (document["error"]["type"], document["error"]["exit_code"]) == (kind, 2)
+    assert ended.exit_code == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_has_an_example(cli: Callable[..., Result], command: str) -> None:
+    ended = cli("migrate", command, "--help")
+    assert ended.exit_code == 0
+    assert "Example" in ended.stdout
+    assert f"mydocs migrate {command}" in ended.stdout
+    assert "--output" in ended.stdout
+
+
+def test_help_lists_every_command_and_exit_code(cli: Callable[..., Result]) -> None:
+    text = " ".join(cli("migrate", "--help").stdout.split())
+    assert [command for command in COMMANDS if f" {command} " not in text] == []
+    assert [code for code in EXIT_CODES if f"{code} {EXIT_CODES[code]}" not in text] == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["migrate"]], ids=["program", "group"])
+def test_nothing_asked_shows_help_on_stderr(cli: Callable[..., Result], arguments: list[str]) -> None:
+    ended = cli(*arguments)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "Commands:" in ended.stderr
+
+
+def test_version_is_the_packages(cli: Callable[..., Result]) -> None:
+    from mydocs import __version__
+
+    assert cli("--version").stdout == f"mydocs {__version__}\n"
+
+
+def test_options_hold_before_and_after_the_command(cli: Callable[..., Result], folder: Path) -> None:
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "007_other.py").write_text("async def up(db): ...\n")
+    assert "007" in cli("migrate", "--dir", "other", "list").stdout
+    assert "007" in cli("migrate", "list", "--dir", "other").stdout
+    assert "007" not in cli("migrate", "--dir", "other", "list", "--dir", "migrations").stdout
+
+
+def test_embedding_program_keeps_its_handlers(cli: Callable[..., Result]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = list(logging.getLogger("mydocs").handlers)
+    cli("migrate", "run", "--url", "mongodb://h:x/db")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert logging.getLogger("mydocs").handlers == handlers
+
+
+def test_quiet_says_nothing_but_the_error(cli: Callable[..., Result]) -> None:
+    ended = cli("migrate", "list", "--output", "quiet")
+    assert ended.stdout == ""
+    assert "no directory" in ended.stderr
+
+
+def test_log_lines_as_json(cli: Callable[..., Result]) -> None:
+    ended = cli("migrate", "list", "--log-format", "json")
+    line = json.loads(ended.stderr)
+    assert (line["event"], line["type"], line["exit_code"]) == ("error", "DirectoryMissing", 2)
