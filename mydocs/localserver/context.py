@@ -63,11 +63,11 @@ class Context:
         return {name: compile_expression(value)({}, {"NOW": self.now}) for name, value in body["let"].items()}
 
     def cursor(
-        self, namespace: str, documents: Iterable[Any], size: int | None, *, single: bool = False
+        self, namespace: str, documents: Iterable[Any], size: int | None, *, single: bool = False, limit: int = 0
     ) -> dict[str, Any]:
         """Return a reply with a first batch."""
         return self.engine.cursors.first(
-            namespace, documents, size, single=single, session=self.session, transaction=self.transaction
+            namespace, documents, size, single=single, limit=limit, session=self.session, transaction=self.transaction
         )
 
 

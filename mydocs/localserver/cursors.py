@@ -67,13 +67,14 @@ class Cursors:
         size: int | None = None,
         *,
         single: bool = False,
+        limit: int = 0,
         session: bytes | None = None,
         transaction: object | None = None,
     ) -> dict[str, Any]:
-        """Return the reply with the first batch, and keep the rest if there may be one."""
+        """Return the reply with the first batch, and keep the rest if there may be one, as ``limit`` may rule out."""
         cursor = Cursor(0, namespace, iter(documents), session, transaction)
         batch = cursor.batch(FIRST_BATCH if size is None else size)
-        if not (cursor.exhausted or single):
+        if not (cursor.exhausted or single or 0 < limit <= len(batch)):
             # Positive and far below 2**63: some drivers show it as a number.
             cursor.identity = secrets.randbits(62) | 1
             cursor.used_at = self.clock.monotonic()

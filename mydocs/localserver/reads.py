@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 def find(context: Context, body: Document) -> Document:
     """Filter, sort, skip, limit, project."""
-    for option in ("min", "max", "returnKey", "showRecordId", "tailable", "awaitData"):
+    for option in ("returnKey", "showRecordId", "tailable", "awaitData"):
         if body.get(option):
             raise NotKnown(f"the option '{option}' of find")
     name = context.collection_name(body)
@@ -28,13 +28,15 @@ def find(context: Context, body: Document) -> Document:
     variables = context.variables(body)
     project = compile_projection(body.get("projection", {}), now=context.now, filter=filter_)
     collection = context.store.collection(context.database, name)
-    found = matching(context, collection, filter_, variables, sort=body.get("sort", {}))
+    within = index_bounds(body)
+    found = matching(context, collection, filter_, variables, sort=body.get("sort", {}), within=within)
     window = itertools.islice(found, skip, skip + limit if limit else None)
     return context.cursor(
         f"{context.database}.{name}",
         map(project, window),
         number(body, "batchSize", None),
-        single=bool(body.get("singleBatch")) or 0 < limit <= number(body, "batchSize", 101),
+        single=bool(body.get("singleBatch")),
+        limit=limit,
     )
 
 
@@ -115,8 +117,13 @@ def matching(
     variables: Mapping[str, Any] | None,
     *,
     sort: Mapping[str, Any] | None = None,
+    within: tuple[bytes, bytes | None] = (b"", None),
 ) -> Iterator[Document]:
-    """Yield the documents that match, in the order asked for; without one, in that of `_id`."""
+    """
+    Yield the documents that match, in the order asked for; without one, in that of `_id`.
+
+    :param within: the range of encoded `_id` to look in, the second not in it
+    """
     if not isinstance(filter_, Mapping):
         raise CommandError(14, f"a filter is the wrong type '{type_name(filter_)}', expected type 'object'")
     accepts = compile_filter(dict(filter_), now=context.now, variables=variables)
@@ -130,9 +137,33 @@ def matching(
     if collection is None:
         return iter(())
     low, high = bounds(filter_)
-    found = filter(accepts, context.store.scan(collection, low, high, backwards=backwards))
+    start, end = within
+    low = max(low, start)
+    if end is not None:
+        high = end if high is None else min(high, end)
+    scanned = context.store.scan(collection, low, high, backwards=backwards)
+    if end is not None:
+        scanned = (document for document in scanned if encode_key(document["_id"]) < end)
+    found = filter(accepts, scanned)
     # `_id` is unique, so whatever else is in an order that begins with it changes nothing.
     return found if by_identity else iter(sort_documents(list(found), dict(sort or {})))
+
+
+def index_bounds(body: Document) -> tuple[bytes, bytes | None]:
+    """
+    Return the range of encoded `_id` that `min` and `max` set: the first is in it, the second is not.
+
+    :raises CommandError: code 51173 without a hint
+    """
+    given = {option: body[option] for option in ("min", "max") if body.get(option)}
+    if not given:
+        return b"", None
+    if body.get("hint") is None:
+        raise CommandError(51173, "When using min()/max() a hint of which index to use must be provided")
+    if body["hint"] not in ({"_id": 1}, "_id_") or any(list(bound) != ["_id"] for bound in given.values()):
+        raise NotKnown("min and max of find on another index than that of _id")
+    keys = {option: encode_key(bound["_id"]) for option, bound in given.items()}
+    return keys.get("min", b""), keys.get("max")
 
 
 def bounds(filter_: Mapping[str, Any]) -> tuple[bytes, bytes | None]:

@@ -7,13 +7,16 @@ unchanged, it dropped it only to create it again) and says so with :func:`note`;
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from mydocs.migrations import mongo
 from mydocs.migrations.definitions import infer_type
+from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.events import Event, Sink, emit
 from mydocs.migrations.model import IndexAction, IndexRecord, IndexType
 
@@ -23,11 +26,44 @@ current: ContextVar["Capture | None"] = ContextVar("mydocs_capture", default=Non
 """The step under way, for the helpers that scripts call."""
 
 
-class Capture:
-    """What one script did to search indexes; filled from any thread."""
+Place: TypeAlias = Mapping[str, Any]
+"""How far a helper has come, as the ledger keeps it."""
 
-    def __init__(self, sink: Sink | None = None) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """
+    Where one call of a helper leaves how far it has come.
+
+    :param place: how far the same call came in an earlier attempt of the script
+    :param store: ``None`` outside of a run: there is no ledger entry to keep it in
+    """
+
+    key: str
+    place: Place | None = None
+    store: Callable[[str, Place], Awaitable[None]] | None = None
+
+    async def save(self, place: Place) -> None:
+        """:raises LeaseLost: where the step is not this run's any more"""
+        if self.store is not None:
+            await self.store(self.key, place)
+
+
+class Capture:
+    """What one script did to search indexes, filled from any thread; and what the helpers need to know of the run."""
+
+    def __init__(
+        self,
+        sink: Sink | None = None,
+        *,
+        transactional: bool = False,
+        places: Place | None = None,
+        store: Callable[[str, Place], Awaitable[None]] | None = None,
+    ) -> None:
+        self.transactional = transactional
         self._sink = sink
+        self._places, self._store = places or {}, store
+        self._calls: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._records: dict[tuple[str, str], IndexRecord] = {}
         self._names: dict[tuple[str, str], str] = {}  # (collection, id) → name, for commands that say only the id
@@ -47,6 +83,13 @@ class Capture:
         """Pass an event of the script on to the run's sink."""
         emit(self._sink, event)
 
+    def checkpoint(self, call: str) -> Checkpoint:
+        """Return the checkpoint of a helper's call; equal calls of one script are told apart by their order."""
+        self._calls[call] += 1
+        key = f"{call}-{self._calls[call]}"
+        place = self._places.get(key)
+        return Checkpoint(key, place if isinstance(place, Mapping) else None, self._store)
+
     def command_seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """Read a command that has succeeded."""
         collection = str(body[name])
@@ -63,11 +106,10 @@ class Capture:
         with self._lock:
             before = self._records.get((collection, index))
             if name == _UPDATE:
+                # Also after a create of the same script: what counts is that an earlier definition may be listed.
                 definition = body.get("definition", {})
                 kind = before.type if before else infer_type(definition)
                 action, asked_for = IndexAction.UPDATED, definition
-                if before is not None and before.action in (IndexAction.CREATED, IndexAction.REPLACED):
-                    action = before.action
             else:
                 kind = before.type if before else IndexType.SEARCH
                 action, asked_for = IndexAction.DROPPED, None
@@ -102,9 +144,8 @@ class Capture:
 
 
 @contextmanager
-def capturing(db: mongo.Database, sink: Sink | None = None) -> Iterator[Capture]:
+def capturing(db: mongo.Database, capture: Capture) -> Iterator[Capture]:
     """Capture what is done to the search indexes of a database until the block ends."""
-    capture = Capture(sink)
     pending: dict[tuple[object, int], tuple[str, Mapping[str, Any]]] = {}
 
     def started(event: Any) -> None:
@@ -145,6 +186,27 @@ def say(event: Event) -> None:
     capture = current.get()
     if capture is not None:
         capture.emit(event)
+
+
+def checkpoint(call: str) -> Checkpoint:
+    """
+    Return the checkpoint of a helper's call in the step under way; one that keeps nothing where there is none.
+
+    :param call: tells calls with other arguments apart; without the ``.`` and ``$`` that no field's name may have
+    """
+    capture = current.get()
+    return Checkpoint(call) if capture is None else capture.checkpoint(call)
+
+
+def refuse_in_transaction(helper: str, reason: str) -> None:
+    """
+    Keep a helper out of a script that runs in a transaction.
+
+    :raises NotPossible: before anything is sent
+    """
+    capture = current.get()
+    if capture is not None and capture.transactional:
+        raise NotPossible(f"{helper} cannot be used in a script that says TRANSACTIONAL = True: {reason}")
 
 
 def _lists_indexes(command: Mapping[str, Any]) -> bool:

@@ -44,6 +44,9 @@ if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is n
     from mydocs.migrations.report import RunReport
 
 
+NAMED_VERSIONS = 12  # more of them would hide the sentence that they stand in
+
+
 class MigrationError(Exception):
     """Anything that keeps a database from the state that was asked for."""
 
@@ -119,6 +122,10 @@ class LedgerInvalid(MigrationError):
 class MigrationFailed(MigrationError):
     """A script raised; nothing after it was started."""
 
+    path: Path | None = None
+    line: int | None = None
+    """In the file of ``path``; set where the error passed through it."""
+
     def __init__(self, script: str, where: str, problem: str) -> None:
         self.script = script
         super().__init__(f"{script} failed{where}: {problem}")
@@ -173,7 +180,8 @@ class UnknownVersion(UsageError):
 
     def __init__(self, version: str, known: Sequence[str], suggestion: str | None = None) -> None:
         self.version = version
-        hint = f"did you mean {suggestion}?" if suggestion else f"known are {', '.join(known) or 'none'}"
+        some = ", ".join(known if len(known) <= NAMED_VERSIONS else [*known[:2], "…", *known[-2:]])
+        hint = f"did you mean {suggestion}?" if suggestion else f"known are {some or 'none'}"
         super().__init__(f"no migration {version}; {hint}")
 
 

@@ -3,18 +3,20 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from mydocs.migrations import ledger, load, mongo
+from mydocs.migrations import ledger, load, mongo, transaction
 from mydocs.migrations.capture import Capture, capturing
 from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible
 from mydocs.migrations.events import Sink, StepFinished, StepStarted, emit
@@ -54,15 +56,15 @@ def prepare(standings: tuple[Standing, ...]) -> list[Step]:
     :raises ScriptsInvalid: where one of them cannot be imported
     :raises NotPossible: where one asks for what this tool cannot do
     """
-    steps = [
-        Step(
-            script=script,
-            previous=standing.entry,
-            module=load.load_async(script) if script.kind is ScriptKind.ASYNC else None,
-        )
-        for standing in standings
-        if (script := standing.script) is not None
-    ]
+    steps = []
+    for standing in standings:
+        if (script := standing.script) is not None:
+            module = None
+            if script.kind is ScriptKind.ASYNC:
+                module = load.load_async(script)
+            else:
+                load.check_plain(script)
+            steps.append(Step(script=script, previous=standing.entry, module=module))
     if any(_can_meet_lightodm(step) for step in steps):
         import_module("mydocs.migrations.binding")  # here in a thread: lightodm takes longer than most scripts
     return steps
@@ -78,16 +80,19 @@ class Executor:
     sink: Sink | None
     done: list[Entry] = field(default_factory=list)
     staying: tuple[Entry, ...] = ()
+    sealed: Entry | None = None  # what the present step's own transaction records of its success
 
     async def run(self, plan: Plan, models: IndexModels) -> None:
         """
         Take every step of a plan.
 
+        :raises NotPossible: before the first step, where the deployment lacks what a script needs
         :raises MigrationFailed: with file, line and message, once the failure is recorded
         :raises IndexConflict: where an existing index stands in the way of a standard one
         :raises LeaseLost: where the lease was gone before a step's end was recorded
         """
         steps = await anyio.to_thread.run_sync(prepare, plan.steps)
+        await self._check_transactions(steps)
         if plan.standard:
             previous = next((e for e in plan.entries if e.version == STANDARD_VERSION), None)
             await self._standard(models, previous)
@@ -99,13 +104,24 @@ class Executor:
         Run the ``down`` of each step, and forget its entry.
 
         :param entries: the ledger; those that stay are told of the indexes that a ``down`` has dropped
+        :raises NotPossible: before the first step, where the deployment lacks what a script needs
         :raises MigrationFailed: with file, line and message, once the failure is recorded
         :raises LeaseLost: where the lease was gone before a step's end was recorded
         """
         leaving = {step.script.version for step in steps}
         self.staying = tuple(entry for entry in entries if entry.version not in leaving)
+        await self._check_transactions(steps)
         for step in steps:
             await self._run(step, "down")
+
+    async def _check_transactions(self, steps: Sequence[Step]) -> None:
+        names = [step.script.file_name for step in steps if step.script.transactional]
+        if names and not await transaction.is_possible(self.db):
+            raise NotPossible(
+                f"{', '.join(names)}: TRANSACTIONAL = True needs transactions, which a single server does not have; "
+                "make it a replica set (one member will do), or take the line out and write the script so that it can "
+                "run twice"
+            )
 
     async def _standard(self, models: IndexModels, previous: Entry | None) -> None:
         entry = await self._start(STANDARD_VERSION, "standard indexes", None, standard_checksum(models), previous)
@@ -113,17 +129,29 @@ class Executor:
 
     async def _run(self, step: Step, direction: str) -> None:
         script = step.script
-        if script.transactional:
-            raise NotPossible(f"{script.file_name} says TRANSACTIONAL = True, which this version cannot run")
         entry = await self._start(
             script.version, script.name, script.file_name, script.checksum, step.previous, direction
         )
-        with capturing(self.db, self.sink) as captured, _lightodm_bound(self.db, step):
-            if step.module is None:
-                await self._attempt(entry, lambda: load.run_plain(script.path), captured, script)
-            else:
-                function = getattr(step.module, direction)
-                await self._attempt(entry, lambda: load.call(function, self.db), captured, script)
+        self.sealed = None
+        captured = Capture(
+            self.sink,
+            transactional=script.transactional,
+            places=entry.checkpoint,
+            store=partial(ledger.keep_place, self.db, self.lease, entry),
+        )
+        with capturing(self.db, captured):
+            async with _lightodm_bound(self.db, step):
+                if step.module is None:
+                    await self._attempt(entry, lambda: load.run_plain(script.path), captured, script)
+                elif script.transactional:
+                    function = partial(load.call, getattr(step.module, direction), self.db)
+                    seal = partial(self._seal, entry, captured, time.monotonic())
+                    await self._attempt(
+                        entry, lambda: transaction.in_transaction(self.db, function, seal), captured, script
+                    )
+                else:
+                    function = getattr(step.module, direction)
+                    await self._attempt(entry, lambda: load.call(function, self.db), captured, script)
 
     async def _start(
         self,
@@ -161,15 +189,22 @@ class Executor:
     ) -> None:
         """Do the work of a started step and record how it ended, also when it is cancelled."""
         started = time.monotonic()
-        error: BaseException | None = None
+        error: Exception | asyncio.CancelledError | None = None
         cancelled = False  # a plain script ran to its end although its caller was cancelled
         try:
             await anyio.lowlevel.checkpoint()
             cancelled = await work()
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  # raised below, once it is recorded
             error = raised
-        await self._end(entry, started=started, error=error, indexes=captured.records)
-        if isinstance(error, Exception) and script is not None:
+        # A plain script may fail while its caller is cancelled: its failure is recorded, the cancellation passed on.
+        ended = error.__cause__ or error if isinstance(error, asyncio.CancelledError) else error
+        await self._end(entry, started=started, error=ended, indexes=captured.records)
+        if self.sealed is not None and isinstance(error, Exception) and self.done[-1].state != MigrationState.FAILED:
+            error = None
+        if isinstance(error, asyncio.CancelledError):
+            raise error
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        if error is not None and script is not None:
             raise self._failure(script, error) from error
         if error is not None:
             raise error
@@ -179,7 +214,17 @@ class Executor:
     async def _end(
         self, entry: Entry, *, started: float, error: BaseException | None, indexes: tuple[IndexRecord, ...]
     ) -> None:
-        entry = replace(
+        ended = self.sealed if error is None else None
+        if ended is None:
+            ended = self._ended(entry, started, error, indexes)
+        _, cancelled = await to_the_end(self._finish(ended), limit=RECORD_SECONDS)
+        if cancelled and error is None:
+            raise asyncio.CancelledError
+
+    def _ended(
+        self, entry: Entry, started: float, error: BaseException | None, indexes: tuple[IndexRecord, ...]
+    ) -> Entry:
+        return replace(
             entry,
             state=MigrationState.APPLIED if error is None else MigrationState.FAILED,
             finished_at=datetime.now(UTC),
@@ -187,16 +232,22 @@ class Executor:
             error=None if error is None else self._stored(error),
             indexes=indexes,
         )
-        _, cancelled = await to_the_end(self._finish(entry), limit=RECORD_SECONDS)
-        if cancelled and error is None:
-            raise asyncio.CancelledError
+
+    async def _seal(self, entry: Entry, captured: Capture, started: float, session: Any) -> None:
+        """Record the success of a script in the transaction that it ran in."""
+        self.sealed = self._ended(entry, started, None, captured.records)
+        await self._record(self.sealed, session)
 
     async def _finish(self, entry: Entry) -> None:
-        if entry.direction == "down" and entry.state is MigrationState.APPLIED:
-            await self._forget(entry)
-        else:
-            await ledger.finish(self.db, self.lease, entry)
-            self.done[-1] = entry
+        if entry is not self.sealed:
+            try:
+                await self._record(entry)
+            except LeaseLost:
+                # A commit without an answer went through after all: then its record stands, and not the failure.
+                if self.sealed is None or not await ledger.has_ended(self.db, self.sealed):
+                    raise
+                entry = self.sealed
+        self.done[-1] = replace(entry, state=MigrationState.PENDING) if _is_taken_back(entry) else entry
         emit(
             self.sink,
             StepFinished(
@@ -210,13 +261,15 @@ class Executor:
             ),
         )
 
-    async def _forget(self, entry: Entry) -> None:
-        """Take the entry of a migration that was taken back out of the ledger, its indexes off the tracked list."""
+    async def _record(self, entry: Entry, session: Any = None) -> None:
+        if not _is_taken_back(entry):
+            await ledger.finish(self.db, self.lease, entry, session)
+            return
+        # Out of the ledger with the entry, and its indexes off the tracked list.
         dropped = [record for record in entry.indexes if record.action is IndexAction.DROPPED]
-        await ledger.untrack(self.db, self.lease, self.staying, dropped)
-        await ledger.log(self.db, entry, direction="down")
-        await ledger.remove(self.db, self.lease, replace(entry, state=MigrationState.RUNNING))
-        self.done[-1] = replace(entry, state=MigrationState.PENDING)
+        await ledger.untrack(self.db, self.lease, self.staying, dropped, session)
+        await ledger.log(self.db, entry, direction="down", session=session)
+        await ledger.remove(self.db, self.lease, replace(entry, state=MigrationState.RUNNING), session)
 
     def _stored(self, error: BaseException) -> StoredError:
         if isinstance(error, asyncio.CancelledError):
@@ -231,7 +284,12 @@ class Executor:
         named = text if isinstance(error, load.ScriptExit) else f"{type(error).__name__}: {text}".rstrip(": ")
         failure = MigrationFailed(script.file_name, load.place_in(script.path, error), named)
         failure.exit_code = mongo.exit_code_of(error)
+        failure.path, failure.line = script.path, load.line_in(script.path, error)
         return failure
+
+
+def _is_taken_back(entry: Entry) -> bool:
+    return entry.direction == "down" and entry.state is MigrationState.APPLIED
 
 
 def _can_meet_lightodm(step: Step) -> bool:
@@ -239,12 +297,17 @@ def _can_meet_lightodm(step: Step) -> bool:
     return step.module is None or "lightodm" in sys.modules
 
 
-@contextmanager
-def _lightodm_bound(db: mongo.Database, step: Step) -> Iterator[None]:
+@asynccontextmanager
+async def _lightodm_bound(db: mongo.Database, step: Step) -> AsyncIterator[None]:
     if not _can_meet_lightodm(step):
         yield
         return
     from mydocs.migrations.binding import lightodm_bound_to  # costs a third of a second where nobody needs it
 
-    with lightodm_bound_to(db):
-        yield
+    with ExitStack() as stack:  # entered and left in a thread: where a client is made for it, that blocks
+        sync = await anyio.to_thread.run_sync(stack.enter_context, mongo.sync_database(db))
+        try:
+            with lightodm_bound_to(sync):
+                yield
+        finally:
+            await to_the_end(anyio.to_thread.run_sync(stack.close))

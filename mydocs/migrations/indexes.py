@@ -36,6 +36,8 @@ GONE_SECONDS = 300.0  # for a dropped index to leave the listing and free its na
 GONE_GAP = 0.5  # seconds between two looks at the start, doubled up to ten times that
 BUILDS_AT_ONCE = 3  # the server's own limit, maxNumActiveUserIndexBuilds; further builds would queue there
 
+NO_INDEXES = "a transaction builds and drops no indexes; do it in a migration of its own"
+
 # What a server answers to a create while the dropped index of that name is not gone: 68 on Atlas, 20 elsewhere.
 NAME_TAKEN = frozenset({68, 20})
 
@@ -57,6 +59,7 @@ async def ensure_search_indexes(
     :raises IndexRefused: names each definition that the server does not take; the others are created
     :raises SearchUnavailable: where the server has no search indexes
     """
+    capture.refuse_in_transaction("ensure_search_indexes", NO_INDEXES)
     db, where = mongo.database_of(collection), collection.name
     asked = [_Asked.of(model) for model in models]
     _check_names(where, [item.name for item in asked])
@@ -74,6 +77,7 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
 
     :raises SearchUnavailable: where the server has no search indexes
     """
+    capture.refuse_in_transaction("drop_search_indexes", NO_INDEXES)
     for name in names:
         await _drop(mongo.database_of(collection), collection.name, name)
         _done(collection.name, name, IndexType.SEARCH, IndexAction.DROPPED, None)
@@ -89,6 +93,7 @@ async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexMod
     :return: for each model, in their order, what was done
     :raises IndexConflict: where an index with other options stands in the way; it is never dropped
     """
+    capture.refuse_in_transaction("ensure_indexes", NO_INDEXES)
     db, where = mongo.database_of(collection), collection.name
     documents = [dict(model.document) for model in models]
     _check_names(where, [document["name"] for document in documents])
@@ -235,7 +240,7 @@ async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> di
     try:
         return await _create_together(db, where, asked)
     except OperationFailure as error:
-        if mongo.is_no_search(error) or error.code in mongo.UNAUTHORISED_CODES or mongo.is_transient(error):
+        if mongo.is_no_search(error) or mongo.is_unauthorised(error) or mongo.is_transient(error):
             raise
         if len(asked) == 1:
             raise IndexRefused(where, [_refusal(asked[0].name, error)]) from error
@@ -297,8 +302,8 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
             if isinstance(error, OperationFailure) and error.code == 27:  # dropped by somebody since we looked
                 return IndexAction.CREATED
             if not mongo.is_transient(error):
-                if isinstance(error, OperationFailure) and error.code not in (
-                    mongo.UNAUTHORISED_CODES | mongo.NO_SEARCH_CODES
+                if isinstance(error, OperationFailure) and not (
+                    mongo.is_unauthorised(error) or mongo.is_no_search(error)
                 ):
                     raise IndexRefused(where, [_refusal(item.name, error)]) from error
                 raise

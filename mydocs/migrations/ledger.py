@@ -156,14 +156,47 @@ def _goes_on(previous: Entry, checksum: str, direction: str) -> bool:
     return previous.checksum == checksum and previous.direction == direction
 
 
-async def finish(db: mongo.Database, lease: Lease, entry: Entry) -> None:
+async def finish(db: mongo.Database, lease: Lease, entry: Entry, session: Any = None) -> None:
     """
-    Record how a script ended: its state, times, error and indexes.
+    Record how a script ended: its state, times, error and indexes. Success needs no checkpoints any more.
 
+    :param session: of the script's own transaction, where the record is to stand or fall with it
     :raises LeaseLost: where the entry is not this run's any more, or the lease is gone
     """
     lease.check()
-    reply = await _write(db, _query_ours(entry), {"$set": finished_fields(entry)})
+    update: dict[str, Any] = {"$set": finished_fields(entry)}
+    query = _query_ours(entry)
+    if entry.state is MigrationState.APPLIED:
+        update["$unset"] = {"checkpoint": ""}
+    else:
+        # A transaction may have been committed although its script's run was not told.
+        query["state"] = {"$ne": MigrationState.APPLIED.value}
+    if session is not None:
+        query["state"] = MigrationState.RUNNING.value
+    reply = await _write(db, query, update, session=session)
+    if not reply["n"]:
+        raise LeaseLost(lease.term)
+
+
+async def has_ended(db: mongo.Database, entry: Entry) -> bool:
+    """Whether the record that a script's own transaction makes of its success is there."""
+    if entry.direction == "down":
+        query, collection = {"_id": _log_key(entry, entry.direction)}, LOG_COLLECTION
+    else:
+        query, collection = _query_ours(entry) | {"state": MigrationState.APPLIED.value}, COLLECTION
+    return bool(await mongo.documents_again(db, {"find": collection, "filter": query, "limit": 1}))
+
+
+async def keep_place(db: mongo.Database, lease: Lease, entry: Entry, key: str, place: Mapping[str, Any]) -> None:
+    """
+    Keep how far a helper has come in the entry of the script that called it.
+
+    :param key: without ``.`` and ``$``
+    :raises LeaseLost: where the entry is not this run's any more, or the lease is gone
+    """
+    lease.check()
+    query = _query_ours(entry) | {"state": MigrationState.RUNNING.value}
+    reply = await _write(db, query, {"$set": {f"checkpoint.{key}": place}})
     if not reply["n"]:
         raise LeaseLost(lease.term)
 
@@ -195,20 +228,32 @@ async def put(db: mongo.Database, lease: Lease, entry: Entry, previous: Entry | 
         raise LeaseLost(lease.term)
 
 
-async def remove(db: mongo.Database, lease: Lease, entry: Entry) -> None:
-    """Forget an entry that is as it was read; the log keeps what :func:`log` put there before."""
+async def remove(db: mongo.Database, lease: Lease, entry: Entry, session: Any = None) -> None:
+    """
+    Forget an entry that is as it was read; the log keeps what :func:`log` put there before.
+
+    Of the earlier runner's entries all of that file's go: it kept one for each time that a script ran.
+
+    :param session: of the script's own transaction
+    :raises LeaseLost: where the lease is gone, or the entry in a transaction
+    """
     lease.check()
-    await mongo.command_again(
-        db,
-        {
-            "delete": COLLECTION,
-            "deletes": [{"q": {"_id": entry.version} | _as_read(entry), "limit": 1}],
-            "writeConcern": mongo.MAJORITY,
-        },
-    )
+    if entry.legacy:
+        deletes = [{"q": _legacy_of([entry]), "limit": 0}]
+    else:
+        deletes = [{"q": {"_id": entry.version} | _as_read(entry), "limit": 1}]
+    reply = await _send(db, {"delete": COLLECTION, "deletes": deletes}, session)
+    if session is not None and not reply["n"]:
+        raise LeaseLost(lease.term)
 
 
-async def untrack(db: mongo.Database, lease: Lease, entries: Sequence[Entry], dropped: Sequence[IndexRecord]) -> None:
+async def untrack(
+    db: mongo.Database,
+    lease: Lease,
+    entries: Sequence[Entry],
+    dropped: Sequence[IndexRecord],
+    session: Any = None,
+) -> None:
     """Say in the entries that still name an index that it was dropped, so that nobody waits for it any more."""
     names = {(record.collection, record.name) for record in dropped}
     lease.check()
@@ -219,7 +264,7 @@ async def untrack(db: mongo.Database, lease: Lease, entries: Sequence[Entry], dr
         )
         if indexes != entry.indexes:
             fields = {"indexes": _document(replace(entry, indexes=indexes))["indexes"]}
-            await _write(db, {"_id": entry.version} | _as_read(entry), {"$set": fields})
+            await _write(db, {"_id": entry.version} | _as_read(entry), {"$set": fields}, session=session)
 
 
 async def adopt(
@@ -245,20 +290,17 @@ async def adopt(
         db,
         {
             "delete": COLLECTION,
-            "deletes": [
-                {
-                    "q": {"file_name": {"$in": [e.script for e in legacy]}, "_id": {"$not": {"$type": "string"}}},
-                    "limit": 0,
-                }
-            ],
+            "deletes": [{"q": _legacy_of(legacy), "limit": 0}],
             "writeConcern": mongo.MAJORITY,
         },
     )
 
 
-async def log(db: mongo.Database, entry: Entry, *, direction: str, outcome: str | None = None) -> None:
+async def log(
+    db: mongo.Database, entry: Entry, *, direction: str, outcome: str | None = None, session: Any = None
+) -> None:
     """Keep an attempt that the ledger is about to stop showing; keeping it twice changes nothing."""
-    key = f"{entry.version}:{direction}:{entry.attempts}:{entry.run.id if entry.run else 'unknown'}"
+    key = _log_key(entry, direction)
     document = {
         "_id": key,
         "version": entry.version,
@@ -274,14 +316,12 @@ async def log(db: mongo.Database, entry: Entry, *, direction: str, outcome: str 
         "host": entry.run.host if entry.run else None,
         "run": _run(entry.run),
     }
-    await mongo.command_again(
-        db,
-        {
-            "update": LOG_COLLECTION,
-            "updates": [{"q": {"_id": key}, "u": document, "upsert": True}],
-            "writeConcern": mongo.MAJORITY,
-        },
-    )
+    updates = [{"q": {"_id": key}, "u": document, "upsert": True}]
+    await _send(db, {"update": LOG_COLLECTION, "updates": updates}, session)
+
+
+def _log_key(entry: Entry, direction: str) -> str:
+    return f"{entry.version}:{direction}:{entry.attempts}:{entry.run.id if entry.run else 'unknown'}"
 
 
 async def read_log(db: mongo.Database) -> list[dict[str, Any]]:
@@ -310,18 +350,16 @@ def parse_attempt(document: Mapping[str, Any]) -> Entry:
 
 
 async def _write(
-    db: mongo.Database, query: dict[str, Any], update: dict[str, Any], *, upsert: bool = False
+    db: mongo.Database, query: dict[str, Any], update: dict[str, Any], *, upsert: bool = False, session: Any = None
 ) -> dict[str, Any]:
     """Send one update that may be sent again: each of ours finds its own result and writes it once more."""
+    return await _send(db, {"update": COLLECTION, "updates": [{"q": query, "u": update, "upsert": upsert}]}, session)
 
-    return await mongo.command_again(
-        db,
-        {
-            "update": COLLECTION,
-            "updates": [{"q": query, "u": update, "upsert": upsert}],
-            "writeConcern": mongo.MAJORITY,
-        },
-    )
+
+async def _send(db: mongo.Database, body: dict[str, Any], session: Any) -> dict[str, Any]:
+    if session is not None:  # a transaction has one write concern, that of its commit, and is repeated as a whole
+        return await mongo.command(db, body, session=session)
+    return await mongo.command_again(db, body | {"writeConcern": mongo.MAJORITY})
 
 
 def _query_ours(entry: Entry) -> dict[str, Any]:
@@ -332,6 +370,10 @@ def _query_ours(entry: Entry) -> dict[str, Any]:
         "run.term": entry.run.term,
         "attempts": entry.attempts,
     }
+
+
+def _legacy_of(entries: Sequence[Entry]) -> dict[str, Any]:
+    return {"file_name": {"$in": [entry.script for entry in entries]}, "_id": {"$not": {"$type": "string"}}}
 
 
 def _as_read(entry: Entry) -> dict[str, Any]:

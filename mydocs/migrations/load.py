@@ -91,11 +91,17 @@ async def run_plain(path: Path) -> bool:
 
 def place_in(path: Path, error: BaseException) -> str:
     """Say in which line of the script an error arose: ``, line 12``; empty where it did not pass through it."""
+    line = line_in(path, error)
+    return "" if line is None else f", line {line}"
+
+
+def line_in(path: Path, error: BaseException) -> int | None:
+    """Return the line of the script in which an error arose, where it passed through it."""
     frames = traceback.walk_tb(error.__traceback__)
     lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
     if lines:
-        return f", line {lines[-1]}"
-    return f", line {error.lineno}" if isinstance(error, SyntaxError) and error.filename == str(path) else ""
+        return lines[-1]
+    return error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
 
 
 def _run_as_main(path: Path) -> None:

@@ -11,7 +11,6 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import quote, quote_plus
 
 import anyio
 import pymongo
@@ -43,6 +42,7 @@ from mydocs.migrations.errors import (
     ServerUnreachable,
     SettingsInvalid,
 )
+from mydocs.migrations.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS, redact
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +63,11 @@ TRANSIENT_LABELS = ("RetryableError", "SystemOverloadedError", "RetryableWriteEr
 # mongod answers 125 when it cannot reach mongot, on purpose without a retryable label (search_index_common.cpp).
 SEARCH_STARTING = ("Search Index Management service", "Error processing request")
 NO_SEARCH_CODES = frozenset({31082, 115, 6047401, 40324, 59})
-UNAUTHORISED_CODES = frozenset({13, 18, 8000, 391})  # 8000 is Atlas' own "bad auth" and "user is not allowed"
+UNAUTHORISED_CODES = frozenset({13, 18, 391})
+ATLAS_CODE = 8000  # any error of Atlas' own: "bad auth", "user is not allowed to do action", but also a quota
 
 LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
 _DRIVER_DUMP = re.compile(r"(, Timeout: | \(configured timeouts: |, full error: ).*", re.DOTALL)
-_URL_LOGIN = re.compile(r"(mongodb(?:\+srv)?://)[^/@\s]+@")
-SECRET_LENGTH = 4  # characters; a shorter password would blot out parts of ordinary words
 RETRY_SECONDS = 30.0  # no new try later than this after the first; one try may itself take the driver's selection time
 
 
@@ -103,6 +102,16 @@ def is_worth_another_try(error: BaseException) -> bool:
 def is_no_search(error: BaseException) -> bool:
     """Whether the server says that it has no search indexes at all; the four generations say it differently."""
     return isinstance(error, OperationFailure) and error.code in NO_SEARCH_CODES
+
+
+def is_unauthorised(error: BaseException) -> bool:
+    """Whether login has failed, or the user may not do this."""
+    if not isinstance(error, OperationFailure):
+        return False
+    text = str(error).lower()
+    return error.code in UNAUTHORISED_CODES or (
+        error.code == ATLAS_CODE and ("auth" in text or "user is not allowed" in text)
+    )
 
 
 # For one idempotent command. A poll that waits for a state is a loop with a deadline and not a retry.
@@ -305,7 +314,7 @@ def as_migration_error(error: BaseException) -> MigrationError | None:
     if isinstance(error, InvalidURI | ConfigurationError | InvalidName):
         return SettingsInvalid(f"the connection settings are not usable: {_text(error)}; check --url and --db")
     if isinstance(error, OperationFailure):
-        if error.code in UNAUTHORISED_CODES:
+        if is_unauthorised(error):
             return NotAuthorised(_text(error))
         if error.code in {73, 300} or "Invalid namespace" in str(error):  # InvalidNamespace
             return SettingsInvalid(f"the database name is not allowed: {_text(error)}; check --db")
@@ -325,19 +334,23 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def without_secrets(db: Database, text: str) -> str:
-    """Take the client's password, and whatever looks like a login in a URL, out of a text."""
-    text = _URL_LOGIN.sub(r"\1***@", text)
-    credentials = getattr(client_of(db).options.pool_options, "_credentials", None)
-    password = getattr(credentials, "password", None)
-    if isinstance(password, str) and len(password) >= SECRET_LENGTH:
-        for form in (password, quote_plus(password), quote(password, safe="")):
-            text = text.replace(form, "***")
-    return text
+    """Take the client's credentials, and whatever looks like a login in a URL, out of a text."""
+    return redact(text, _secrets_of(client_of(db)))
+
+
+def _secrets_of(client: Any) -> Iterator[str]:
+    credentials = getattr(client.options.pool_options, "_credentials", None)
+    yield getattr(credentials, "password", None) or ""
+    given = getattr(client.options, "_options", None) or {}
+    for option, value in given.items():
+        if option.lower() in SECRET_OPTIONS:
+            parts = value.items() if isinstance(value, Mapping) else [("", value)]
+            yield from (str(part) for name, part in parts if name not in PUBLIC_PROPERTIES)
 
 
 def _text(error: BaseException) -> str:
     """The server's sentence, without the driver's dumps of its reply, its settings and its view of the topology."""
     details = getattr(error, "details", None)
     if isinstance(details, Mapping) and isinstance(details.get("errmsg"), str):
-        return str(details["errmsg"])
+        return str(details["errmsg"]).rstrip(".")
     return _DRIVER_DUMP.sub("", str(error)).strip().rstrip(".")

@@ -178,7 +178,7 @@ def find(standings: Sequence[Standing], version: str) -> Standing:
     for standing in standings:
         if version in (standing.name, f"{standing.version}_{standing.name}", f"{standing.version}_{standing.name}.py"):
             return standing
-    near = difflib.get_close_matches(version.zfill(3), known, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(version.zfill(3), known, n=1, cutoff=0.6)
     raise UnknownVersion(version, known, near[0] if near else None)
 
 

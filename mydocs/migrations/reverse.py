@@ -58,7 +58,7 @@ async def _plan(call: Call, found: Discovery, steps: int, target: str | None) ->
     chosen = make_rollback(standings, steps=steps, target=target)
     call.standings = chosen
     versions = tuple(standing.version for standing in chosen)
-    emit(call.sink, Planned(database=call.db.name, versions=versions, standard=False, direction="down"))
+    emit(call.sink, Planned(versions=versions, standard=False, direction="down"))
     return chosen
 
 

@@ -1,12 +1,13 @@
 """Turn flags, environment and env file into frozen settings. Reads the env file that a flag names, nothing else."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
+from urllib.parse import parse_qsl, unquote, unquote_plus
 
 from mydocs.migrations.errors import SettingsInvalid
+from mydocs.migrations.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS
 
 DEFAULT_DIRECTORY = "migrations"
 LOCAL_DATABASE = "mydocs"  # with --local only: a real deployment is never guessed
@@ -19,10 +20,6 @@ MAX_NAME_BYTES = 63
 
 # These mechanisms take a user without a password: specifications/source/auth/auth.md.
 PASSWORDLESS = frozenset({"MONGODB-X509", "MONGODB-AWS", "MONGODB-OIDC", "GSSAPI"})
-SECRET_OPTIONS = frozenset({"authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"})
-
-SHORT_SECRET = 8  # characters; a shorter one is replaced only where it stands alone, or "a" would eat every sentence
-REPLACEMENT = "***"
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 # As text: what reads no duration and no URL, such as `list`, compiles no pattern.
@@ -30,7 +27,6 @@ _DURATION = (
     r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?!s))?(?:(?P<s>\d+(?:\.\d+)?)s)?(?:(?P<ms>\d+(?:\.\d+)?)ms)?"
 )
 _NUMBER = r"\d+(?:\.\d+)?"
-_USERINFO = r"(mongodb(?:\+srv)?://)[^\s'\"<>]*@"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +166,8 @@ def url_database(url: str) -> str | None:
 
 
 def secrets_of(url: str | None, password: str | None) -> tuple[str, ...]:
-    """Return every form in which a credential may turn up in a message, the longest first."""
-    found: set[str] = set()
-    if password:
-        found |= {password, quote(password, safe=""), quote_plus(password)}
+    """Return the credentials that must turn up in no message, the longest first."""
+    found = {password or ""}
     if url:
         rest = url.partition("://")[2]
         for userinfo in (_split_authority(rest)[0].rpartition("@")[0], rest.partition("?")[0].rpartition("@")[0]):
@@ -181,20 +175,9 @@ def secrets_of(url: str | None, password: str | None) -> tuple[str, ...]:
             found |= {word, unquote(word), unquote_plus(word)}
         for option, value in parse_qsl(rest.partition("?")[2]):
             if option.lower() in SECRET_OPTIONS:
-                found.add(value)
-                found |= {part.partition(":")[2] for part in value.split(",")}
+                parts = [part.partition(":") for part in value.split(",")]
+                found |= {after or name for name, _, after in parts if name not in PUBLIC_PROPERTIES}
     return tuple(sorted(found - {""}, key=lambda secret: (-len(secret), secret)))
-
-
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Take every credential out of a text: the user part of any connection string, and the secrets by name."""
-    clean = re.sub(_USERINFO, rf"\1{REPLACEMENT}@", text, flags=re.IGNORECASE)
-    for secret in sorted(secrets, key=len, reverse=True):
-        pattern = re.escape(secret)
-        if len(secret) < SHORT_SECRET:
-            pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
-        clean = re.sub(pattern, lambda _: REPLACEMENT, clean)
-    return clean
 
 
 class _Sources:

@@ -60,7 +60,7 @@ async def mark(
 
 async def repair_plan(db: mongo.Database, *, directory: str | Path = "migrations") -> Repair:
     """Say what :func:`repair` would do; writes nothing."""
-    async with call_on(db, None) as call:
+    async with call_on(db, lambda _: None) as call:  # repair itself says it all, once more
         return _repair_of(await _standings(call, await discovered(call, directory)))
     raise AssertionError  # pragma: no cover  # the block returns or raises
 
@@ -151,6 +151,8 @@ async def _mark_applied(call: Call, lease: Lease, standing: Standing) -> None:
         run=stamp_of(lease),
     )
     await ledger.put(call.db, lease, settled, entry)
+    if entry is not None and entry.legacy:
+        await ledger.remove(call.db, lease, entry)
 
 
 async def _mark_pending(call: Call, lease: Lease, standing: Standing) -> None:

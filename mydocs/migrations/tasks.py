@@ -19,6 +19,7 @@ async def to_the_end(work: Coroutine[Any, Any, T], *, limit: float | None = None
     :param limit: seconds, after which the work is cancelled after all
     :return: the result, and whether the caller was cancelled meanwhile
     :raises TimeoutError: where the limit was reached
+    :raises asyncio.CancelledError: where the caller was cancelled and the work failed, which is then its cause
     """
     task = asyncio.ensure_future(work)
     cancelled = False
@@ -33,4 +34,6 @@ async def to_the_end(work: Coroutine[Any, Any, T], *, limit: float | None = None
                 await asyncio.wait([task], timeout=remaining)
             except asyncio.CancelledError:
                 cancelled = True
+    if cancelled and not task.cancelled() and (error := task.exception()) is not None:
+        raise asyncio.CancelledError from error
     return task.result(), cancelled

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mydocs.migrations.errors import SettingsInvalid
+from mydocs.migrations.redaction import redact
 from mydocs.migrations.settings import (
     Flags,
     Settings,
@@ -16,7 +17,6 @@ from mydocs.migrations.settings import (
     load_settings,
     parse_duration,
     parse_limit,
-    redact,
     secrets_of,
 )
 

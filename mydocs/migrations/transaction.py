@@ -1,0 +1,95 @@
+"""
+Do work in one transaction of MongoDB, and commit it; or do none of it. I/O through a session.
+
+The rules are those of the drivers' ``with_transaction`` (transactions-convenient-api.md), which Motor and PyMongo Async
+offer in two forms and which cannot be told to go on with a commit while its caller is cancelled.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from pymongo import ReadPreference, WriteConcern
+from pymongo.errors import PyMongoError
+
+from mydocs.migrations import mongo
+from mydocs.migrations.tasks import to_the_end
+
+TRANSACTION_SECONDS = 120.0  # no new try of the whole later than this after the first, as in the drivers
+COMMIT_SECONDS = 30.0  # likewise of a commit whose outcome is not known; the time that the other commands get
+ABORT_SECONDS = 5.0  # a server that is not told aborts by itself, a minute later
+FIRST_PAUSE = 0.005  # seconds, times 1.5 with each try up to the longest; the drivers' own values
+LONGEST_PAUSE = 0.5
+
+TRANSIENT = "TransientTransactionError"
+UNKNOWN = "UnknownTransactionCommitResult"
+
+Work = Callable[[Any], Awaitable[object]]
+
+
+async def is_possible(db: mongo.Database) -> bool:
+    """Whether the deployment has transactions: a replica set or a sharded cluster, and no single server."""
+    reply = await mongo.command_again(db, {"hello": 1})
+    return "setName" in reply or reply.get("msg") == "isdbgrid"
+
+
+async def in_transaction(db: mongo.Database, work: Work, seal: Work) -> bool:
+    """
+    Await ``work(session)``, then ``seal(session)``, and commit; all of it again after a transient error.
+
+    A cancellation breaks ``work`` off and nothing after it: what is sealed is committed too.
+
+    :return: whether the task was cancelled meanwhile, which is then the caller's to pass on
+    :raises PyMongoError: labelled ``UnknownTransactionCommitResult`` where nobody can say whether it is committed
+    """
+    started, pause = time.monotonic(), FIRST_PAUSE
+    async with mongo.session_of(db) as session:
+        while True:
+            await _begin(session)
+            try:
+                await work(session)
+                _, cancelled = await to_the_end(_end(session, seal))
+            except (Exception, asyncio.CancelledError) as error:
+                await _abort(session)
+                if not _has_label(error, TRANSIENT) or time.monotonic() - started >= TRANSACTION_SECONDS:
+                    raise
+            else:
+                return cancelled
+            await anyio.sleep(pause * random.random())
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+async def _begin(session: Any) -> None:
+    # Majority also where the application's client asks for less: the ledger's record is part of it.
+    options = {"write_concern": WriteConcern("majority"), "read_preference": ReadPreference.PRIMARY}
+    begun = session.start_transaction(**options)
+    if isinstance(begun, Awaitable):  # PyMongo Async; Motor begins at once
+        await begun
+
+
+async def _end(session: Any, seal: Work) -> None:
+    await seal(session)
+    started, pause = time.monotonic(), FIRST_PAUSE
+    while True:
+        try:
+            await session.commit_transaction()
+        except PyMongoError as error:
+            if not _has_label(error, UNKNOWN) or time.monotonic() - started >= COMMIT_SECONDS:
+                raise
+        else:
+            return
+        await anyio.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+async def _abort(session: Any) -> None:
+    if session.in_transaction:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(ABORT_SECONDS):
+            await session.abort_transaction()
+
+
+def _has_label(error: BaseException, label: str) -> bool:
+    return isinstance(error, PyMongoError) and error.has_error_label(label)
