@@ -11,7 +11,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened."""
+    """Something that happened, in which call: ``run`` is the id that this call signs lease and ledger with."""
+
+    database: str = ""
+    run: str = ""
 
 
 Sink = Callable[[Event], None]
@@ -21,7 +24,6 @@ Sink = Callable[[Event], None]
 class Planned(Event):
     """What is going to run, in order; ``standard`` says whether the standard indexes are a step of it."""
 
-    database: str
     versions: tuple[str, ...]
     standard: bool
     direction: str = "up"

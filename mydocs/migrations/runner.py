@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations import ledger, mongo
 from mydocs.migrations.discover import Discovery, discover
 from mydocs.migrations.errors import Interrupted, MigrationError, NotReady
-from mydocs.migrations.events import Planned, Sink, Warned, emit
+from mydocs.migrations.events import Event, Planned, Sink, Warned, emit
 from mydocs.migrations.execute import Executor
 from mydocs.migrations.indexes import IndexModels, standard_checksum, standard_names
 from mydocs.migrations.lease import Lease, Owner, held
 from mydocs.migrations.ledger import Snapshot
+from mydocs.migrations.looks import shared_looks
 from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,
@@ -44,7 +45,8 @@ from mydocs.migrations.report import (
     RunFinished,
     RunReport,
 )
-from mydocs.migrations.turn import gap_after, take_turn, watching
+from mydocs.migrations.sinks import logging_sink
+from mydocs.migrations.turn import look, take_turn
 from mydocs.migrations.wait import raise_unready, target_of, wait_for
 
 
@@ -74,7 +76,8 @@ async def migrate(
     :param allow_changed: go on although applied scripts were edited
     :param allow_out_of_order: run pending scripts below the highest applied one
     :param standard_indexes: collection → index models, created before the scripts
-    :param on_event: takes each event as it happens, on the event loop or a driver's thread
+    :param on_event: takes each event as it happens, on the event loop or a driver's thread; without one they are
+        logged, see :func:`mydocs.migrations.sinks.logging_sink`
     :raises MigrationError: with ``exit_code``, and ``report`` of what was done until then
     """
     options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)
@@ -147,10 +150,9 @@ async def wait_until_current(
     async with call_on(db, on_event) as call:
         found = await discovered(call, directory)
         call.snapshot = await ledger.read(db)
-        with anyio.move_on_after(timeout), watching(db) as watch:
+        with anyio.move_on_after(timeout), shared_looks(db, ledger.COLLECTION) as looks:
             while _unapplied(call, found, standard_indexes):
-                gap = gap_after(time.monotonic() - started)
-                call.snapshot = await watch.look(db, gap)
+                call.snapshot = await look(db, looks, time.monotonic() - started)
         waited = time.monotonic() - started
         if late := _unapplied(call, found, standard_indexes):
             raise NotReady(late, waited)
@@ -182,7 +184,7 @@ class Call:
         for warning in plan.warnings:
             self.warn(warning)
         versions = tuple(standing.version for standing in plan.steps)
-        emit(self.sink, Planned(database=self.db.name, versions=versions, standard=plan.standard))
+        emit(self.sink, Planned(versions=versions, standard=plan.standard))
         return plan
 
     def warn(self, message: str) -> None:
@@ -264,7 +266,13 @@ class Call:
 @asynccontextmanager
 async def call_on(db: mongo.Database, sink: Sink | None, *, outcome: Outcome = Outcome.OK) -> AsyncIterator[Call]:
     """Give whatever ends a call its report: one error of ours, or the caller's cancellation, which passes unchanged."""
-    call = Call(db, sink, outcome)
+    call = Call(db, None, outcome)
+    taken_by = logging_sink if sink is None else sink
+
+    def stamped(event: Event) -> None:
+        taken_by(replace(event, database=db.name, run=call.owner.id))
+
+    call.sink = sink = stamped
     try:
         yield call
     except asyncio.CancelledError:

@@ -11,7 +11,7 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations import definitions, ledger, mongo, readiness, standard_definitions
 from mydocs.migrations.errors import WorkLeft
 from mydocs.migrations.events import Sink
-from mydocs.migrations.indexes import IndexModels, standard_checksum, standard_listing
+from mydocs.migrations.indexes import IndexModels, standard_checksum, standard_listing, standard_names
 from mydocs.migrations.ledger import Snapshot
 from mydocs.migrations.model import STANDARD_VERSION, IndexRecord, IndexState, IndexType, MigrationState
 from mydocs.migrations.plan import Standing, classify, tracked
@@ -28,16 +28,25 @@ async def status(
     *,
     directory: str | Path = "migrations",
     history: bool = False,
+    indexes: bool = True,
     standard_indexes: IndexModels = STANDARD_INDEXES,
     on_event: Sink | None = None,
 ) -> RunReport:
     """
     Say where every migration and every index stands.
 
+    It costs one command, one more for each collection with tracked search indexes, and one more for each with standard
+    indexes. What is not done, :func:`work_left` names.
+
     :param history: also the attempts that the ledger no longer shows
+    :param indexes: ``False`` for what the ledger says alone, in one command; of indexes it can then only tell that the
+        standard ones were not created yet
     """
     async with call_on(db, on_event) as call:
-        await _survey(call, directory, standard_indexes)
+        if indexes:
+            await _survey(call, directory, standard_indexes)
+        else:
+            await _read_ledger(call, directory, standard_indexes)
         if history:
             call.history = tuple(_attempt(document) for document in await ledger.read_log(db))
     return call.report()
@@ -92,10 +101,29 @@ class Survey:
     unknown: tuple[str, ...]
 
 
-async def _survey(call: Call, directory: str | Path, models: IndexModels) -> Survey:
+async def _read_ledger(call: Call, directory: str | Path, models: IndexModels) -> tuple[Standing, ...]:
     found = await discovered(call, directory)
     call.snapshot = snapshot = await ledger.read(call.db)
     standings = classify(found.scripts, snapshot.entries, snapshot.lease)
+    call.migrations = tuple(map(_migration_report, standings))
+    if _standard_planned(models, snapshot):
+        call.indexes = tuple(
+            IndexReport(
+                collection=collection,
+                name=name,
+                type=IndexType.STANDARD,
+                state=IndexState.PENDING,
+                queryable=False,
+                reason="not created yet",
+            )
+            for collection, name in standard_names(models)
+        )
+    return standings
+
+
+async def _survey(call: Call, directory: str | Path, models: IndexModels) -> Survey:
+    standings = await _read_ledger(call, directory, models)
+    snapshot = call.snapshot
     records = tracked(snapshot.entries)
     searched = {record.collection: None for record in records}
     search: dict[str, list[mongo.Document]] = {}
@@ -125,7 +153,6 @@ async def _survey(call: Call, directory: str | Path, models: IndexModels) -> Sur
             group.start_soon(one, list_standard, collection)
     if errors:
         raise errors[0]
-    call.migrations = tuple(map(_migration_report, standings))
     reports, differences = _standard_reports(models, standard, snapshot)
     names = {(record.collection, record.name) for record in records}
     for record in records:
@@ -187,8 +214,7 @@ def _search_report(record: IndexRecord, documents: Sequence[mongo.Document]) -> 
 def _standard_reports(
     models: IndexModels, listed: Mapping[str, Sequence[mongo.Document]], snapshot: Snapshot
 ) -> tuple[list[IndexReport], list[str]]:
-    entry = next((e for e in snapshot.entries if e.version == STANDARD_VERSION), None)
-    planned = entry is None or entry.checksum != standard_checksum(models) if models else False
+    planned = _standard_planned(models, snapshot)
     reports: list[IndexReport] = []
     differences: list[str] = []
     for collection, of in models.items():
@@ -212,6 +238,15 @@ def _standard_reports(
                 )
             )
     return reports, differences
+
+
+def _standard_planned(models: IndexModels, snapshot: Snapshot) -> bool:
+    return bool(models) and not any(
+        entry.version == STANDARD_VERSION
+        and entry.state is MigrationState.APPLIED
+        and entry.checksum == standard_checksum(models)
+        for entry in snapshot.entries
+    )
 
 
 def _attempt(document: Mapping[str, Any]) -> AttemptReport:

@@ -5,11 +5,9 @@ Whoever waits looks at lease and ledger together in one command. Tasks of one pr
 share their looks, so that two hundred of them cost hardly more than one and see the end sooner.
 """
 
-import asyncio
+import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import anyio
 
@@ -18,68 +16,28 @@ from mydocs.migrations.errors import LeaseHeld
 from mydocs.migrations.events import LeaseTaken, LeaseWaiting, Sink, emit
 from mydocs.migrations.lease import Lease, Owner, acquire
 from mydocs.migrations.ledger import Snapshot
+from mydocs.migrations.looks import Looks, shared_looks
 from mydocs.migrations.model import LeaseView
 
 MIN_GAP = 0.5  # seconds between two looks of one process
 MAX_GAP = 10.0  # seconds; six looks a minute
 GAP_SHARE = 0.5  # of the time waited so far; ten looks in the first half minute
+JITTER = 0.1  # of the gap and on top of it, so that processes that were started together do not go on together
 
 
-@dataclass(slots=True)
-class Watch:
-    """The looks that the tasks of one process share."""
+async def look(db: mongo.Database, looks: Looks[Snapshot], waited: float, lease: LeaseView | None = None) -> Snapshot:
+    """
+    Return what the next look sees. A lease that is about to run out is looked at when it has.
 
-    members: int = 0
-    looks: int = 0
-    looking: bool = False
-    seen: Snapshot | None = None
-    changed: anyio.Event = field(default_factory=anyio.Event)
-
-    async def look(self, db: mongo.Database, gap: float) -> Snapshot:
-        """
-        Return what the next look sees, whoever takes it.
-
-        :param db: what this task asks through, if it is the one that looks
-        :param gap: seconds, as if this task were alone; shared, each look serves all
-        """
-        before = self.looks
-        while self.looks == before or self.seen is None:
-            if self.looking:
-                await self.changed.wait()
-                continue
-            self.looking = True
-            try:
-                await anyio.sleep(max(MIN_GAP, gap / self.members))
-                self.seen = await ledger.read(db)
-                self.looks += 1
-            finally:
-                self.looking = False
-                self.changed.set()
-                self.changed = anyio.Event()
-        return self.seen
-
-
-_watches: dict[tuple[int, frozenset[object], str], Watch] = {}  # of those who wait at this moment, and of nobody else
-
-
-@contextmanager
-def watching(db: mongo.Database) -> Iterator[Watch]:
-    """Join the tasks of this event loop that wait for the same database of the same deployment."""
-    key = (id(asyncio.get_running_loop()), mongo.addresses(db), db.name)
-    watch = _watches.setdefault(key, Watch())
-    watch.members += 1
-    try:
-        yield watch
-    finally:
-        watch.members -= 1
-        if not watch.members:
-            del _watches[key]
-
-
-def gap_after(waited: float, lease: LeaseView | None = None) -> float:
-    """Seconds until the next look; a lease that is about to run out is looked at when it has."""
+    :param looks: of :func:`shared_looks` at the ledger
+    :param waited: seconds that this task has waited so far
+    """
     gap = min(max(MIN_GAP, waited * GAP_SHARE), MAX_GAP)
-    return min(gap, lease.remaining + MIN_GAP) if lease and lease.live else gap
+    if lease is not None and lease.live:
+        gap = min(gap, lease.remaining + MIN_GAP)
+    # Each look serves all who share it, so together they may look more often than one alone.
+    within = max(MIN_GAP, gap / looks.members) * random.uniform(1.0, 1.0 + JITTER)
+    return await looks.next(lambda: ledger.read(db), within=within)
 
 
 async def take_turn(
@@ -99,7 +57,7 @@ async def take_turn(
     """
     started = time.monotonic()
     holder: LeaseView | None = None
-    with watching(db) as watch:
+    with shared_looks(db, ledger.COLLECTION) as looks:
         while True:
             lease = await acquire(db, owner)
             if lease is not None:
@@ -113,7 +71,7 @@ async def take_turn(
             while True:
                 waited = time.monotonic() - started
                 with anyio.move_on_after(None if timeout is None else timeout - waited):
-                    snapshot = await watch.look(db, gap_after(waited, holder))
+                    snapshot = await look(db, looks, waited, holder)
                     if is_done(snapshot):
                         return None, snapshot
                     known, holder = holder, snapshot.lease

@@ -11,6 +11,7 @@ from pymongo.errors import PyMongoError
 from mydocs.migrations import capture, mongo, readiness
 from mydocs.migrations.errors import IndexFailed, NotReady
 from mydocs.migrations.events import IndexChanged, Sink, StillWaiting, Warned, emit
+from mydocs.migrations.looks import Looks, shared_looks
 from mydocs.migrations.model import IndexAction, IndexRecord, IndexState, IndexTarget
 from mydocs.migrations.readiness import Track
 
@@ -125,13 +126,24 @@ class _Poller:
         return all(track.outcome is not None for track in self.tracks)
 
     async def run(self, limiter: anyio.CapacityLimiter) -> None:
+        names = tuple(sorted(track.target.name for track in self.tracks))
+        # Shared with those who ask for the same names: where a listing is too large, only those are listed.
+        with shared_looks(self._db, self._collection, names) as looks:
+            await self._run(limiter, looks, names)
+
+    async def _run(
+        self, limiter: anyio.CapacityLimiter, looks: Looks[list[mongo.Document]], names: Sequence[str]
+    ) -> None:
+        async def ask() -> list[mongo.Document]:
+            async with limiter:
+                with anyio.fail_after(LISTING_SECONDS):
+                    return await mongo.search_listing(self._db, self._collection, names)
+
+        within = 0.0
         last_answer = time.monotonic()
         while True:
             try:
-                async with limiter:
-                    with anyio.fail_after(LISTING_SECONDS):
-                        names = [track.target.name for track in self.tracks]
-                        documents = await mongo.search_listing(self._db, self._collection, names)
+                documents = await looks.next(ask, within=within)
             except (PyMongoError, TimeoutError) as error:
                 silent = time.monotonic() - last_answer
                 if silent > TRANSIENT_SECONDS or not (isinstance(error, TimeoutError) or mongo.is_transient(error)):
@@ -142,7 +154,8 @@ class _Poller:
                 self._take(documents, last_answer)
                 if self.is_settled:
                     return
-            await anyio.sleep(readiness.gap(self.tracks, time.monotonic(), random.uniform(-0.1, 0.1)))  # jitter
+            jitter = random.uniform(-readiness.JITTER, readiness.JITTER)
+            within = readiness.gap(self.tracks, time.monotonic(), jitter)
 
     def _take(self, documents: Iterable[mongo.Document], now: float) -> None:
         listing = [readiness.parse(document) for document in documents]

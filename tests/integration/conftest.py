@@ -51,12 +51,13 @@ async def db(local_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture(params=["motor", "pymongo"])
-async def any_db(request: pytest.FixtureRequest, local_url: str) -> AsyncIterator[Database]:
+async def any_db(request: pytest.FixtureRequest, local_server: LocalServer) -> AsyncIterator[Database]:
     """The same database through each of the drivers that are accepted."""
     if request.param == "motor":
-        motor: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(local_url, tz_aware=True)
+        motor: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(local_server.url, tz_aware=True)
         yield motor["app"]
         motor.close()
     else:
-        async with AsyncMongoClient[dict[str, Any]](local_url, tz_aware=True) as client:
+        async with AsyncMongoClient[dict[str, Any]](local_server.url, tz_aware=True) as client:
+            await client.aconnect()  # it looks at files of the machine when it connects, in the event loop
             yield client["app"]

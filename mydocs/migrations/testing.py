@@ -1,0 +1,195 @@
+"""
+Checks for a project's own migrations, on any empty database: numbers, the way back, and that everything may run twice.
+
+They need no test framework and no particular server. What they find is one ``AssertionError`` that names all of it;
+what keeps a migration from running at all is the ``MigrationError`` that a run would raise.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from mydocs.indexes import STANDARD_INDEXES
+from mydocs.migrations import definitions, lease, ledger, mongo
+from mydocs.migrations.discover import discover
+from mydocs.migrations.errors import MigrationFailed, NotPossible
+from mydocs.migrations.indexes import IndexModels, create_standard_indexes
+from mydocs.migrations.model import IndexAction, IndexType, Script
+from mydocs.migrations.reverse import rollback
+from mydocs.migrations.runner import migrate
+from mydocs.migrations.settle import mark
+
+Seed = Callable[[Any], Awaitable[object]]
+
+OWN = frozenset({ledger.COLLECTION, ledger.LOG_COLLECTION, lease.COLLECTION})
+
+
+async def assert_migrations_ok(
+    db: mongo.Database,
+    directory: str | Path = "migrations",
+    *,
+    seed: Seed | None = None,
+    reversible: bool = False,
+    gaps: bool = True,
+    ignore: Collection[str] = (),
+    standard_indexes: IndexModels = STANDARD_INDEXES,
+    timeout: float | None = 600.0,
+) -> None:
+    """
+    Run every migration of a folder up, up again, and, where it has a ``down``, down and up; compare what is there.
+
+    After the second ``up``, and after down and up, documents and indexes must be as after the first one; after
+    ``down`` the indexes must be as before. A second ``up`` must not rebuild a search index. A script that says
+    ``IDEMPOTENT = False`` is spared its second run.
+
+    :param db: an empty database of any server, which is full afterwards
+    :param seed: is awaited with ``db`` before the first migration, and puts in the documents that data changes meet
+    :param reversible: whether each migration must have a ``down``
+    :param gaps: whether numbers may be left out
+    :param ignore: fields at the top of documents that may differ from run to run, such as ``updated_at``
+    :param timeout: seconds for the index builds of each step
+    :raises AssertionError: with every problem, once all migrations were tried
+    :raises NotPossible: where ``db`` is not empty; nothing was touched
+    :raises MigrationError: where a run would raise it
+    """
+    found = await anyio.to_thread.run_sync(discover, Path(directory))
+    problems = _problems_of_the_files(found.scripts, reversible=reversible, gaps=gaps)
+    if await mongo.documents_again(db, {"listCollections": 1, "cursor": {}}):
+        raise NotPossible(f"database {db.name} is not empty; these checks write to it, so they want one of their own")
+    # Now, so that they do not count as the first migration's; the run that creates them finds them there.
+    await create_standard_indexes(db, standard_indexes)
+    if seed is not None:
+        await seed(db)
+    run = _Run(db, directory, standard_indexes, timeout)
+    for script in found.scripts:
+        problems += await _problems_of(script, run, ignore)
+    if problems:
+        raise AssertionError("; ".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The three things that are done to one migration."""
+
+    db: mongo.Database
+    directory: str | Path
+    models: IndexModels
+    timeout: float | None
+
+    async def up(self, script: Script) -> None:
+        await migrate(
+            self.db,
+            directory=self.directory,
+            target=script.version,
+            standard_indexes=self.models,
+            wait=True,
+            timeout=self.timeout,
+        )
+
+    async def up_again(self, script: Script) -> tuple[IndexAction, ...]:
+        """Run it as after a crash between its end and the record of it; returns what it did to search indexes."""
+        await mark(self.db, script.version, applied=False, directory=self.directory)
+        try:
+            await self.up(script)
+        except MigrationFailed:
+            await mark(self.db, script.version, applied=True, directory=self.directory)  # as it is by its first run
+            raise
+        entries = (await ledger.read(self.db)).entries
+        return tuple(index.action for entry in entries if entry.version == script.version for index in entry.indexes)
+
+    async def down(self) -> None:
+        await rollback(self.db, directory=self.directory, wait=True, timeout=self.timeout)
+
+
+async def _problems_of(script: Script, run: _Run, ignore: Collection[str]) -> list[str]:
+    before = await _look(run.db, ignore)
+    await run.up(script)
+    after = await _look(run.db, ignore)
+    problems: list[str] = []
+    if script.idempotent:
+        actions: tuple[IndexAction, ...] = ()
+        try:
+            actions = await run.up_again(script)
+        except MigrationFailed as error:
+            problems.append(f"{script.file_name} cannot run twice: {error}")
+        if {IndexAction.UPDATED, IndexAction.REPLACED} & set(actions):
+            problems.append(f"{script.file_name} builds a search index anew when it runs twice")
+        problems += _differences(f"{script.file_name} run twice", after, await _look(run.db, ignore))
+    if script.reversible:
+        await run.down()
+        taken_back = await _look(run.db, ignore)
+        problems += _differences(f"{script.file_name} taken back", before, taken_back, documents=False)
+        await run.up(script)
+        problems += _differences(f"{script.file_name} down and up", after, await _look(run.db, ignore))
+    return problems
+
+
+def _problems_of_the_files(scripts: Sequence[Script], *, reversible: bool, gaps: bool) -> list[str]:
+    problems = []
+    if reversible:
+        problems += [f"{script.file_name} has no `down`" for script in scripts if not script.reversible]
+    if not gaps:
+        numbers = {script.number for script in scripts}
+        missing = sorted(set(range(min(numbers, default=1), max(numbers, default=0))) - numbers)
+        problems += [f"no migration has the number {number:03}" for number in missing]
+    return problems
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a database holds besides the runner's own collections, each part under the name that a problem says."""
+
+    documents: Mapping[str, Any]
+    indexes: Mapping[str, Any]
+
+
+async def _look(db: mongo.Database, ignore: Collection[str]) -> _State:
+    documents: dict[str, Any] = {}
+    indexes: dict[str, Any] = {}
+    listed = await mongo.documents_again(db, {"listCollections": 1, "filter": {"type": "collection"}, "cursor": {}})
+    for name in sorted(document["name"] for document in listed):
+        if name in OWN or name.startswith("system."):
+            continue
+        for document in await mongo.documents_again(db, {"find": name, "sort": {"_id": 1}}):
+            kept = {key: value for key, value in document.items() if key not in ignore}
+            documents[f"document {document['_id']!r} of {name}"] = kept
+        for index in await mongo.documents_again(db, {"listIndexes": name, "cursor": {}}):
+            if index["name"] != "_id_":  # comes and goes with the collection, which no `down` has to drop
+                indexes[f"index {name}.{index['name']}"] = index
+        for index in await _search_listing(db, name):
+            indexes[f"search index {name}.{index.get('name')}"] = _comparable(index)
+    return _State(documents, indexes)
+
+
+async def _search_listing(db: mongo.Database, collection: str) -> list[mongo.Document]:
+    try:
+        return await mongo.again(lambda: mongo.search_listing(db, collection, ()))
+    except Exception as error:
+        if not mongo.is_no_search(error):
+            raise
+        return []
+
+
+def _comparable(index: Mapping[str, Any]) -> Any:
+    definition = index.get("latestDefinition") or {}
+    kind = definitions.infer_type(definition) if index.get("type") is None else IndexType(index["type"])
+    return kind, definition
+
+
+def _differences(what: str, before: _State, after: _State, *, documents: bool = True) -> list[str]:
+    pairs = [(before.indexes, after.indexes)]
+    if documents:
+        pairs.append((before.documents, after.documents))
+    problems = []
+    for old, new in pairs:
+        for label in dict.fromkeys((*old, *new)):
+            if label not in new:
+                problems.append(f"{what}: {label} is gone")
+            elif label not in old:
+                problems.append(f"{what}: {label} is new")
+            elif old[label] != new[label]:
+                problems.append(f"{what}: {label} differs")
+    return problems

@@ -1,0 +1,208 @@
+"""
+What a run may cost, counted: commands, looks, imports, bytes. No limit here is a time, so a slow machine changes none.
+
+Beside each limit stands the least that theory allows. Ratios of times are measured by `python -m tests.bench`.
+"""
+
+import random
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from mydocs.localserver import LocalServer
+from mydocs.localserver.clock import ManualClock
+from mydocs.localserver.controls import Recorded
+from mydocs.migrations import migrate, turn
+from mydocs.migrations.ledger import Snapshot
+from mydocs.migrations.looks import Looks
+from mydocs.migrations.model import LeaseView
+from mydocs.migrations.mongo import Database
+
+TRIVIAL = "async def up(db):\n    pass\n"
+INDEXES, COLLECTIONS = 200, 20
+HELD_BYTES = 60_000_000
+SEARCH_INDEXES = """
+from pymongo.operations import SearchIndexModel
+from mydocs.migrations import ensure_search_indexes
+
+
+async def up(db):
+    for number in range({collections}):
+        models = [SearchIndexModel(name=f"i{{n}}", definition={{"mappings": {{}}}}) for n in range({each})]
+        await ensure_search_indexes(db[f"c{{number}}"], models)
+"""
+TRANSFORM = """
+from mydocs.migrations import transform
+
+
+async def up(db):
+    await transform(db["docs"], {}, lambda document: {"$set": {"done": True}}, batch_size=BATCH)
+"""
+DRIVERS = {"pymongo", "bson", "motor", "lightodm", "pydantic", "anyio", "asyncio", "rich", "tenacity", "dns"}
+
+
+def is_listing(recorded: Recorded) -> bool:
+    return recorded.name == "aggregate" and "$listSearchIndexes" in recorded.body["pipeline"][0]
+
+
+def write_trivial(folder: Path, count: int) -> None:
+    for number in range(1, count + 1):
+        (folder / f"{number:04}_step.py").write_text(TRIVIAL)
+
+
+@pytest.mark.anyio
+async def test_a_thousand_applied_migrations_cost_one_command(
+    db: Database, local_server: LocalServer, folder: Path
+) -> None:
+    """The least is 1: without asking, nobody knows."""
+    write_trivial(folder, 1)
+    await migrate(db, directory=folder)
+    entry = await db["_migrations"].find_one({"_id": "0001"})
+    assert entry is not None
+    numbers = range(2, 1_001)
+    await db["_migrations"].insert_many([{**entry, "_id": f"{n:04}", "script": f"{n:04}_step.py"} for n in numbers])
+    await anyio.to_thread.run_sync(write_trivial, folder, 1_000)
+    local_server.controls.clear()
+    await migrate(db, directory=folder, wait=True)
+    assert local_server.controls.counts() == Counter(aggregate=1)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("count", [1, 10, 40])
+async def test_a_script_costs_two_commands_and_a_run_the_same_few_whatever_its_length(
+    count: int, db: Database, local_server: LocalServer, folder: Path
+) -> None:
+    """The least is 2 N + 3: before and after each script, one read, one lease taken and one given back."""
+    write_trivial(folder, count)
+    local_server.controls.clear()
+    await migrate(db, directory=folder)
+    # The read that is repeated under the lease, the standard indexes of two collections, and their two records.
+    assert local_server.controls.counts().total() == 2 * count + 3 + 5
+
+
+@pytest.mark.anyio
+async def test_waiting_for_two_hundred_indexes_on_twenty_collections_holds_less_than_60_megabytes(
+    db: Database, local_server: LocalServer, local_clock: ManualClock, folder: Path
+) -> None:
+    """The least is what one listing of a collection takes: the server's own copy is counted in here."""
+    for number in range(INDEXES // COLLECTIONS):
+        local_server.search.outcome(f"i{number}", build_seconds=3_600.0)
+    # After two looks at each collection, all builds have ended.
+    local_server.controls.call(
+        lambda _: local_clock.advance(3_600.0), command="aggregate", when=is_listing, at=2 * COLLECTIONS + 1
+    )
+    text = SEARCH_INDEXES.format(collections=COLLECTIONS, each=INDEXES // COLLECTIONS)
+    (folder / "001_indexes.py").write_text(text)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        report = await migrate(db, directory=folder, wait=True, standard_indexes={})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len([index for index in report.indexes if index.queryable]) == INDEXES
+    assert peak - before < HELD_BYTES
+
+
+@pytest.mark.anyio
+async def test_two_hundred_indexes_are_asked_for_and_looked_at_by_the_collection(
+    db: Database, local_server: LocalServer, folder: Path
+) -> None:
+    """The least is one listing before, one creation, and one listing after, for each collection."""
+    for number in range(COLLECTIONS):
+        await db.create_collection(f"c{number}")
+    text = SEARCH_INDEXES.format(collections=COLLECTIONS, each=INDEXES // COLLECTIONS)
+    (folder / "001_indexes.py").write_text(text)
+    await migrate(db, directory=folder, wait=True, standard_indexes={})
+    counts = local_server.controls.counts()
+    listings = [recorded for recorded in local_server.controls.counted() if is_listing(recorded)]
+    assert counts["createSearchIndexes"] == COLLECTIONS
+    assert len(listings) == 2 * COLLECTIONS
+
+
+class Alone(Looks[Snapshot]):
+    """Looks of one waiter; says how long it would wait for the next, and lets no time pass."""
+
+    waited = 0.0
+
+    async def next(self, ask: Any, *, within: float) -> Snapshot:
+        self.waited += within
+        return Snapshot(entries=(), lease=None)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("minutes", [1, 5, 60])
+async def test_a_waiting_replica_looks_at_most_six_times_a_minute_and_ten_times_beyond(
+    minutes: int, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least is one look, by somebody who knows when the work will be done."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: low)
+    lease = LeaseView(host="other", pid=1, id="x", term=1, live=True, remaining=20.0)  # the least that a renewal leaves
+    alone, looks = Alone(members=1), 0
+    while alone.waited < minutes * 60:
+        await turn.look(db, alone, alone.waited, lease)
+        looks += 1
+    assert looks <= 10 + 6 * minutes
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("documents", [1_000, 3_000])
+async def test_a_batch_is_read_once_written_once_and_checkpointed_once(
+    documents: int, db: Database, local_server: LocalServer, folder: Path
+) -> None:
+    """The least is 2 a batch; the third is what a killed run goes on from."""
+    batch = 100
+    await db["docs"].insert_many([{"_id": n} for n in range(documents)])
+    (folder / "001_change.py").write_text(TRANSFORM.replace("BATCH", str(batch)))
+    local_server.controls.clear()
+    await migrate(db, directory=folder, standard_indexes={})
+    # 2 N + 3 and the second read of the ledger; the total for the progress, and the batch that finds nothing more.
+    assert local_server.controls.counts().total() <= 3 * (documents // batch) + 6 + 3
+
+
+@pytest.mark.anyio
+async def test_the_memory_of_a_transformation_does_not_grow_with_the_collection(
+    db: Database, local_server: LocalServer, folder: Path
+) -> None:
+    """The least is one batch; ten times as many of them must not take even twice as much."""
+    peaks = []
+    text = TRANSFORM.replace("BATCH", "50")
+    for version, documents in enumerate((150, 1_500)):
+        await db["docs"].delete_many({})
+        await db["docs"].insert_many([{"_id": n, "text": "x" * 4_000} for n in range(documents)])
+        (folder / f"{version:03}_change.py").write_text(text)
+        local_server.controls.clear()
+        tracemalloc.start()
+        # The record holds every command's documents, and is in this process.
+        await migrate(db, directory=folder, standard_indexes={}, on_event=lambda _: local_server.controls.clear())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0], peaks
+
+
+def modules_of(*arguments: str) -> set[str]:
+    """Give the names of all modules that a process has imported at its end."""
+    program = (
+        "import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr)); "
+        f"sys.argv = ['mydocs', *{list(arguments)!r}]; "
+    )
+    program += "from mydocs.cli.edge import main; main()" if arguments else "import typer"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["migrate", "--help"], ["migrate", "run", "--help"], ["migrate", "list"]]
+)
+def test_help_and_list_import_no_driver_and_little_beyond_typer(arguments: list[str]) -> None:
+    """The least is typer and one module that declares the commands."""
+    bare, ours = modules_of(), modules_of(*arguments)
+    assert not {name.partition(".")[0] for name in ours - bare} & DRIVERS
+    assert len(ours) <= 1.3 * len(bare)

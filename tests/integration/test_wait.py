@@ -1,0 +1,396 @@
+"""Waits on a local server whose index builds go well, go wrong, lag, vanish or never end."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.errors import OperationFailure
+from pymongo.operations import SearchIndexModel
+
+from mydocs.localserver import LocalServer
+from mydocs.localserver.clock import ManualClock
+from mydocs.localserver.search import Dialect
+from mydocs.migrations import (
+    IndexFailed,
+    MigrationFailed,
+    NotReady,
+    ensure_search_indexes,
+    migrate,
+    readiness,
+    turn,
+    wait_for_indexes,
+    wait_until_current,
+)
+from mydocs.migrations.errors import NotAuthorised
+from mydocs.migrations.events import Event, IndexChanged, Warned
+from mydocs.migrations.model import IndexState, IndexTarget
+from mydocs.migrations.mongo import Database
+from mydocs.migrations.readiness import Track
+from mydocs.migrations.report import Outcome
+from mydocs.migrations.wait import raise_unready, target_of, wait_for
+
+Write = Callable[[str, str], Path]
+
+pytestmark = pytest.mark.anyio
+
+OLD: dict[str, Any] = {"mappings": {"dynamic": False, "fields": {"content": {"type": "string"}}}}
+NEW: dict[str, Any] = {"mappings": {"dynamic": False, "fields": {"title": {"type": "string"}}}}
+LIMIT = 15.0  # seconds; what should happen does so within one
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often and be patient for a moment only, so that a wait takes as long as the builds that a test sets."""
+    monkeypatch.setattr(readiness, "MIN_GAP", 0.02)
+    monkeypatch.setattr(readiness, "FAILED_GRACE", 0.1)
+    monkeypatch.setattr(readiness, "SELF_MANAGED_FAILED_GRACE", 0.1)
+    monkeypatch.setattr(readiness, "APPEAR_SECONDS", 0.1)
+
+
+@pytest.fixture(params=list(Dialect))
+def dialect(request: pytest.FixtureRequest, local_server: LocalServer) -> Dialect:
+    """Make the server one of each kind."""
+    local_server.search.settings = replace(local_server.search.settings, dialect=request.param)
+    found: Dialect = request.param
+    return found
+
+
+async def asked(db: Database, *names: str, definition: dict[str, Any] | None = None) -> list[IndexTarget]:
+    """Ensure indexes on `pages` and say what to wait for."""
+    models = [SearchIndexModel(name=name, definition=definition or OLD) for name in names]
+    return [target_of(record, time.monotonic()) for record in await ensure_search_indexes(db["pages"], models)]
+
+
+async def waited(
+    db: Database, targets: list[IndexTarget], timeout: float | None = LIMIT, seen: list[Event] | None = None
+) -> dict[str, Track]:
+    tracks = await wait_for(db, targets, timeout=timeout, sink=None if seen is None else seen.append)
+    return {track.target.name: track for track in tracks}
+
+
+def looks(server: LocalServer) -> int:
+    return server.controls.counts()["aggregate"]
+
+
+async def test_a_new_index_is_ready_when_it_can_be_queried_and_each_state_is_told_once(
+    any_db: Database, dialect: Dialect, local_server: LocalServer
+) -> None:
+    local_server.search.outcome("ft", pending_seconds=0.15, build_seconds=0.15)
+    seen: list[Event] = []
+    tracks = await waited(any_db, await asked(any_db, "ft"), seen=seen)
+    assert tracks["ft"].outcome is IndexState.READY
+    assert [event.state for event in seen if isinstance(event, IndexChanged)] == [
+        *(IndexState.PENDING, IndexState.BUILDING, IndexState.READY)
+    ]
+
+
+@pytest.mark.parametrize("timeout", [0.0, None], ids=["no time", "no limit"])
+async def test_what_is_ready_already_needs_one_look(
+    any_db: Database, local_server: LocalServer, timeout: float | None
+) -> None:
+    targets = await asked(any_db, "ft", "other")
+    local_server.controls.clear()
+    tracks = await waited(any_db, targets, timeout)
+    if timeout is None:
+        assert {track.outcome for track in tracks.values()} == {IndexState.READY}
+        assert looks(local_server) == 1
+
+
+async def test_an_update_is_not_ready_while_the_listing_still_shows_the_old_definition_as_ready(
+    any_db: Database, dialect: Dialect, local_server: LocalServer
+) -> None:
+    await asked(any_db, "ft")
+    local_server.search.outcome("ft", old_looks=4, build_seconds=0.05)
+    targets = await asked(any_db, "ft", definition=NEW)
+    local_server.controls.clear()
+    tracks = await waited(any_db, targets)
+    assert tracks["ft"].outcome is IndexState.READY
+    assert looks(local_server) > 4
+
+
+async def test_an_update_is_not_ready_while_the_new_definition_is_built_behind_the_old_one(
+    any_db: Database, dialect: Dialect, local_server: LocalServer
+) -> None:
+    await asked(any_db, "ft")
+    local_server.search.outcome("ft", build_seconds=0.3)
+    began = time.monotonic()
+    seen: list[Event] = []
+    await waited(any_db, await asked(any_db, "ft", definition=NEW), seen=seen)
+    assert time.monotonic() - began >= 0.3
+    first = next(event for event in seen if isinstance(event, IndexChanged))
+    assert (first.state, first.queryable) == (IndexState.BUILDING, True)
+
+
+async def test_a_replacement_is_ready_when_the_new_index_is(
+    any_db: Database, dialect: Dialect, local_server: LocalServer
+) -> None:
+    await asked(any_db, "ft")
+    local_server.search.outcome("ft", build_seconds=0.2)
+    vector = {"fields": [{"type": "vector", "path": "v", "numDimensions": 3, "similarity": "cosine"}]}
+    model = SearchIndexModel(name="ft", type="vectorSearch", definition=vector)
+    (record,) = await ensure_search_indexes(any_db["pages"], [model])
+    assert record.id is not None
+    tracks = await waited(any_db, [target_of(record, time.monotonic())])
+    assert tracks["ft"].outcome is IndexState.READY
+    stranger = replace(target_of(record, time.monotonic()), id="0" * 24)
+    tracks = await waited(any_db, [stranger], 0.1)
+    assert tracks["ft"].outcome is not IndexState.READY
+
+
+async def test_a_host_that_lags_behind_an_update_is_waited_for(
+    any_db: Database, local_server: LocalServer, local_clock: ManualClock
+) -> None:
+    local_server.search.outcome("ft", hosts=("one", "two", "three"), lags=(0.0, 0.3, 0.0))
+    await asked(any_db, "ft")
+    local_clock.advance(60)
+    began = time.monotonic()
+    seen: list[Event] = []
+    await waited(any_db, await asked(any_db, "ft", definition=NEW), seen=seen)
+    assert time.monotonic() - began >= 0.3
+    told = [event for event in seen if isinstance(event, IndexChanged)]
+    assert [(event.hosts_ready, event.hosts_total) for event in (told[0], told[-1])] == [(2, 3), (3, 3)]
+
+
+async def test_a_failed_build_is_reported_with_the_hosts_message_and_the_others_go_on(
+    any_db: Database, dialect: Dialect, local_server: LocalServer
+) -> None:
+    local_server.search.outcome("bad", fails="Invalid definition: no such analyzer")
+    local_server.search.outcome("slow", build_seconds=0.4)
+    tracks = await waited(any_db, await asked(any_db, "bad", "slow"))
+    assert (tracks["bad"].outcome, tracks["slow"].outcome) == (IndexState.FAILED, IndexState.READY)
+    message = "no such analyzer" if dialect is not Dialect.ATLAS_LOCAL else "no reason"
+    with pytest.raises(IndexFailed, match=rf"index pages\.bad failed: .*{message}") as caught:
+        raise_unready(tracks.values(), LIMIT)
+    assert caught.value.exit_code == 6
+
+
+async def test_a_build_that_recovers_within_the_grace_is_no_failure(
+    any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "FAILED_GRACE", LIMIT)
+    local_server.search.outcome("ft", fails="initial sync was lost", recovers_after=0.2)
+    seen: list[Event] = []
+    tracks = await waited(any_db, await asked(any_db, "ft"), seen=seen)
+    assert tracks["ft"].outcome is IndexState.READY
+    assert IndexState.FAILED in [event.state for event in seen if isinstance(event, IndexChanged)]
+
+
+async def test_a_failed_update_says_that_the_old_definition_still_serves(
+    any_db: Database, local_server: LocalServer
+) -> None:
+    await asked(any_db, "ft")
+    local_server.search.outcome("ft", fails="out of space")
+    tracks = await waited(any_db, await asked(any_db, "ft", definition=NEW))
+    assert tracks["ft"].reason == "out of space; the old definition still serves"
+
+
+async def test_a_stale_index_warns_and_is_waited_for(any_db: Database, local_server: LocalServer) -> None:
+    local_server.search.outcome("ft", stale_after=0.0, stale_seconds=0.3, stale_message="fell off the oplog")
+    seen: list[Event] = []
+    tracks = await waited(any_db, await asked(any_db, "ft"), seen=seen)
+    assert tracks["ft"].outcome is IndexState.READY
+    warnings = [event.message for event in seen if isinstance(event, Warned)]
+    assert warnings == ["pages.ft is stale: fell off the oplog"]
+
+
+async def test_an_index_that_is_late_is_an_error_that_says_how_to_go_on(
+    any_db: Database, local_server: LocalServer
+) -> None:
+    local_server.search.outcome("ft", build_seconds=inf)
+    tracks = await waited(any_db, await asked(any_db, "ft", "fine"), 0.1)
+    assert (tracks["ft"].outcome, tracks["fine"].outcome) == (None, IndexState.READY)
+    with pytest.raises(NotReady, match=r"pages\.ft \(building\).*mydocs migrate wait") as caught:
+        raise_unready(tracks.values(), 0.1)
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        pytest.param({"appears_after": inf}, "it was never listed", id="never listed"),
+        pytest.param({"build_seconds": inf, "vanishes_after": 0.2}, "it was listed and is gone", id="vanished"),
+    ],
+)
+async def test_an_index_that_is_not_there_ends_the_wait_for_it(
+    any_db: Database, local_server: LocalServer, outcome: dict[str, Any], reason: str
+) -> None:
+    local_server.search.outcome("ft", **outcome)
+    tracks = await waited(any_db, await asked(any_db, "ft"))
+    assert tracks["ft"].outcome is IndexState.FAILED
+    assert reason in str(tracks["ft"].reason)
+
+
+async def test_what_has_failed_when_the_time_is_up_wins_over_what_is_late(
+    any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "FAILED_GRACE", LIMIT)
+    local_server.search.outcome("bad", fails="no")
+    local_server.search.outcome("slow", build_seconds=inf)
+    tracks = await waited(any_db, await asked(any_db, "bad", "slow"), 0.2)
+    with pytest.raises(IndexFailed):
+        raise_unready(tracks.values(), 0.2)
+
+
+async def test_a_listing_that_is_too_large_is_read_by_name(any_db: Database, local_server: LocalServer) -> None:
+    targets = await asked(any_db, "one", "two", "not_ours")
+    local_server.search.settings = replace(local_server.search.settings, listing_too_large=True)
+    local_server.controls.clear()
+    tracks = await waited(any_db, targets[:2])
+    assert {track.outcome for track in tracks.values()} == {IndexState.READY}
+    assert looks(local_server) == 3
+
+
+def cut(server: LocalServer) -> None:
+    server.controls.cut_before(command="aggregate", times=2)
+
+
+def starting(server: LocalServer) -> None:
+    server.search.unreachable(0.2)
+
+
+def election(server: LocalServer) -> None:
+    server.controls.election(0.2)
+
+
+def overload(server: LocalServer) -> None:
+    server.controls.error(462, "rate limit", ["SystemOverloadedError", "RetryableError"], command="aggregate", times=2)
+
+
+@pytest.mark.parametrize("trouble", [cut, starting, election, overload])
+async def test_a_passing_trouble_does_not_end_a_wait(
+    any_db: Database, local_server: LocalServer, trouble: Callable[[LocalServer], None]
+) -> None:
+    targets = await asked(any_db, "ft")
+    trouble(local_server)
+    tracks = await waited(any_db, targets)
+    assert tracks["ft"].outcome is IndexState.READY
+
+
+async def test_a_trouble_that_lasts_longer_than_its_budget_ends_the_wait(
+    any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mydocs.migrations.wait.TRANSIENT_SECONDS", 0.1)
+    targets = await asked(any_db, "ft")
+    local_server.search.unreachable(inf)
+    with pytest.raises(OperationFailure, match="Search Index Management"):
+        await waited(any_db, targets)
+
+
+@pytest.mark.parametrize("code", [13, 31082, 2])
+async def test_an_error_that_does_not_pass_ends_the_wait_at_once(
+    any_db: Database, local_server: LocalServer, code: int
+) -> None:
+    targets = [*await asked(any_db, "ft"), IndexTarget(collection="documents", name="slow", asked_at=time.monotonic())]
+    fault = local_server.controls.error(code, "no", command="aggregate")
+    with pytest.raises(OperationFailure) as caught:
+        await waited(any_db, targets)
+    assert (caught.value.code, fault.fired) == (code, 1)
+
+
+async def test_all_indexes_of_a_collection_share_a_look_and_collections_are_looked_at_together(
+    any_db: Database, local_server: LocalServer
+) -> None:
+    targets: list[IndexTarget] = []
+    for collection in ("pages", "documents", "chapters"):
+        models = [SearchIndexModel(name=f"i{number}", definition=OLD) for number in range(5)]
+        records = await ensure_search_indexes(any_db[collection], models)
+        targets += [target_of(record, time.monotonic()) for record in records]
+    local_server.controls.clear()
+    tracks = await wait_for(any_db, targets, timeout=LIMIT, sink=None)
+    assert len(tracks) == 15
+    assert looks(local_server) == 3
+
+
+# The waits of an application and of scripts
+
+SCRIPT = """
+    from pymongo.operations import SearchIndexModel
+    from mydocs.migrations import ensure_search_indexes, wait_until_ready
+    async def up(db):
+        await ensure_search_indexes(db["pages"], [SearchIndexModel(name="ft", definition={"mappings": {}})])
+"""
+
+
+async def test_a_later_wait_takes_up_the_indexes_that_the_ledger_names(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer
+) -> None:
+    write("001_a.py", SCRIPT)
+    local_server.search.outcome("ft", build_seconds=0.3)
+    with pytest.raises(NotReady) as caught:
+        await migrate(any_db, directory=folder, wait=True, timeout=0.05)
+    assert caught.value.report is not None
+    assert caught.value.report.outcome is Outcome.NOT_READY
+    report = await wait_for_indexes(any_db, timeout=LIMIT)
+    assert [(index.name, index.state, index.queryable) for index in report.indexes] == [("ft", IndexState.READY, True)]
+
+
+async def test_a_wait_with_nothing_tracked_is_one_command(any_db: Database, local_server: LocalServer) -> None:
+    report = await wait_for_indexes(any_db)
+    assert (report.outcome, report.indexes, looks(local_server)) == (Outcome.OK, (), 1)
+    assert await any_db.list_collection_names() == []
+
+
+async def test_a_wait_without_the_right_to_list_is_one_sentence(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer
+) -> None:
+    write("001_a.py", SCRIPT)
+    await migrate(any_db, directory=folder)
+    local_server.controls.error(13, "not allowed to list", command="aggregate", at=2)
+    with pytest.raises(NotAuthorised, match="not allowed to list"):
+        await wait_for_indexes(any_db)
+
+
+async def test_a_script_can_wait_for_its_own_index(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer
+) -> None:
+    more = """
+        await wait_until_ready(db["pages"], timeout=10)
+        (found,) = await (await cursor(db)).to_list(None)
+        assert found["status"] == "READY", found
+    async def cursor(db):
+        found = db["pages"].aggregate([{"$listSearchIndexes": {}}])
+        return await found if hasattr(found, "__await__") else found
+    """
+    write("001_a.py", SCRIPT + more.strip("\n"))
+    local_server.search.outcome("ft", build_seconds=0.2)
+    seen: list[Event] = []
+    await migrate(any_db, directory=folder, on_event=seen.append)
+    assert IndexState.READY in [event.state for event in seen if isinstance(event, IndexChanged)]
+
+
+async def test_a_script_whose_index_fails_has_failed_with_the_exit_code_of_that(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer
+) -> None:
+    write("001_a.py", SCRIPT + '        await wait_until_ready(db["pages"], "ft")\n')
+    local_server.search.outcome("ft", fails="out of space")
+    with pytest.raises(MigrationFailed, match="out of space") as caught:
+        await migrate(any_db, directory=folder)
+    assert caught.value.exit_code == 6
+
+
+async def test_the_gate_opens_when_somebody_else_has_applied_everything(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "MIN_GAP", 0.02)
+    write("001_a.py", SCRIPT)
+    local_server.search.outcome("ft", build_seconds=0.2)
+    async with asyncio.TaskGroup() as group:
+        gate = group.create_task(wait_until_current(any_db, directory=folder, timeout=LIMIT))
+        await asyncio.to_thread(local_server.controls.wait_for, lambda recorded: recorded.name == "aggregate")
+        group.create_task(migrate(any_db, directory=folder))
+    assert [(index.name, index.state) for index in gate.result().indexes] == [("ft", IndexState.READY)]
+
+
+async def test_the_gate_runs_and_writes_nothing_and_names_what_is_missing(
+    any_db: Database, folder: Path, write: Write
+) -> None:
+    write("001_a.py", SCRIPT)
+    with pytest.raises(NotReady, match="the standard indexes are not created, 001 is pending") as caught:
+        await wait_until_current(any_db, directory=folder, timeout=0.05)
+    assert caught.value.exit_code == 5
+    assert await any_db.list_collection_names() == []
