@@ -1,5 +1,6 @@
 """Commands that make no sense are refused with a code; none of them breaks the server."""
 
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -27,7 +28,6 @@ def sensible(kind: str) -> Any:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_an_odd_command_is_answered_with_a_code(name: str, data: st.DataObject) -> None:
-    engine = Engine(None, SystemClock(), None, None, Controls())
     command = COMMANDS[name]
     assert isinstance(command, Command)
     body: dict[str, Any] = {name: data.draw(st.sampled_from(["a", "a", "a", "", 1, None]))}
@@ -36,9 +36,10 @@ def test_an_odd_command_is_answered_with_a_code(name: str, data: st.DataObject) 
         {*command.fields, *GENERIC, "indexes", "definition", "name"} - {"*", "startTransaction", "autocommit"}
     )
     body |= data.draw(st.dictionaries(st.sampled_from(more), ODD, max_size=3))
-    greeting = Greeting(engine, "d", Login(), 1, "")
-    engine.run("insert", "d", {"insert": "a", "documents": [{"_id": 1, "a": [1, {"b": 2}]}]}, greeting)
-    reply = engine.run(name, "d", body, greeting)
+    with closing(Engine(None, SystemClock(), None, None, Controls())) as engine:
+        greeting = Greeting(engine, "d", Login(), 1, "")
+        engine.run("insert", "d", {"insert": "a", "documents": [{"_id": 1, "a": [1, {"b": 2}]}]}, greeting)
+        reply = engine.run(name, "d", body, greeting)
     assert reply["ok"] == 1.0 or (reply["code"] > 1 and reply["errmsg"])
     engine.close()
 

@@ -1,0 +1,194 @@
+"""The ledger names every search index that a script touched, however the script did so."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from motor.motor_asyncio import AsyncIOMotorDatabase
+
+from mydocs.localserver import LocalServer
+from mydocs.migrations import MigrationFailed, migrate
+
+Db = AsyncIOMotorDatabase[dict[str, Any]]
+
+ASYNC = """
+    from pymongo.operations import SearchIndexModel
+    from mydocs.migrations import drop_search_indexes, ensure_search_indexes
+    OLD = {"mappings": {"dynamic": False}}
+    NEW = {"mappings": {"dynamic": True}}
+    VECTOR = {"fields": [{"type": "vector", "path": "v", "numDimensions": 3, "similarity": "cosine"}]}
+    async def up(db):
+        pages = db["pages"]
+"""
+PLAIN = """
+    from lightodm import get_database
+    from pymongo.operations import SearchIndexModel
+    OLD = {"mappings": {"dynamic": False}}
+    NEW = {"mappings": {"dynamic": True}}
+    pages = get_database()["pages"]
+"""
+FT = ("pages", "ft", "search")
+
+
+def script(start: str, *lines: str) -> str:
+    """Put lines behind a start, as deep as its last line."""
+    text = textwrap.dedent(start).rstrip("\n")
+    indent = "    " if "async def" in start else ""
+    return text + "\n" + "".join(f"{indent}{line}\n" for line in lines)
+
+
+async def recorded(db: Db, folder: Path, text: str) -> list[tuple[str, str, str, str, Any]]:
+    """Run a script and read which indexes its ledger entry names."""
+    (folder / "001_a.py").write_text(text)
+    if "pages" not in await db.list_collection_names():
+        await db.create_collection("pages")
+    try:
+        await migrate(db, directory=folder, standard_indexes={})
+    except MigrationFailed:
+        assert "raise" in text
+    entry = await db["_migrations"].find_one({"_id": "001"})
+    assert entry is not None
+    return [(i["collection"], i["name"], i["type"], i["action"], i["definition"]) for i in entry["indexes"]]
+
+
+OLD, NEW = {"mappings": {"dynamic": False}}, {"mappings": {"dynamic": True}}
+VECTOR = {"fields": [{"type": "vector", "path": "v", "numDimensions": 3, "similarity": "cosine"}]}
+CREATE = "pages.create_search_index(model=SearchIndexModel(name='ft', definition=OLD))"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            script(ASYNC, "await ensure_search_indexes(pages, [SearchIndexModel(name='ft', definition=OLD)])"),
+            [(*FT, "created", OLD)],
+            id="helper",
+        ),
+        pytest.param(script(ASYNC, f"await {CREATE}"), [(*FT, "created", OLD)], id="Motor"),
+        pytest.param(script(PLAIN, CREATE), [(*FT, "created", OLD)], id="lightodm in a thread"),
+        pytest.param(
+            script(
+                ASYNC,
+                "await db.command({'createSearchIndexes': 'pages', 'indexes': [{'name': 'ft', 'definition': OLD}]})",
+            ),
+            [(*FT, "created", OLD)],
+            id="db.command",
+        ),
+        pytest.param(
+            script(ASYNC, "await db.command({'createSearchIndexes': 'pages', 'indexes': [{'definition': OLD}]})"),
+            [("pages", "default", "search", "created", OLD)],
+            id="without a name",
+        ),
+        pytest.param(
+            script(
+                ASYNC,
+                "await db.create_collection('other')",
+                "await db['other'].create_search_indexes([",
+                "    SearchIndexModel(name='ft', definition=OLD),",
+                "    SearchIndexModel(name='vec', type='vectorSearch', definition=VECTOR)])",
+            ),
+            [("other", "ft", "search", "created", OLD), ("other", "vec", "vectorSearch", "created", VECTOR)],
+            id="two on another collection",
+        ),
+        pytest.param(
+            script(ASYNC, f"await {CREATE}", "await pages.update_search_index('ft', NEW)"),
+            [(*FT, "updated", NEW)],
+            id="created and updated is updated: the listing may still show what was there before",
+        ),
+        pytest.param(
+            script(ASYNC, f"await {CREATE}", "await pages.drop_search_index('ft')"),
+            [(*FT, "dropped", None)],
+            id="created and dropped is dropped",
+        ),
+        pytest.param(
+            script(
+                ASYNC,
+                f"await {CREATE}",
+                "found = await pages.aggregate([{'$listSearchIndexes': {}}]).to_list(None)",
+                "await db.command({'updateSearchIndex': 'pages', 'id': found[0]['id'], 'definition': NEW})",
+            ),
+            [(*FT, "updated", NEW)],
+            id="updated by its id",
+        ),
+        pytest.param(script(ASYNC, "await db['runs'].insert_one({})"), [], id="none"),
+        pytest.param(
+            script(
+                ASYNC,
+                f"await {CREATE}",
+                "await db.client['elsewhere'].create_collection('p')",
+                "await db.client['elsewhere']['p'].create_search_index(SearchIndexModel(name='x', definition=OLD))",
+            ),
+            [(*FT, "created", OLD)],
+            id="another database is not ours",
+        ),
+        pytest.param(
+            script(ASYNC, f"await {CREATE}", "raise ValueError"),
+            [(*FT, "created", OLD)],
+            id="a script that fails afterwards",
+        ),
+        pytest.param(
+            script(
+                ASYNC,
+                "try:",
+                "    await db['absent'].create_search_index(SearchIndexModel(name='ft', definition=OLD))",
+                "except Exception:",
+                "    pass",
+            ),
+            [],
+            id="a command that fails does not count",
+        ),
+    ],
+)
+@pytest.mark.anyio
+async def test_an_index_is_recorded_however_it_was_made(
+    local_db: Db, tmp_path: Path, text: str, expected: list[Any]
+) -> None:
+    assert await recorded(local_db, tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "action", "definition"),
+    [
+        pytest.param(script(ASYNC, "await pages.update_search_index('ft', NEW)"), "updated", NEW, id="Motor"),
+        pytest.param(script(PLAIN, "pages.update_search_index('ft', NEW)"), "updated", NEW, id="lightodm"),
+        pytest.param(script(PLAIN, "pages.drop_search_index('ft')"), "dropped", None, id="dropped"),
+        pytest.param(script(ASYNC, "await drop_search_indexes(pages, 'ft')"), "dropped", None, id="dropped by helper"),
+        pytest.param(
+            script(ASYNC, "await ensure_search_indexes(pages, [SearchIndexModel(name='ft', definition=OLD)])"),
+            *("unchanged", OLD),
+            id="found as it should be",
+        ),
+        pytest.param(
+            script(ASYNC, "await ensure_search_indexes(pages, [SearchIndexModel(name='ft', definition=NEW)])"),
+            *("updated", NEW),
+            id="updated by helper",
+        ),
+        pytest.param(
+            script(
+                ASYNC,
+                "await ensure_search_indexes(pages, [",
+                "    SearchIndexModel(name='ft', type='vectorSearch', definition=VECTOR)])",
+            ),
+            *("replaced", VECTOR),
+            id="replaced by helper",
+        ),
+    ],
+)
+@pytest.mark.anyio
+async def test_what_was_done_to_an_index_of_an_earlier_run_is_recorded(
+    local_db: Db, local_server: LocalServer, tmp_path: Path, text: str, action: str, definition: Any
+) -> None:
+    await local_db.create_collection("pages")
+    local_server.search.outcome("ft", delete_seconds=0.0)
+    await local_db.command({"createSearchIndexes": "pages", "indexes": [{"name": "ft", "definition": OLD}]})
+    ((_, name, _, told, asked),) = await recorded(local_db, tmp_path, text)
+    assert (name, told, asked) == ("ft", action, definition)
+
+
+@pytest.mark.anyio
+async def test_the_client_of_the_application_keeps_no_listener_of_ours(local_db: Db, tmp_path: Path) -> None:
+    listeners = local_db.client.delegate.options.pool_options._event_listeners  # noqa: SLF001
+    await recorded(local_db, tmp_path, script(PLAIN, CREATE))
+    assert not any(listeners.event_listeners())
+    assert not listeners.enabled_for_commands

@@ -1,0 +1,172 @@
+"""Each error says what, which one and what to do next, and carries its exit code."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    InvalidURI,
+    NetworkTimeout,
+    OperationFailure,
+    ServerSelectionTimeoutError,
+)
+
+from mydocs.migrations import errors, mongo
+from mydocs.migrations.errors import (
+    ChangedScripts,
+    ChangeInvalid,
+    CommandRefused,
+    DirectoryMissing,
+    IndexConflict,
+    IndexFailed,
+    IndexRefused,
+    Interrupted,
+    LeaseHeld,
+    LeaseLost,
+    LedgerInvalid,
+    MigrationError,
+    MigrationFailed,
+    NeedsDecision,
+    NotAuthorised,
+    NotPossible,
+    NotReady,
+    NotReversible,
+    OutOfOrder,
+    ScriptsInvalid,
+    SearchUnavailable,
+    ServerUnreachable,
+    SettingsInvalid,
+    UnknownVersion,
+    WorkLeft,
+)
+from mydocs.migrations.model import LeaseView, MigrationState, Script, ScriptKind
+
+SCRIPT = Script(number=1, version="001", name="a", path=Path("001_a.py"), checksum="", kind=ScriptKind.ASYNC)
+HOLDER = LeaseView(host="web-1", pid=7, id="x", term=3, live=True, remaining=12.4)
+
+EXAMPLES = [
+    (ScriptsInvalid(["001_a.py is bad"]), 1, ["001_a.py"]),
+    (ChangedScripts(["001_a.py"]), 1, ["001_a.py", "mydocs migrate repair", "--allow-changed"]),
+    (OutOfOrder(["001"], "002"), 1, ["001", "002", "--allow-out-of-order"]),
+    (NeedsDecision(SCRIPT, MigrationState.FAILED), 1, ["001_a.py", "mark 001 --applied", "mark 001 --pending"]),
+    (NotReversible(["001_a.py has no down"]), 1, ["001_a.py"]),
+    (LedgerInvalid("_migrations", "'x'", "its state is 5"), 1, ["_migrations", "'x'", "mend or remove"]),
+    (MigrationFailed("001_a.py", ", line 3", "ValueError: no"), 1, ["001_a.py", "line 3", "ValueError: no"]),
+    (IndexConflict("pages", "x stands in the way"), 1, ["pages", "x stands in the way"]),
+    (IndexRefused("pages", ["no room for ft"]), 1, ["pages", "no room for ft"]),
+    (ChangeInvalid("pages", 7, "a list is no update"), 1, ["pages", "_id 7", "a list is no update"]),
+    (NotPossible("no transactions here"), 1, ["no transactions here"]),
+    (DirectoryMissing(Path("/nowhere")), 2, ["/nowhere", "--dir", "MYDOCS_MIGRATIONS_DIR"]),
+    (UnknownVersion("9", ["001"], None), 2, ["9", "001"]),
+    (SettingsInvalid("no url"), 2, ["no url"]),
+    (ServerUnreachable("timed out"), 3, ["timed out", "check the URL"]),
+    (NotAuthorised("bad auth"), 3, ["bad auth", "roles"]),
+    (CommandRefused("no", 5), 3, ["no", "(code 5)"]),
+    (SearchUnavailable("31082"), 3, ["no search indexes", "--local"]),
+    (NotReady(["pages.ft (building)"], 60), 5, ["pages.ft (building)", "60 s", "mydocs migrate wait"]),
+    (IndexFailed([("pages.ft", "no analyzer")]), 6, ["pages.ft", "no analyzer", "new migration"]),
+    (LeaseHeld(HOLDER, 5.0), 7, ["web-1 (pid 7), term 3, 12 s left", "after 5 s", "mydocs migrate unlock"]),
+    (LeaseLost(3), 7, ["term 3", "mydocs migrate status"]),
+    (WorkLeft(["001 is pending"]), 8, ["001 is pending", "mydocs migrate run --wait"]),
+    (Interrupted(2), 130, ["run again"]),
+    (Interrupted(15), 143, ["run again"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "says"), EXAMPLES, ids=[f"{type(e).__name__} {code}" for e, code, _ in EXAMPLES]
+)
+def test_an_error_says_what_which_and_what_next(error: MigrationError, exit_code: int, says: list[str]) -> None:
+    text = str(error)
+    assert error.exit_code == exit_code
+    assert [part for part in says if part not in text] == []
+    assert "\n" not in text
+
+
+def test_every_error_is_one_of_the_tree_and_has_an_example() -> None:
+    defined = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)]
+    bases = {base for c in defined for base in c.__bases__}
+    assert all(issubclass(c, MigrationError) for c in defined)
+    assert set(defined) - bases == {type(error) for error, _, _ in EXAMPLES}
+
+
+def failure(code: int | None, text: str = "no") -> OperationFailure:
+    return OperationFailure(text, code, {"errmsg": text, "ok": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        pytest.param(failure(13), NotAuthorised, id="13"),
+        pytest.param(failure(18), NotAuthorised, id="18"),
+        pytest.param(failure(8000, "bad auth : authentication failed"), NotAuthorised, id="login on Atlas"),
+        pytest.param(failure(8000, "user is not allowed to do action [find]"), NotAuthorised, id="role on Atlas"),
+        pytest.param(failure(8000, "maximum number of indexes reached"), CommandRefused, id="quota on Atlas"),
+        pytest.param(failure(31082), SearchUnavailable, id="no mongot"),
+        pytest.param(failure(115), SearchUnavailable, id="7.0 command"),
+        pytest.param(failure(6047401), SearchUnavailable, id="7.0 stage"),
+        pytest.param(failure(40324), SearchUnavailable, id="old stage"),
+        pytest.param(failure(59), CommandRefused, id="some unknown command"),
+        pytest.param(failure(73), SettingsInvalid, id="invalid namespace"),
+        pytest.param(failure(91), ServerUnreachable, id="shutting down"),
+        pytest.param(
+            failure(125, "Error connecting to Search Index Management service."), ServerUnreachable, id="mongot is away"
+        ),
+        pytest.param(failure(125, "Error creating index"), CommandRefused, id="125 for another reason"),
+        pytest.param(failure(None), CommandRefused, id="no code"),
+        pytest.param(AutoReconnect("closed"), ServerUnreachable, id="connection lost"),
+        pytest.param(NetworkTimeout("slow"), ServerUnreachable, id="timeout"),
+        pytest.param(ServerSelectionTimeoutError("none"), ServerUnreachable, id="no server"),
+        pytest.param(InvalidURI("bad"), SettingsInvalid, id="bad URL"),
+        pytest.param(ConfigurationError("bad"), SettingsInvalid, id="bad option"),
+    ],
+)
+def test_a_drivers_error_becomes_a_sentence_for_an_operator(raised: Exception, expected: type[MigrationError]) -> None:
+    assert type(mongo.as_migration_error(raised)) is expected
+
+
+def test_an_error_of_other_making_is_not_dressed_up() -> None:
+    assert mongo.as_migration_error(ValueError("mine")) is None
+    ours = LeaseLost(1)
+    assert mongo.as_migration_error(ours) is ours
+
+
+def test_the_servers_sentence_is_told_without_the_drivers_dumps() -> None:
+    refused = mongo.as_migration_error(OperationFailure("no, full error: {...}", 5, {"errmsg": "no", "ok": 0.0}))
+    assert str(refused) == "the server refused: no (code 5)"
+    lost = mongo.as_migration_error(ServerSelectionTimeoutError("h:1: refused, Timeout: 5s, Topology Description: <…>"))
+    assert "Topology" not in str(lost)
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        pytest.param(failure(10107), True, id="no primary"),
+        pytest.param(failure(462), True, id="overload"),
+        pytest.param(OperationFailure("x", 1, {"errorLabels": ["RetryableWriteError"]}), True, id="label"),
+        pytest.param(failure(11000), False, id="duplicate key"),
+        pytest.param(failure(13), False, id="not authorised"),
+        pytest.param(AutoReconnect("x"), True, id="connection"),
+        pytest.param(ValueError(), False, id="not the driver's"),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(error: Exception, transient: bool) -> None:
+    assert mongo.is_transient(error) is transient
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        pytest.param(ValueError(), 1, id="the script's own"),
+        pytest.param(failure(11000), 1, id="refused"),
+        pytest.param(failure(13), 3, id="not authorised"),
+        pytest.param(AutoReconnect("x"), 3, id="unreachable"),
+        pytest.param(NotReady(["ft"], 1), 5, id="not ready"),
+        pytest.param(IndexFailed([("ft", "no")]), 6, id="index failed"),
+        pytest.param(UnknownVersion("1", []), 1, id="a usage error inside a script"),
+    ],
+)
+def test_a_scripts_error_has_the_exit_code_of_what_let_it_down(raised: Exception, code: int) -> None:
+    assert mongo.exit_code_of(raised) == code
