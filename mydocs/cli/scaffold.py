@@ -6,6 +6,10 @@ from mydocs.migrations.discover import discover
 from mydocs.migrations.errors import MigrationError, SettingsInvalid
 from mydocs.migrations.templates import TemplateKind, file_name, render
 
+# Two branches that each add the next number merge without a word, since their files have different names. A team that
+# wants a conflict there makes this file once, empty: both branches then add a last line to it.
+ORDER_FILE = ".order"
+
 
 def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:
     """
@@ -27,6 +31,10 @@ def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:  # never over a file that came in between
             file.write(render(kind, description))
+        order = directory / ORDER_FILE
+        if order.is_file():
+            with order.open("a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
     except FileExistsError as error:
         raise MigrationError(f"{path} is there already; run it again for the next number") from error
     except OSError as error:

@@ -7,14 +7,20 @@ DATA = '''"""{title}."""
 
 from typing import Any
 
+from mydocs.migrations import transform, unset_field
+
+
+def change(document: dict[str, Any]) -> dict[str, Any]:
+    return {{"$set": {{"example": 0}}}}
+
 
 async def up(db: Any) -> None:
-    # Safe to run twice: what is done no longer matches the filter.
-    await db.documents.update_many({{"example": {{"$exists": False}}}}, {{"$set": {{"example": 0}}}})
+    # In batches, and safe to run twice: what is done no longer matches the filter.
+    await transform(db.documents, {{"example": {{"$exists": False}}}}, change)
 
 
 async def down(db: Any) -> None:
-    await db.documents.update_many({{}}, {{"$unset": {{"example": ""}}}})
+    await unset_field(db.documents, "example")
 '''
 
 SEARCH = '''"""{title}."""

@@ -62,6 +62,15 @@ def test_new_counts_on_and_overwrites_nothing(cli: Callable[..., Result], folder
     assert (folder / "002_same.py").is_file()
 
 
+def test_new_adds_to_an_order_file_where_there_is_one(cli: Callable[..., Result], folder: Path) -> None:
+    cli("migrate", "new", "first")
+    assert not (folder / ".order").exists()
+    (folder / ".order").touch()
+    cli("migrate", "new", "second")
+    cli("migrate", "new", "third")
+    assert (folder / ".order").read_text() == "002_second.py\n003_third.py\n"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["migrate", "list"], ["migrate", "list", "-o", "json"]])
 def test_light_commands_import_nothing_heavy(folder: Path, arguments: list[str]) -> None:
     (folder / "001_a.py").write_text("async def up(db): ...\n")
