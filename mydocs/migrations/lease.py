@@ -275,6 +275,7 @@ class _Heartbeat:
             self._lease.lost = True
             try:
                 self._on_lost()
+                logger.warning("the lease of term %d is lost", self._lease.term)
             except RuntimeError:  # the event loop has been closed meanwhile: nobody is left to be told
                 logger.debug("the lease was lost after its event loop had ended")
 
