@@ -37,6 +37,10 @@ LockTimeout = Annotated[
     str, typer.Option("--lock-timeout", metavar="DURATION", help="Wait so long for the lease; 0 is one try.")
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="End only when every search index can be queried.")]
+ReportFile = Annotated[
+    str | None,
+    typer.Option("--report", metavar="FILE", help="Also write a report: .html is a page, .xml is JUnit."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -53,7 +57,7 @@ def root(
         raise typer.Exit(2)
 
 
-@migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate run --wait --timeout 30m")
+@migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate run --wait --timeout 30m --report run.html")
 @with_common
 def run(
     common: Common,
@@ -70,16 +74,17 @@ def run(
     allow_out_of_order: Annotated[
         bool, typer.Option("--allow-out-of-order", help="Run pending versions below the highest applied one.")
     ] = False,
+    report: ReportFile = None,
 ) -> None:
     """Run what is pending, and with --wait end when every search index can be queried."""
     limit, lock_limit = calls.limit(timeout, "--timeout"), calls.duration(lock_timeout, "--lock-timeout")
+    file = calls.report_file(report, "run")
     plan: dict[str, Any] = {"target": to, "allow_changed": allow_changed, "allow_out_of_order": allow_out_of_order}
-
     if dry_run:
-        calls.show(calls.report(common, "run_text", "runner.dry_run", **plan))
+        calls.show(calls.report(common, "run_text", "runner.dry_run", file=file, **plan))
         return
     rest: dict[str, Any] = {"wait": wait, "timeout": limit, "lock_timeout": lock_limit}
-    calls.show(calls.report(common, "run_text", "runner.migrate", **plan, **rest))
+    calls.show(calls.report(common, "run_text", "runner.migrate", file=file, **plan, **rest))
 
 
 @migrate_app.command("list", cls=LightCommand, epilog="Example: mydocs migrate list --output json")
@@ -138,10 +143,10 @@ def status(
 
 @migrate_app.command(cls=LightCommand, epilog="Example, as an init container: mydocs migrate wait --timeout 1h")
 @with_common
-def wait(common: Common, timeout: Timeout = "1h") -> None:
+def wait(common: Common, timeout: Timeout = "1h", report: ReportFile = None) -> None:
     """Wait until others have applied every script and every index can be queried; run nothing."""
-    limit = calls.limit(timeout, "--timeout")
-    calls.show(calls.report(common, "run_text", "runner.wait_until_current", timeout=limit))
+    limit, file = calls.limit(timeout, "--timeout"), calls.report_file(report, "wait")
+    calls.show(calls.report(common, "run_text", "runner.wait_until_current", file=file, timeout=limit))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate check --output json")
@@ -161,14 +166,16 @@ def rollback(
     timeout: Timeout = "1h",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be taken back; change nothing.")] = False,
     lock_timeout: LockTimeout = "10m",
+    report: ReportFile = None,
 ) -> None:
     """Take applied migrations back with their `down`, newest first."""
     if steps is not None and to is not None:
         raise calls.usage("--steps and --to exclude each other; leave one of them out")
     limit, lock_limit = calls.limit(timeout, "--timeout"), calls.duration(lock_timeout, "--lock-timeout")
+    file = calls.report_file(report, "rollback")
     options: dict[str, Any] = {"steps": steps or 1, "target": to, "dry_run": dry_run}
     options |= {"wait": wait, "timeout": limit, "lock_timeout": lock_limit}
-    calls.show(calls.report(common, "rollback_text", "reverse.rollback", **options))
+    calls.show(calls.report(common, "rollback_text", "reverse.rollback", file=file, **options))
 
 
 @migrate_app.command(cls=LightCommand, epilog='Example: mydocs migrate new "full text on notes" --kind search')
@@ -257,15 +264,30 @@ def unlock(
         calls.show_document({"database": database, "lease": plain(asdict(found)) if held else None})
 
 
-@local_app.command(cls=LightCommand, epilog="Example: mydocs local serve --port 27017")
+@migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate schema > report.schema.json")
+@with_common
+def schema(common: Common) -> None:
+    """Print the JSON Schema of what --output json says; needs no database."""
+    from mydocs.cli.schema import schema as schema_
+
+    streams = current()
+    if streams.output is not Output.QUIET:
+        streams.result(calls.pretty(schema_()))
+
+
+@local_app.command(cls=LightCommand, epilog="Example: mydocs local serve --port 27017 --build-time 30s")
 def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 27017,
     directory: Annotated[str, typer.Option("--dir", metavar="PATH", help="Where its data is.")] = ".mydocs",
     user: Annotated[
         str | None, typer.Option("--user", help="Ask for a login; the password is in MYDOCS_LOCAL_PASSWORD.")
     ] = None,
+    build_time: Annotated[
+        str | None, typer.Option("--build-time", metavar="DURATION", help="How long search indexes take (500ms).")
+    ] = None,
 ) -> None:
     """Run the local server in the foreground until Ctrl-C. It is not MongoDB and does not search."""
     from mydocs.cli.serving import serve as serve_
 
-    serve_(current(), Path(directory), port, user)
+    build_seconds = None if build_time is None else calls.duration(build_time, "--build-time")
+    serve_(current(), Path(directory), port, user, build_seconds)

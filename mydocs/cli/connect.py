@@ -22,8 +22,9 @@ from mydocs.cli.signals import Watch, watched
 from mydocs.cli.streams import Output, Streams, stdout_is_stderr
 from mydocs.migrations.errors import Interrupted, MigrationError, ServerUnreachable, SettingsInvalid
 from mydocs.migrations.events import Event, Sink
+from mydocs.migrations.redaction import redact
 from mydocs.migrations.report import RunFinished, RunReport
-from mydocs.migrations.settings import Settings, redact, secrets_of
+from mydocs.migrations.settings import Settings, secrets_of
 
 T = TypeVar("T")
 Database = AsyncIOMotorDatabase[dict[str, Any]]

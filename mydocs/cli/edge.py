@@ -99,21 +99,31 @@ def run(streams: Streams, invoke: Callable[[], Any]) -> int:
 
 def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> int:
     """Show an error and what was done until then; return the exit code."""
+    from mydocs.cli import actions, hints
+    from mydocs.cli.calls import pass_on
     from mydocs.migrations.report import to_json
 
     report = _report_of(error, kind or type(error).__name__)
     streams.trace(error)
+    pass_on(streams, report)
     if streams.output is Output.JSON:
         streams.result_json(to_json(report))
     elif streams.output is Output.TABLE and streams.render is not None and error.report is not None:
         streams.result(streams.clean(streams.render(report)))
     sentence = " ".join(str(error).split())
+    hint = hints.next_step(error)
     if streams.log_format is LogFormat.JSON:
-        streams.line_json(
-            {"event": "error", "type": kind or type(error).__name__, "message": sentence, "exit_code": error.exit_code}
-        )
-    else:
-        streams.line(f"mydocs: error: {streams.clean(sentence)}")
+        facts = {"type": kind or type(error).__name__, "message": sentence, "exit_code": error.exit_code, "next": hint}
+        streams.line_json({"event": "error", **facts})
+        return error.exit_code
+    streams.line(f"mydocs: error: {sentence}")
+    if hint is not None:
+        streams.line(f"mydocs: next: {hint}")
+    if actions.is_on(os.environ):
+        place = {"path": getattr(error, "path", None), "line": getattr(error, "line", None)}
+        # Cleaned before it is escaped, as escapes might hide a credential.
+        message = streams.clean(sentence)
+        streams.line(actions.annotation(message, **place, workspace=os.environ.get("GITHUB_WORKSPACE")))
     return error.exit_code
 
 
@@ -160,4 +170,4 @@ def _report_of(error: "MigrationError", kind: str) -> "RunReport":
         base = error.report or RunReport(outcome=Outcome.INTERRUPTED, database=None)
         return replace(base, outcome=Outcome.INTERRUPTED, error=what)
     base = error.report or RunReport(outcome=Outcome.FAILED, database=None)
-    return base if base.error is not None else replace(base, error=what)
+    return base if base.error is not None else replace(base, outcome=Outcome.FAILED, error=what)

@@ -5,33 +5,43 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mydocs.cli import render
+from mydocs.cli import progress, render
+from mydocs.cli.plain import PlainView, ticking
+from mydocs.cli.progress import Progress
 from mydocs.cli.streams import LogFormat, Output, Streams
+from mydocs.migrations.errors import describe_holder
 from mydocs.migrations.events import (
     BatchDone,
     Event,
     IndexChanged,
     IndexDefined,
+    LeaseTaken,
+    LeaseWaiting,
     Planned,
     Sink,
     StepFinished,
     StepStarted,
+    StillWaiting,
     Warned,
 )
-from mydocs.migrations.model import IndexState, MigrationState
+from mydocs.migrations.model import IndexAction, IndexState, IndexType, MigrationState
 from mydocs.migrations.report import RunFinished
 
 if TYPE_CHECKING:  # rich is imported where there is a terminal, and only there
     from rich.console import Console, ConsoleOptions, RenderResult
 
-BATCH_LINE_SECONDS = 2.0  # between two plain lines about one data change, which may have thousands of batches
+BAR_WIDTH = 12  # characters
 FRAMES_A_SECOND = 8
+LEASE = "waiting for the lease"
 FRAMES = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")  # with and without Unicode
 MARKS = {"done": ("✓", "+"), "failed": ("✗", "x"), "info": ("•", "*")}
+CUT = "…~"
+MIN_TITLE = 16  # characters
+ROOM_FOR_STATE = 27  # characters: the mark, the time, the gaps, and a state such as "rolled back"
 STYLES = {"done": "green", "failed": "bold red", "info": "dim"}
 
 
@@ -46,30 +56,9 @@ def view(streams: Streams) -> Iterator[Sink]:
         with _live(streams) as sink:
             yield sink
     else:
-        yield PlainView(streams).take
-
-
-class PlainView:
-    """One line an event; of a data change's batches, one every two seconds and the last."""
-
-    def __init__(self, streams: Streams) -> None:
-        self._streams = streams
-        self._batches: dict[str, float] = {}
-        self._plan: Planned | None = None
-
-    def take(self, event: Event) -> None:
-        if isinstance(event, BatchDone) and event.done < event.total:
-            now = time.monotonic()
-            if now - self._batches.get(event.collection, -BATCH_LINE_SECONDS) < BATCH_LINE_SECONDS:
-                return
-            self._batches[event.collection] = now
-        if isinstance(event, Planned):
-            if event == self._plan:  # under the lease it is looked at again, mostly with the same result
-                return
-            self._plan = event
-        line = render.event_line(event)
-        if line is not None:
-            self._streams.line(line)
+        plain = PlainView(streams)
+        with ticking(plain):
+            yield plain.take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +70,7 @@ class Line:
     since: float
     ended: float | None = None
     mark: str = "done"
+    is_index: bool = False
 
     @property
     def seconds(self) -> float:
@@ -95,6 +85,7 @@ class LiveView:
         self._column = 0 if unicode else 1
         self._lock = threading.Lock()
         self._lines: dict[str, Line] = {}
+        self._data: dict[str, Progress] = {}
         self._plan: Planned | None = None
         self.console: Console | None = None
 
@@ -110,36 +101,47 @@ class LiveView:
         """Take an event into the lines, or return what is to be said above them, with its style."""
         now = time.monotonic()
         match event:
+            case LeaseWaiting():
+                holder = describe_holder(event.holder).partition(",")[0]
+                before = self._lines.get(LEASE)
+                since = now if before is None else before.since
+                self._lines[LEASE] = Line(title=LEASE, text=f"{holder} migrates", since=since)
+            case LeaseTaken():
+                self._end_lease("taken over")
             case StepStarted():
                 title = render.step_name(event)
-                self._lines[title] = Line(title=title, text="running", since=now)
+                text = "rolling back" if event.direction == "down" else "running"
+                self._lines[title] = Line(title=title, text=text, since=now)
             case StepFinished():
                 title = render.step_name(event)
                 text = render.step_state(event) + (f": {event.error.message}" if event.error else "")
                 failed = event.error is not None or event.state is MigrationState.FAILED
                 self._settle(title, text, "failed" if failed else "done", event.seconds)
+                self._end_data()
             case BatchDone():
-                title = f"  {event.collection}"
-                line = self._lines.get(title) or Line(title=title, text="", since=now - event.seconds)
-                share = f"{event.done} of {event.total} documents"
-                ended = now if event.done >= event.total else None
-                self._lines[title] = replace(line, text=share, ended=ended)
+                self._batch(event, now)
+            case IndexDefined():
+                if event.type is not IndexType.STANDARD and event.action != IndexAction.UNCHANGED:
+                    title = render.index_name(event)
+                    line = Line(title=title, text=event.action, since=now, ended=now, mark="info", is_index=True)
+                    self._lines[title] = line
             case IndexChanged():
-                title = render.index_name(event)
-                text = render.index_state(event)
-                self._lines[title] = Line(title=title, text=text, since=now - event.seconds)
+                self._end_lease("done by another")
+                title, text = render.index_name(event), render.index_state(event)
+                self._lines[title] = Line(title=title, text=text, since=now - event.seconds, is_index=True)
                 if event.state in (IndexState.READY, IndexState.FAILED):
                     mark = "done" if event.state is IndexState.READY else "failed"
                     self._settle(title, text, mark, event.seconds)
-            case IndexDefined():
-                return f"  {render.index_name(event)}: {event.action}", "dim"
             case RunFinished():
+                self._end_lease("over")
                 # What still turns has not ended: it is left as it is, and no spinner is left on the screen.
                 for title, line in self._lines.items():
                     if line.ended is None:
                         self._lines[title] = replace(line, ended=now, mark="info")
             case Planned() if event == self._plan:
                 pass
+            case StillWaiting() if any(line.is_index for line in self._lines.values()):
+                pass  # the lines show what is waited for, and how long
             case _:
                 if isinstance(event, Planned):
                     self._plan = event
@@ -148,32 +150,81 @@ class LiveView:
                     return text_line, "yellow" if isinstance(event, Warned) else "dim"
         return None
 
+    def _batch(self, event: BatchDone, now: float) -> None:
+        title = f"  {event.collection}"
+        self._data[title] = come = progress.after(event, self._data.get(title))
+        drawn = progress.bar(come.share, BAR_WIDTH, unicode=self._column == 0)
+        # What matters most comes first, as a narrow screen cuts the end off.
+        parts = [f"{come.share:.0%}", render.speed_text(come), f"{come.done} of {come.total} documents"]
+        text = f"{drawn} {', '.join(part for part in parts if part)}"
+        ended = now if come.is_over else None
+        self._lines[title] = Line(title=title, text=text, since=now - event.seconds, ended=ended)
+
+    def _end_data(self) -> None:
+        """A script has ended, and whatever it was changing with it."""
+        for title in self._data:
+            line = self._lines.get(title)
+            if line is not None and line.ended is None:
+                self._lines[title] = replace(line, ended=time.monotonic(), mark="info")
+        self._data.clear()
+
+    def _end_lease(self, text: str) -> None:
+        line = self._lines.get(LEASE)
+        if line is not None and line.ended is None:
+            self._lines[LEASE] = replace(line, text=text, ended=time.monotonic(), mark="info")
+
     def _settle(self, title: str, text: str, mark: str, seconds: float) -> None:
         now = time.monotonic()
-        self._lines[title] = Line(title=title, text=text, since=now - seconds, ended=now, mark=mark)
+        is_index = title in self._lines and self._lines[title].is_index
+        self._lines[title] = Line(title=title, text=text, since=now - seconds, ended=now, mark=mark, is_index=is_index)
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text
 
         with self._lock:
             lines = list(self._lines.values())
-        # What does not fit on the screen has ended long ago: what still turns is shown.
-        room = max(4, options.max_height - 2)
-        if len(lines) > room:
-            turning = [line for line in lines if line.ended is None][:room]
-            ended = [line for line in lines if line.ended is not None]
-            lines = [*ended[len(ended) - (room - len(turning)) :], *turning] if len(turning) < room else turning
-        width = max((len(line.title) for line in lines), default=0)
-        for line in lines:
+        shown = chosen(lines, max(4, options.max_height - 3))
+        width = max((len(line.title) for line in shown), default=0)
+        width = min(width, max(MIN_TITLE, options.max_width - ROOM_FOR_STATE))
+        for line in shown:
             if line.ended is None:
                 frames = FRAMES[self._column]
                 mark, style = frames[int(time.monotonic() * FRAMES_A_SECOND) % len(frames)], "cyan"
+                took = render.rounded_text(line.seconds)
             else:
                 mark, style = MARKS[line.mark][self._column], STYLES[line.mark]
-            body = (
-                f"{line.title.ljust(width)}  {render.seconds_text(line.seconds):>9}  {self._streams.clean(line.text)}"
-            )
-            yield Text.assemble((mark, style), " ", " ".join(body.splitlines()), no_wrap=True, overflow="ellipsis")
+                took = render.seconds_text(line.seconds) if line.seconds else ""
+            body = f"{self._cut(line.title, width).ljust(width)}  {took:>9}  {self._streams.clean(line.text)}"
+            body = self._cut(" ".join(body.splitlines()), options.max_width - 2)
+            yield Text.assemble((mark, style), " ", body, no_wrap=True, overflow="crop")
+        if last := count_text(lines, len(lines) - len(shown)):
+            yield Text(self._cut(last, options.max_width), style="dim", no_wrap=True, overflow="crop")
+
+    def _cut(self, text: str, width: int) -> str:
+        return text if len(text) <= width else text[: width - 1] + CUT[self._column]
+
+
+def chosen(lines: Sequence[Line], room: int) -> list[Line]:
+    """Choose the lines that fit on a screen: what goes on and what has failed, then what has ended last."""
+    if len(lines) <= room:
+        return list(lines)
+    first = [line for line in lines if line.ended is None or line.mark == "failed"][:room]
+    ended = sorted((line for line in lines if line not in first), key=lambda line: line.ended or 0.0)
+    kept = {id(line) for line in (*first, *ended[len(ended) - (room - len(first)) :])}
+    return [line for line in lines if id(line) in kept]
+
+
+def count_text(lines: Sequence[Line], hidden: int) -> str:
+    """Sum up the indexes that are waited for, and say how many lines had no room."""
+    waited = [line for line in lines if line.is_index and not (line.mark == "info" and line.ended is not None)]
+    ready = sum(line.ended is not None and line.mark == "done" for line in waited)
+    failed = sum(line.ended is not None and line.mark == "failed" for line in waited)
+    parts = [
+        *([f"{ready} of {len(waited)} indexes ready"] if len(waited) > 1 else []),
+        *([f"{failed} failed"] if failed else []),
+        *([f"{hidden} more not shown"] if hidden else []),
+    ]
+    return "  " + ", ".join(parts) if parts else ""
 
 
 @contextlib.contextmanager

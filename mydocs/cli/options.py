@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from mydocs.cli.streams import LogFormat, Output
+from mydocs.cli.streams import LogFormat, Output, current
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,7 @@ def with_common(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(context: typer.Context, **values: Any) -> Any:
         given = Common(**{name: values.pop(name) for name in _NAMES})
+        current().command = context.command_path
         return function(_merged(context, given), **values)
 
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]

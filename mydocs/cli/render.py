@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from mydocs.cli.progress import Progress
 from mydocs.cli.tables import table
 from mydocs.migrations.errors import describe_holder
 from mydocs.migrations.events import (
@@ -169,8 +170,7 @@ def event_line(event: Event) -> str | None:
             problem = f": {event.error.type}: {event.error.message}" if event.error else ""
             return f"{step_name(event)}: {step_state(event)} in {seconds_text(event.seconds)}{problem}"
         case BatchDone():
-            share = f" ({event.done * 100 // event.total} %)" if event.total else ""
-            return f"{event.collection}: {event.done} of {event.total} documents{share}, {seconds_text(event.seconds)}"
+            return f"{event.collection}: {batch_text(event.done, event.total)}, {seconds_text(event.seconds)}"
         case IndexDefined():
             return f"{index_name(event)}: {event.action}"
         case IndexChanged():
@@ -179,6 +179,24 @@ def event_line(event: Event) -> str | None:
             return f"still waiting after {seconds_text(event.seconds)}: {', '.join(event.what)}"
         case _:
             return None
+
+
+def batch_text(done: int, total: int) -> str:
+    """Say how far a data change is."""
+    return f"{done} of {total} documents" + (f" ({done * 100 // total} %)" if total else "")
+
+
+def speed_text(progress: Progress) -> str:
+    """Say how fast a data change goes and when it will be done; empty while that is not known."""
+    if progress.rate is None or progress.seconds_left is None:
+        return ""
+    left = "" if progress.is_over else f"about {rounded_text(progress.seconds_left)} left, "
+    return f"{left}{progress.rate:.0f} a second"
+
+
+def rounded_text(seconds: float) -> str:
+    """Write a duration that is only estimated, or still goes on, in whole seconds."""
+    return f"{round(seconds)} s" if seconds < 99.5 else seconds_text(seconds)
 
 
 def step_name(event: StepStarted | StepFinished) -> str:

@@ -7,13 +7,15 @@ from mydocs.cli.streams import Streams
 from mydocs.migrations.errors import MigrationError
 
 
-def serve(streams: Streams, directory: Path, port: int, user: str | None) -> None:
+def serve(streams: Streams, directory: Path, port: int, user: str | None, build_seconds: float | None) -> None:
     """
     Serve until SIGINT or SIGTERM; its address goes to stdout, all else to stderr.
 
+    :param build_seconds: how long the build of each search index takes; ``None`` for the server's own number
     :raises MigrationError: where it cannot start
     """
     launch = local_launcher()
+    search = None if build_seconds is None else launch.SearchSettings(build_seconds=build_seconds)
 
     def announce(line: str) -> None:
         if line.startswith("mongodb://"):
@@ -22,6 +24,6 @@ def serve(streams: Streams, directory: Path, port: int, user: str | None) -> Non
             streams.line(line)
 
     try:
-        launch.serve(directory, port, user, announce)
+        launch.serve(directory, port, user, announce, search=search)
     except (launch.ServerError, OSError) as error:
         raise MigrationError(f"the local server cannot start: {error}") from error

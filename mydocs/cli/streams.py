@@ -40,14 +40,16 @@ class Streams:
         self.log_format = LogFormat(_choice(arguments, ("--log-format",), tuple(LogFormat), LogFormat.TEXT))
         self.verbose = bool({"--verbose", "-v"} & set(arguments))
         self.secrets: tuple[str, ...] = ()
+        self.command: str | None = None  # as it is called, such as `mydocs migrate run`
         self.lost = False  # the result was not written, by no wish of its reader
         self.render: Callable[[RunReport], str] | None = None  # how the command at work shows its report
+        self.also: list[Callable[[RunReport], None]] = []  # who else gets the report, however the command ends
 
     def clean(self, text: str) -> str:
         """Take the credentials out of a free text."""
         if not self.secrets and "mongodb" not in text.lower():
             return text
-        from mydocs.migrations.settings import redact
+        from mydocs.migrations.redaction import redact
 
         return redact(text, self.secrets)
 

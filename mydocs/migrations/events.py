@@ -110,7 +110,7 @@ class IndexChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StillWaiting(Event):
-    """A sign of life, every 30 s of a wait without a change; ``what`` names what is not there yet."""
+    """What a wait still waits for: each 30 s, and where others migrate, also when it has become less."""
 
     what: tuple[str, ...]
     seconds: float

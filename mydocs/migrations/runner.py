@@ -20,7 +20,7 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations import ledger, mongo
 from mydocs.migrations.discover import Discovery, discover
 from mydocs.migrations.errors import Interrupted, MigrationError, NotReady
-from mydocs.migrations.events import Event, Planned, Sink, Warned, emit
+from mydocs.migrations.events import Event, Planned, Sink, StillWaiting, Warned, emit
 from mydocs.migrations.execute import Executor
 from mydocs.migrations.indexes import IndexModels, standard_checksum, standard_names
 from mydocs.migrations.lease import Lease, Owner, held
@@ -47,7 +47,7 @@ from mydocs.migrations.report import (
 )
 from mydocs.migrations.sinks import logging_sink
 from mydocs.migrations.turn import look, take_turn
-from mydocs.migrations.wait import raise_unready, target_of, wait_for
+from mydocs.migrations.wait import SIGN_OF_LIFE_SECONDS, raise_unready, target_of, wait_for
 
 
 async def migrate(
@@ -151,8 +151,13 @@ async def wait_until_current(
         found = await discovered(call, directory)
         call.snapshot = await ledger.read(db)
         with anyio.move_on_after(timeout), shared_looks(db, ledger.COLLECTION) as looks:
-            while _unapplied(call, found, standard_indexes):
-                call.snapshot = await look(db, looks, time.monotonic() - started)
+            told: tuple[list[str], float] = ([], -SIGN_OF_LIFE_SECONDS)
+            while late := _unapplied(call, found, standard_indexes):
+                waited = time.monotonic() - started
+                if late != told[0] or waited - told[1] >= SIGN_OF_LIFE_SECONDS:
+                    told = (late, waited)
+                    emit(call.sink, StillWaiting(what=tuple(late), seconds=waited))
+                call.snapshot = await look(db, looks, waited)
         waited = time.monotonic() - started
         if late := _unapplied(call, found, standard_indexes):
             raise NotReady(late, waited)
@@ -282,6 +287,8 @@ async def call_on(db: mongo.Database, sink: Sink | None, *, outcome: Outcome = O
     except Exception as error:
         known = mongo.as_migration_error(error)
         if known is None:
+            call.outcome = Outcome.FAILED
+            emit(sink, RunFinished(report=call.report()))
             raise
         known.report = call.report(known)
         emit(sink, RunFinished(report=known.report))

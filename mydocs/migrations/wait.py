@@ -9,7 +9,7 @@ import anyio
 from pymongo.errors import PyMongoError
 
 from mydocs.migrations import capture, mongo, readiness
-from mydocs.migrations.errors import IndexFailed, NotReady
+from mydocs.migrations.errors import IndexFailed, NotReady, ServerUnreachable
 from mydocs.migrations.events import IndexChanged, Sink, StillWaiting, Warned, emit
 from mydocs.migrations.looks import Looks, shared_looks
 from mydocs.migrations.model import IndexAction, IndexRecord, IndexState, IndexTarget
@@ -146,7 +146,12 @@ class _Poller:
                 documents = await looks.next(ask, within=within)
             except (PyMongoError, TimeoutError) as error:
                 silent = time.monotonic() - last_answer
-                if silent > TRANSIENT_SECONDS or not (isinstance(error, TimeoutError) or mongo.is_transient(error)):
+                late = isinstance(error, TimeoutError)
+                if late and silent > TRANSIENT_SECONDS:
+                    raise ServerUnreachable(
+                        f"{self._collection} cannot be listed within {LISTING_SECONDS:.0f} s"
+                    ) from error
+                if silent > TRANSIENT_SECONDS or not (late or mongo.is_transient(error)):
                     raise
                 logger.info("listing the search indexes of %s: %s; trying again", self._collection, error)
             else:

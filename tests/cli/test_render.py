@@ -7,11 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from rich.live import Live
 
-from mydocs.cli import render
-from mydocs.cli.live import LiveView, PlainView
+from mydocs.cli import progress, render
+from mydocs.cli.live import LiveView
+from mydocs.cli.plain import PlainView
 from mydocs.cli.streams import Streams
 from mydocs.cli.tables import table
 from mydocs.migrations.events import (
@@ -169,6 +172,99 @@ def test_plain_view_says_a_plan_once_and_not_every_batch(capsys: pytest.CaptureF
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "database x: 001"
     assert [line.split()[1] for line in lines[1:]] == ["100", "1000"]
+
+
+@pytest.mark.parametrize(
+    ("batches", "text"),
+    [
+        pytest.param([(10, 1.0)], "", id="one batch says nothing"),
+        pytest.param([(10, 1.0), (30, 2.0)], "about 4 s left, 20 a second", id="two"),
+        pytest.param([(500, 0.0), (510, 1.0), (520, 2.0)], "10 a second", id="earlier attempts do not count"),
+        pytest.param([(10, 1.0), (110, 2.0)], "100 a second", id="the last"),
+        pytest.param([(60, 9.0), (10, 1.0)], "", id="another data change"),
+    ],
+)
+def test_speed_of_a_data_change(batches: list[tuple[int, float]], text: str) -> None:
+    come = None
+    for done, seconds in batches:
+        come = progress.after(BatchDone(collection="c", done=done, total=max(done, 110), seconds=seconds), come)
+    assert come is not None
+    assert render.speed_text(come) == text
+
+
+@given(st.floats(0, 1), st.integers(1, 50))
+def test_bar_is_as_wide_as_asked_for(share: float, width: int) -> None:
+    drawn = progress.bar(share, width, unicode=False)
+    assert len(drawn) == width
+    assert drawn.count("#") == int(share * width)
+
+
+def test_plain_view_gives_a_sign_of_life_each_30_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    view = PlainView(Streams([]), lambda: now[0])
+    view.take(StepStarted(version="001", name="a", script="001_a.py"))
+    for second in range(1, 65):
+        now[0] = float(second)
+        view.tick()
+    view.take(FINISHED)
+    now[0] = 200.0
+    view.tick()
+    assert capsys.readouterr().err.splitlines() == [
+        "migration 001 a: running",
+        "migration 001 a: still at it after 30 s",
+        "migration 001 a: still at it after 60 s",
+        "migration 001 a: applied in 0.12 s",
+    ]
+
+
+def test_plain_view_says_how_fast_a_data_change_goes_each_30_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    view = PlainView(Streams([]), lambda: now[0])
+    for second in range(1, 46):
+        now[0] = float(second)
+        view.take(BatchDone(collection="pages", done=second * 100, total=4500, seconds=float(second)))
+    assert capsys.readouterr().err.splitlines() == [
+        "pages: 100 of 4500 documents (2 %), 1.00 s",
+        "pages: 3100 of 4500 documents (68 %), 31.0 s, about 14 s left, 100 a second",
+        "pages: 4500 of 4500 documents (100 %), 45.0 s, 100 a second",
+    ]
+
+
+def screen_of(view: LiveView, width: int, height: int, *, color: bool = False) -> str:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=color, width=width, height=height, no_color=not color)
+    console.print(view)
+    return file.getvalue()
+
+
+def test_live_view_of_more_lines_than_fit_shows_what_goes_on_and_what_has_failed() -> None:
+    view = LiveView(Streams([]), unicode=False)
+    for number in range(20):
+        states = {3: IndexState.FAILED, 18: IndexState.BUILDING, 19: IndexState.BUILDING}
+        view.take(seen(states.get(number, IndexState.READY), name=f"ft_{number:02}"))
+    lines = screen_of(view, 80, 10).splitlines()
+    assert [name for name in ("ft_03", "ft_18", "ft_19") if not any(name in line for line in lines)] == []
+    assert lines[-1] == "  17 of 20 indexes ready, 1 failed, 13 more not shown"
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 80
+
+
+def test_live_view_draws_a_bar_that_ends_with_its_script() -> None:
+    view = LiveView(Streams([]), unicode=False)
+    view.take(StepStarted(version="001", name="a", script="001_a.py"))
+    for done, seconds in ((250, 1.0), (500, 2.0)):
+        view.take(BatchDone(collection="pages", done=done, total=1000, seconds=seconds))
+    assert "######...... 50%, about 2 s left, 250 a second, 500 of 1000 documents" in screen_of(view, 120, 20)
+    view.take(FINISHED)
+    assert screen_of(view, 120, 20).splitlines()[-1].startswith("*   pages")
+
+
+def test_live_view_says_who_has_the_lease_until_it_is_taken() -> None:
+    view = LiveView(Streams([]), unicode=False)
+    view.take(LeaseWaiting(holder=LeaseView(host="pod-7", pid=7, id="i", term=2, live=True, remaining=9.0)))
+    assert "pod-7 (pid 7) migrates" in screen_of(view, 80, 20)
+    view.take(LeaseTaken(term=3))
+    assert screen_of(view, 80, 20).startswith("* waiting for the lease")
 
 
 def test_live_view_settles_every_line_and_keeps_warnings() -> None:

@@ -1,0 +1,29 @@
+"""What to type next after an error whose own sentence does not say it. Pure."""
+
+# By the name of the class or of one above it: the first that fits, as help and usage errors import no error of ours.
+NEXT = {
+    "MigrationFailed": "mend the script and give the same command again; `mydocs migrate status` shows what is done",
+    "ChangeInvalid": "mend the script and give the same command again: it goes on after the last finished batch",
+    "NotPossible": "mend the script and give the same command again",
+    "ScriptsInvalid": "mend the files; `mydocs migrate list` checks them without a database",
+    "OutOfOrder": "`mydocs migrate run --allow-out-of-order` runs them all the same",
+    "NotReversible": "`mydocs migrate new` makes a migration that undoes it",
+    "LedgerInvalid": "`mydocs migrate status` looks again",
+    "IndexConflict": "`mydocs migrate new --kind index` makes a migration that drops or renames the one in the way",
+    "IndexRefused": "mend the definition and give the same command again",
+    "UnknownVersion": "`mydocs migrate list` shows the versions",
+    "NotAuthorised": "`mydocs migrate status` tries the login; docs/permissions.md names the roles",
+    "SearchUnavailable": "`mydocs migrate run --wait --local` tries the migrations on this machine",
+    "ServerError": "`mydocs migrate status` asks again and shows what is done",
+    "IndexFailed": "`mydocs migrate new --kind search` makes the migration; `mydocs migrate wait` looks again",
+    "LeaseLost": "`mydocs migrate run` takes it up again",
+    "Interrupted": "`mydocs migrate status` shows what is done, `mydocs migrate run` goes on",
+    "PlanError": "`mydocs migrate status` shows where each migration stands",
+}
+
+
+def next_step(error: BaseException) -> str | None:
+    """Return what to type next; ``None`` where the error's sentence names it, or no command would help."""
+    if "`mydocs " in str(error) and type(error).__name__ != "LeaseLost":
+        return None
+    return next((NEXT[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in NEXT), None)

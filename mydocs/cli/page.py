@@ -1,0 +1,205 @@
+"""A report as one HTML page that needs nothing else: what ran, how long, and what the run waited for. Pure."""
+
+import html
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import mydocs
+from mydocs.cli.page_style import STYLE
+from mydocs.cli.render import seconds_text
+from mydocs.cli.timeline import Kind, Recorder, Span, waited_for
+from mydocs.migrations.model import IndexState, MigrationState
+from mydocs.migrations.report import Outcome, RunReport
+
+OUTCOMES = {
+    Outcome.OK: "✓ done",
+    Outcome.PLANNED: "planned, nothing was run",
+    Outcome.FAILED: "✗ failed",
+    Outcome.NOT_READY: "✗ not ready in time",
+    Outcome.INTERRUPTED: "✗ interrupted",
+}
+GOOD = (MigrationState.APPLIED.value, IndexState.READY.value)
+BAD = (MigrationState.FAILED.value, MigrationState.INTERRUPTED.value)
+TICKS = 6  # on the axis, about
+SMALL = 0.01  # of the run; less than that is small change
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+Text = Callable[[str], str]
+
+
+def document(report: RunReport, recorder: Recorder, *, command: str, clean: Text) -> str:
+    """
+    Write a report as a page.
+
+    :param recorder: what happened when; it is finished
+    :param clean: takes credentials out of a text
+    """
+
+    def text(value: str) -> str:
+        # Cleaned before it is escaped: a credential may hold what is escaped.
+        return html.escape(UNPRINTABLE.sub("\ufffd", clean(value)))
+
+    seconds = max(recorder.seconds, 0.001)
+    spans, held = recorder.spans, waited_for(recorder.spans, recorder.seconds)
+    title = f"mydocs migrate {command}" + (f" on {report.database}" if report.database else "")
+    began = recorder.started_at.strftime("%Y-%m-%d %H:%M:%S UTC")
+    parts = [
+        f'<h1>{text(title)} <span class="badge{_bad(report)}">{OUTCOMES[report.outcome]}</span></h1>',
+        f'<p class="meta">began {began}, took {seconds_text(recorder.seconds)}; mydocs {mydocs.__version__}</p>',
+        f'<p class="told">{text(told(report, spans, held, recorder.seconds))}</p>',
+        *_failures(report, text),
+        *_warnings(recorder.warnings, text),
+        *_strip(held, seconds, text),
+        *_timeline(spans, held, seconds, text),
+        *_migrations(report, text),
+        *_indexes(report, text),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{text(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def told(report: RunReport, spans: Sequence[Span], held: Sequence[Span], seconds: float) -> str:
+    """Say in a sentence what the time went to."""
+    if report.outcome is Outcome.PLANNED:
+        return f"{len(report.migrations)} to run."
+    if not spans:
+        return "There was nothing to do." if report.error is None else "It ended before anything was run."
+    parts = []
+    for kind, said in ((Kind.OTHERS, "waiting for others"), (Kind.STEP, "running scripts")):
+        if lasted := sum(span.until(seconds) - span.start for span in held if span.kind is kind):
+            parts.append(f"{seconds_text(lasted)} {said}")
+    for span in held:
+        if span.kind is Kind.INDEX:
+            waited = [other for other in spans if other.kind is Kind.INDEX]
+            last = f", the last of {len(waited)} to settle" if len(waited) > 1 else ""
+            parts.append(f"{seconds_text(span.until(seconds) - span.start)} waiting for {span.title}{last}")
+    unwatched = sum(span.kind is Kind.INDEX and not span.looks for span in spans)
+    tail = f" {unwatched} search index builds go on; nobody waited for them." if unwatched else ""
+    return f"Of {seconds_text(seconds)}: {'; '.join(parts) or 'nothing of note'}.{tail}"
+
+
+def _failures(report: RunReport, text: Text) -> Iterable[str]:
+    failures = [
+        *((f"{m.script or m.name}: {m.error.type}", m.error.message) for m in report.migrations if m.error),
+        *(
+            (f"index {i.collection}.{i.name}: {i.state.value}", i.reason or "no reason given")
+            for i in report.indexes
+            if i.state is IndexState.FAILED
+        ),
+    ]
+    if report.error is not None:
+        failures.insert(0, (f"{report.error.type}, exit code {report.error.exit_code}", report.error.message))
+    for head, body in failures:
+        yield f'<div class="failure"><b>{text(head)}</b><pre>{text(body)}</pre></div>'
+
+
+def _warnings(warnings: Sequence[str], text: Text) -> Iterable[str]:
+    return (f'<p class="note">warning: {text(warning)}</p>' for warning in dict.fromkeys(warnings))
+
+
+def _strip(held: Sequence[Span], seconds: float, text: Text) -> Iterable[str]:
+    if not held:
+        return
+    yield "<h2>What the run waited for</h2>"
+    lasted = [(span, span.until(seconds) - span.start) for span in held]
+    pieces = "".join(
+        f'<span class="{span.kind}" style="flex: {max(0.001, took / seconds):.4f}" '
+        f'title="{text(span.title)}: {seconds_text(took)}"></span>'
+        for span, took in lasted
+    )
+    yield f'<div class="strip">{pieces}</div>'
+    # All of a run's small change on one line, or it would hide what the time went to.
+    named = [(s, t) for s, t in lasted if s.kind is not Kind.REST and (t >= seconds * SMALL or s.state in BAD)]
+    rest = sum(took for _, took in lasted) - sum(took for _, took in named)
+    yield '<ul class="key">'
+    for span, took in named:
+        yield f'<li><i class="{span.kind}"></i><span>{text(span.title)}</span><b>{_share(took, seconds)}</b></li>'
+    yield f'<li><i class="rest"></i><span>everything else</span><b>{_share(rest, seconds)}</b></li></ul>'
+
+
+def _share(took: float, seconds: float) -> str:
+    return f"{seconds_text(took)}, {took / seconds:.0%}"
+
+
+def _timeline(spans: Sequence[Span], held: Sequence[Span], seconds: float, text: Text) -> Iterable[str]:
+    if not spans:
+        return
+    yield "<h2>Time line</h2>"
+    yield '<p class="note">Solid: the run waited for it. Pale: it went on beside something else.</p><div class="rows">'
+    marks = ticks(seconds)
+    lines = "".join(f'<i class="tick" style="left: {mark / seconds:.2%}"></i>' for mark in marks)
+    for span in spans:
+        end = span.until(seconds)
+        solid = [part for part in held if part.kind is span.kind and part.title == span.title]
+        failed = span.state in BAD
+        row = f"row{' held' if solid else ''}{' failed' if failed else ''}{' open' if span.end is None else ''}"
+        bars = _bar(span, span.start, end, seconds) + "".join(
+            _bar(span, part.start, part.until(seconds), seconds, solid=True) for part in solid
+        )
+        sign = "✗ " if failed else ""
+        more = f"{sign}{span.state}" + (f": {span.text}" if span.text else "")
+        took = seconds_text(end - span.start) if span.end is not None else "goes on"
+        yield (
+            f'<div class="{row}"><div class="name">{text(span.title)}<small>{text(more)}</small></div>'
+            f'<div class="track">{lines}{bars}</div><div class="took">{took}</div></div>'
+        )
+    labels = "".join(
+        f'<span style="left: {mark / seconds:.2%}">{seconds_text(mark)}</span>' for mark in (0.0, *marks[:-1], seconds)
+    )
+    yield f'<div class="row axis"><div class="name"></div><div class="track">{labels}</div><div></div></div></div>'
+
+
+def _bar(span: Span, start: float, end: float, seconds: float, *, solid: bool = False) -> str:
+    place = f"left: {start / seconds:.2%}; width: {max(0.0, end - start) / seconds:.2%}"
+    return f'<div class="bar {span.kind}{" solid" if solid else ""}" style="{place}"></div>'
+
+
+def ticks(seconds: float) -> tuple[float, ...]:
+    """Choose round moments for an axis, about six of them."""
+    rough = seconds / TICKS
+    magnitude = 10 ** math.floor(math.log10(rough))
+    step = next(magnitude * factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough)
+    return tuple(round(step * number, 6) for number in range(1, math.ceil(seconds / step)))
+
+
+def _migrations(report: RunReport, text: Text) -> Iterable[str]:
+    rows = [(m.version, m.name, m.state.value, seconds_text(m.seconds), m.script or "") for m in report.migrations]
+    return _table("Migrations", ("Version", "Name", "State", "Time", "File"), rows, text)
+
+
+def _indexes(report: RunReport, text: Text) -> Iterable[str]:
+    rows = [
+        (f"{i.collection}.{i.name}", i.type.value, i.state.value, seconds_text(i.seconds), i.reason or "")
+        for i in report.indexes
+    ]
+    return _table("Indexes", ("Index", "Type", "State", "Time", "Reason"), rows, text)
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], text: Text) -> Iterable[str]:
+    if not rows:
+        return
+    yield f'<h2>{title}</h2><div class="scroll"><table><tr>'
+    yield "".join(f"<th>{name}</th>" for name in head) + "</tr>"
+    for row in rows:
+        cells = zip(head, row, strict=True)
+        yield "<tr>" + "".join(f"<td{_class(name, cell)}>{text(cell)}</td>" for name, cell in cells) + "</tr>"
+    yield "</table></div>"
+
+
+def _class(column: str, cell: str) -> str:
+    if column == "Time":
+        return ' class="number"'
+    if column == "State" and cell in (*GOOD, *BAD):
+        return ' class="good"' if cell in GOOD else ' class="bad"'
+    return ""
+
+
+def _bad(report: RunReport) -> str:
+    return "" if report.outcome in (Outcome.OK, Outcome.PLANNED) else " bad"

@@ -1,0 +1,92 @@
+"""What an operator sees where stderr is no terminal: a line for every change, and one each 30 s without. I/O."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from mydocs.cli import progress, render
+from mydocs.cli.progress import Progress
+from mydocs.cli.streams import Streams
+from mydocs.migrations.errors import describe_holder
+from mydocs.migrations.events import BatchDone, Event, LeaseTaken, LeaseWaiting, Planned, StepFinished, StepStarted
+from mydocs.migrations.report import RunFinished
+
+SIGN_OF_LIFE_SECONDS = 30.0  # as in the wait for indexes: pipelines take a silent job for one that hangs
+LOOK_SECONDS = 1.0  # how late a sign of life may be
+
+
+class PlainView:
+    """A line for every change; of a data change's batches the first, the last, and one each 30 s."""
+
+    def __init__(self, streams: Streams, clock: Callable[[], float] = time.monotonic) -> None:
+        self._streams, self._clock = streams, clock
+        self._lock = threading.Lock()
+        self._said = clock()
+        self._what: tuple[str, float] | None = None  # what goes on without an event of its own, and since when
+        self._data: dict[str, tuple[Progress, float]] = {}  # by collection: how far, and when that was said
+        self._plan: Planned | None = None
+
+    def take(self, event: Event) -> None:
+        with self._lock:
+            line = self._line(event)
+            if line is not None:
+                self._said = self._clock()
+                self._streams.line(line)
+
+    def tick(self) -> None:
+        """Give a sign of life, if nothing has been said for long and something goes on."""
+        with self._lock:
+            now = self._clock()
+            if self._what is not None and now - self._said >= SIGN_OF_LIFE_SECONDS:
+                what, since = self._what
+                self._said = now
+                self._streams.line(f"{what}: still at it after {render.rounded_text(now - since)}")
+
+    def _line(self, event: Event) -> str | None:
+        now = self._clock()
+        match event:
+            case BatchDone():
+                return self._batch(event, now)
+            case Planned():
+                if event == self._plan:  # under the lease it is looked at again, mostly with the same result
+                    return None
+                self._plan = event
+            case LeaseWaiting():
+                self._what = (f"waiting for the lease: {describe_holder(event.holder).partition(',')[0]}", now)
+            case StepStarted():
+                self._what = (render.step_name(event), now)
+            case StepFinished() | LeaseTaken() | RunFinished():
+                self._what = None
+                self._data.clear()
+            case _:
+                pass
+        return render.event_line(event)
+
+    def _batch(self, event: BatchDone, now: float) -> str | None:
+        before, said = self._data.get(event.collection, (None, now - SIGN_OF_LIFE_SECONDS))
+        come = progress.after(event, before)
+        if before is not None and come.first_done == come.done:
+            said = now - SIGN_OF_LIFE_SECONDS  # another data change of this collection
+        is_due = come.is_over or now - said >= SIGN_OF_LIFE_SECONDS
+        self._data[event.collection] = (come, now if is_due else said)
+        speed = render.speed_text(come)
+        return f"{render.event_line(event)}{', ' + speed if speed else ''}" if is_due else None
+
+
+@contextlib.contextmanager
+def ticking(view: PlainView) -> Iterator[None]:
+    """Look at the clock beside a block."""
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(LOOK_SECONDS):
+            view.tick()
+
+    thread = threading.Thread(target=look, name="mydocs-signs-of-life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

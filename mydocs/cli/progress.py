@@ -1,0 +1,54 @@
+"""How fast a data change goes and how long it will take. Pure."""
+
+from dataclasses import dataclass, replace
+
+from mydocs.migrations.events import BatchDone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Two moments of one data change: its first batch that was seen, and its last one."""
+
+    done: int
+    total: int
+    seconds: float
+    first_done: int
+    first_seconds: float
+
+    @property
+    def rate(self) -> float | None:
+        """Documents a second; ``None`` before the second batch, as earlier attempts may have done some of the first."""
+        seconds = self.seconds - self.first_seconds
+        return (self.done - self.first_done) / seconds if seconds > 0 and self.done > self.first_done else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        return None if self.rate is None else max(0, self.total - self.done) / self.rate
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.done / self.total) if self.total else 1.0
+
+    @property
+    def is_over(self) -> bool:
+        return self.done >= self.total
+
+
+def after(event: BatchDone, before: Progress | None) -> Progress:
+    """Take the next batch. One that goes back begins another data change of the same collection."""
+    if before is None or event.done < before.done or event.seconds < before.seconds:
+        return Progress(
+            done=event.done,
+            total=event.total,
+            seconds=event.seconds,
+            first_done=event.done,
+            first_seconds=event.seconds,
+        )
+    return replace(before, done=event.done, total=event.total, seconds=event.seconds)
+
+
+def bar(share: float, width: int, *, unicode: bool) -> str:
+    """Draw a share of one as a bar."""
+    full, empty = ("█", "░") if unicode else ("#", ".")
+    filled = int(share * width)
+    return full * filled + empty * (width - filled)

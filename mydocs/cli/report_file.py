@@ -1,0 +1,54 @@
+"""Write the report of a call to the file that `--report` names. I/O."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mydocs.cli.streams import Streams
+from mydocs.cli.timeline import Recorder
+from mydocs.migrations.errors import SettingsInvalid
+from mydocs.migrations.report import RunReport
+
+ENDINGS = (".xml", ".html")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFile:
+    """A file that is to hold the report of a command, as its ending says; ``recorder`` takes the call's events."""
+
+    path: Path
+    command: str
+    recorder: Recorder = field(default_factory=Recorder)
+
+    def write(self, streams: Streams, report: RunReport) -> None:
+        """Write it. Where that is not possible, say so: what the command has done stays as it is."""
+        self.recorder.finish()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(self._text(streams, report), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            streams.note(f"warning: the report cannot be written to {self.path}: {error.strerror}", "warning")
+
+    def _text(self, streams: Streams, report: RunReport) -> str:
+        if self.path.suffix.lower() == ".xml":
+            from mydocs.cli import junit
+
+            return junit.document(
+                report, command=self.command, started_at=self.recorder.started_at, clean=streams.clean
+            )
+        from mydocs.cli import page
+
+        return page.document(report, self.recorder, command=self.command, clean=streams.clean)
+
+
+def report_file(name: str | None, command: str) -> ReportFile | None:
+    """
+    Take what `--report` says.
+
+    :raises SettingsInvalid: where the ending names no kind of report
+    """
+    if name is None:
+        return None
+    path = Path(name)
+    if path.suffix.lower() not in ENDINGS:
+        raise SettingsInvalid(f"--report: {name} names no kind of report; end it in .xml (JUnit) or .html (a page)")
+    return ReportFile(path=path, command=command)

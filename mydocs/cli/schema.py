@@ -1,0 +1,148 @@
+"""The JSON Schema of what `--output json` puts on stdout. Pure."""
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+from mydocs.cli.edge import EXIT_CODES
+from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind
+from mydocs.migrations.report import Outcome
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+VERSION = r"^([0-9]{3,}|standard)$"  # the standard indexes are a step of a run and no script
+
+Schema = dict[str, Any]
+
+
+def schema() -> Schema:
+    """Build the schema; it holds for every command and every ending."""
+    document = _object(
+        {
+            "outcome": {**_enum(Outcome), "description": "how the command ended"},
+            "database": _nullable("string", "null where no database was asked"),
+            "migrations": {"type": "array", "items": _migration(), "description": "in the order of their numbers"},
+            "indexes": {"type": "array", "items": _index()},
+            "seconds": _seconds("of the whole command, connecting apart"),
+            "error": {"oneOf": [{"type": "null"}, _command_error()], "description": "null if nothing went wrong"},
+        },
+        optional={
+            "history": {"type": "array", "items": _attempt(), "description": "of `status --history`"},
+            "lease": {"oneOf": [{"type": "null"}, _lease()], "description": "of `unlock`: the lease that was removed"},
+        },
+    )
+    # Whoever asks for the outcome and whoever asks for the error must come to the same answer.
+    went_well = {"properties": {"outcome": {"enum": [Outcome.OK.value, Outcome.PLANNED.value]}}}
+    no_error, an_error = ({"properties": {"error": {"type": kind}}} for kind in ("null", "object"))
+    return {
+        "$schema": DIALECT,
+        "title": "What a command of `mydocs migrate` says with --output json",
+        **document,
+        "if": went_well,
+        "then": no_error,
+        "else": an_error,
+    }
+
+
+def _migration() -> Schema:
+    return _object(
+        {
+            "version": {"type": "string", "pattern": VERSION},
+            "name": {"type": "string"},
+            "script": _nullable("string", "file name; null where there is no file"),
+            "state": {
+                "enum": [*_values(MigrationState), None],
+                "description": "null where no ledger was read (`list`, `new`)",
+            },
+            "seconds": _seconds("that the last attempt took", nullable=True),
+            "error": {"oneOf": [{"type": "null"}, _stored_error()]},
+        },
+        optional={
+            "kind": _enum(ScriptKind),
+            "reversible": {"type": "boolean"},
+            "checksum": _nullable("string", "sha256: and 64 digits", pattern="^sha256:[0-9a-f]{64}$"),
+            "applied_at": _time("of a migration that is applied"),
+            "path": {"type": "string", "description": "of `new`: the file that was written"},
+        },
+    )
+
+
+def _index() -> Schema:
+    return _object(
+        {
+            "collection": {"type": "string"},
+            "name": {"type": "string"},
+            "type": _enum(IndexType),
+            "state": _enum(IndexState),
+            "queryable": {"type": "boolean", "description": "with any definition, also the one before an update"},
+            "seconds": _seconds("from the moment that it was asked for until it was settled", nullable=True),
+            "reason": _nullable("string", "the server's words, or why nothing more is known"),
+        }
+    )
+
+
+def _attempt() -> Schema:
+    return _object(
+        {
+            "version": {"type": "string", "pattern": VERSION},
+            "direction": {"enum": ["up", "down"]},
+            "outcome": _enum(MigrationState),
+            "started_at": _time("UTC", nullable=True),
+            "finished_at": _time("UTC", nullable=True),
+            "host": _nullable("string", "where it ran"),
+            "error": {"oneOf": [{"type": "null"}, _stored_error()]},
+        }
+    )
+
+
+def _lease() -> Schema:
+    return _object(
+        {
+            "host": _nullable("string", "of the holder"),
+            "pid": _nullable("integer", "of the holder"),
+            "id": {"type": "string"},
+            "term": {"type": "integer"},
+            "acquired_at": _time("UTC", nullable=True),
+            "live": {"type": "boolean"},
+            "remaining": {"type": "number", "description": "seconds without a renewal; negative if it has expired"},
+        }
+    )
+
+
+def _stored_error() -> Schema:
+    return _object({"type": {"type": "string"}, "message": {"type": "string"}})
+
+
+def _command_error() -> Schema:
+    codes = [code for code in EXIT_CODES if code]
+    return _object({"type": {"type": "string"}, "message": {"type": "string"}, "exit_code": {"enum": codes}})
+
+
+def _object(required: Schema, *, optional: Schema | None = None) -> Schema:
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _values(kind: Iterable[Enum]) -> list[Any]:
+    return [member.value for member in kind]
+
+
+def _enum(kind: Iterable[Enum]) -> Schema:
+    return {"enum": _values(kind)}
+
+
+def _nullable(kind: str, description: str, **more: Any) -> Schema:
+    return {"type": [kind, "null"], "description": description, **more}
+
+
+def _seconds(description: str, *, nullable: bool = False) -> Schema:
+    kind: Any = ["number", "null"] if nullable else "number"
+    return {"type": kind, "minimum": 0, "description": f"seconds {description}"}
+
+
+def _time(description: str, *, nullable: bool = False) -> Schema:
+    kind: Any = ["string", "null"] if nullable else "string"
+    return {"type": kind, "format": "date-time", "description": description}

@@ -1,0 +1,103 @@
+"""Every error ends with what to type next."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from mydocs.cli.edge import EXIT_CODES
+from mydocs.cli.hints import NEXT, next_step
+from mydocs.migrations import errors
+from mydocs.migrations.errors import (
+    ChangedScripts,
+    ChangeInvalid,
+    CommandRefused,
+    DirectoryMissing,
+    IndexConflict,
+    IndexFailed,
+    IndexRefused,
+    Interrupted,
+    LeaseHeld,
+    LeaseLost,
+    LedgerInvalid,
+    MigrationError,
+    MigrationFailed,
+    NeedsDecision,
+    NotAuthorised,
+    NotPossible,
+    NotReady,
+    NotReversible,
+    OutOfOrder,
+    PlanError,
+    ScriptsInvalid,
+    SearchUnavailable,
+    ServerError,
+    ServerUnreachable,
+    SettingsInvalid,
+    UnknownVersion,
+    WorkLeft,
+)
+from mydocs.migrations.model import LeaseView, MigrationState, Script, ScriptKind
+
+SCRIPT = Script(number=3, version="003", name="a", path=Path("003_a.py"), checksum="", kind=ScriptKind.ASYNC)
+HOLDER = LeaseView(host="h", pid=1, id="i", term=1, live=True, remaining=9.0)
+ERRORS = [
+    MigrationFailed("003_a.py", ", line 3", "ValueError"),
+    ScriptsInvalid(["003_a.py is not valid Python"]),
+    ChangedScripts(["003_a.py"]),
+    OutOfOrder(["003"], "004"),
+    NeedsDecision(SCRIPT, MigrationState.FAILED),
+    NotReversible(["003_a.py has no down"]),
+    PlanError("something else"),
+    LedgerInvalid("_migrations", "'x'", "no version"),
+    IndexConflict("pages", "in the way"),
+    IndexRefused("pages", ["too many"]),
+    ChangeInvalid("pages", 1, "the function returned int"),
+    NotPossible("no transactions here"),
+    UnknownVersion("9", ["001"]),
+    ServerUnreachable("closed"),
+    NotAuthorised("no"),
+    CommandRefused("no", 1),
+    SearchUnavailable("31082"),
+    ServerError("down"),
+    NotReady(["pages.ft"], 9.0),
+    IndexFailed([("pages.ft", "no room")]),
+    LeaseHeld(HOLDER, 9.0),
+    LeaseLost(3),
+    WorkLeft(["003 is pending"]),
+    Interrupted(2),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_the_next_command_is_named_by_the_sentence_or_after_it(error: MigrationError) -> None:
+    hint = next_step(error)
+    assert "mydocs migrate" in f"{error} {hint}" or "the same command again" in str(hint)
+    assert hint is None or "mydocs migrate" not in str(error) or isinstance(error, LeaseLost)
+
+
+def test_no_error_is_left_out() -> None:
+    classes = {c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, MigrationError)}
+    leaves = {c for c in classes if not c.__subclasses__() and c.exit_code != 2}
+    assert leaves - {type(error) for error in ERRORS} == set()
+
+
+def test_every_exit_code_has_an_error_with_a_next_command() -> None:
+    codes = {error.exit_code for error in ERRORS} | {Interrupted(15).exit_code}
+    assert codes == EXIT_CODES.keys() - {0}
+
+
+@pytest.mark.parametrize("error", [SettingsInvalid("--to x"), DirectoryMissing(Path("m"))], ids=["value", "folder"])
+def test_a_wrong_option_is_mended_in_the_command_itself(error: MigrationError) -> None:
+    assert next_step(error) is None
+    assert "--" in str(error)
+
+
+def test_every_hint_belongs_to_an_error() -> None:
+    classes = {name for name, value in vars(errors).items() if inspect.isclass(value)}
+    assert NEXT.keys() - classes == set()
+
+
+def test_many_versions_are_not_all_listed() -> None:
+    text = str(UnknownVersion("9", [f"{number:03}" for number in range(1, 1001)]))
+    assert text == "no migration 9; known are 001, 002, …, 999, 1000"
