@@ -17,7 +17,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 
 # They decide and do nothing else, so each of their branches can be reached by a plain call.
-PURE = ("plan", "readiness", "definitions", "standard_definitions", "events", "report", "errors", "model")
+PURE = ("plan", "readiness", "definitions", "standard_definitions", "events", "report", "errors", "model", "redaction")
 
 
 @nox.session
@@ -95,12 +95,17 @@ def build(session: nox.Session) -> None:
         session.run(str(programs / "pip"), "install", "--quiet", str(wheel), external=True)
         session.run(str(programs / "mydocs"), "--help", external=True)
         session.run(str(programs / "mydocs"), "migrate", "list", external=True)
+        scripts = str(Path("migrations").resolve())
+        with session.chdir(folder):  # where neither the sources nor data of an earlier run are
+            find = "import mydocs, pathlib; assert pathlib.Path(mydocs.__file__).with_name('py.typed').is_file()"
+            session.run(str(programs / "python"), "-c", find, external=True)
+            session.run(
+                str(programs / "mydocs"), "migrate", "run", "--wait", "--local", "--dir", scripts, external=True
+            )
 
 
-if Path("tests/bench").is_dir():
-
-    @nox.session(default=False)
-    def bench(session: nox.Session) -> None:
-        """Count commands and measure times beside other tools; what their packages need is installed here only."""
-        session.install("--editable", ".[dev]", "pymongo-migrate", "mongodb-migrations", "pymongo-search-utils")
-        session.run("python", "-m", "tests.bench", *session.posargs)
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Count commands and measure times beside other tools, which the bench puts into environments of their own."""
+    session.install("--editable", ".[dev]")
+    session.run("python", "-m", "tests.bench", *session.posargs)

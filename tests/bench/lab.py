@@ -1,0 +1,195 @@
+"""One local server for a whole bench, with its record by database, and processes measured against it. I/O."""
+
+import asyncio
+import itertools
+import json
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mydocs.localserver import LocalServer
+from mydocs.localserver.controls import Controls, Recorded
+
+from .peers import Tools, environment
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+KEEP = 1_000  # records; what is counted is counted as it arrives, and a million documents need not be held
+PROCESS_SECONDS = 600.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What has arrived for one database."""
+
+    commands: Counter[str] = field(default_factory=Counter)
+    inserts: Counter[str] = field(default_factory=Counter)  # by collection
+    created: dict[str, float] = field(default_factory=dict)  # search index → epoch seconds of its command
+    looks: Counter[str] = field(default_factory=Counter)  # listings, by collection
+
+    @property
+    def total(self) -> int:
+        return self.commands.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A process that has ended; ``told`` is the JSON object that a worker prints."""
+
+    seconds: float
+    code: int
+    told: dict[str, Any]
+    errors: str
+
+
+class Lab:
+    """The server, its record, and a way to be some milliseconds away from it."""
+
+    def __init__(self, tools: Tools, *, quick: bool, million: bool) -> None:
+        self.tools = tools
+        self.quick = quick
+        self.million = million
+        self.server = LocalServer()
+        self.server.controls = Controls(keep=KEEP)
+        self.seen: defaultdict[str, Seen] = defaultdict(Seen)
+        self._guard = threading.Lock()
+        self._numbers = itertools.count(1)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def database(self) -> str:
+        """Give a database that nobody has used."""
+        return f"bench{next(self._numbers)}"
+
+    def run(self, argv: Sequence[str], *, timeout: float = PROCESS_SECONDS) -> Ran:
+        """
+        Run a process to its end.
+
+        :raises RuntimeError: where it fails, since a failed run is no measurement
+        """
+        began = time.perf_counter()
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environment(),
+            cwd=tempfile.gettempdir(),
+            check=False,
+        )
+        seconds = time.perf_counter() - began
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-2000:]}")
+        return Ran(seconds, done.returncode, told(done.stdout), done.stderr)
+
+    def _record(self, recorded: Recorded) -> None:
+        body = recorded.body
+        with self._guard:
+            seen = self.seen[recorded.database]
+            seen.commands[recorded.name] += 1
+            if recorded.name == "insert":
+                seen.inserts[body["insert"]] += 1
+            elif recorded.name == "createSearchIndexes":
+                now = time.time()
+                seen.created.update((index["name"], now) for index in body["indexes"])
+            elif recorded.name == "aggregate" and body["pipeline"] and "$listSearchIndexes" in body["pipeline"][0]:
+                seen.looks[body["aggregate"]] += 1
+
+    @contextmanager
+    def open(self) -> Iterator["Lab"]:
+        with self.server:
+            self.server.controls.call(self._record, times=None)
+            yield self
+
+    @contextmanager
+    def at_distance(self, round_trip: float) -> Iterator[str]:
+        """Yield a URL of the same server from so many seconds away, there and back; 0 is the server itself."""
+        if not round_trip:
+            yield self.url
+            return
+        proxy = Proxy(self.server.port, round_trip)
+        proxy.start()
+        try:
+            yield f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
+        finally:
+            proxy.stop()
+
+
+def told(output: str) -> dict[str, Any]:
+    """Read a worker's last line; other programs say nothing to the bench."""
+    last = output.strip().rpartition("\n")[2]
+    found: object = json.loads(last) if last.startswith("{") else {}
+    return found if isinstance(found, dict) else {}
+
+
+def side_by_side(act: Callable[[T], U], items: Sequence[T], at_once: int) -> list[U]:
+    """Act on all items, so many at one time; for work that mostly waits."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(act, items))
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """Give a folder for the migrations of the bench."""
+    return tempfile.TemporaryDirectory(prefix="mydocs-bench-")
+
+
+class Proxy:
+    """
+    Passes bytes on, each half a round trip later.
+
+    One loop in a thread of its own serves all connections: a byte waits for its time and never for another connection.
+    """
+
+    def __init__(self, target: int, round_trip: float) -> None:
+        self._target = target
+        self._half = round_trip / 2
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="bench-proxy", daemon=True)
+        self.port = 0
+
+    def start(self) -> None:
+        self._thread.start()
+        self.port = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    async def _listen(self) -> int:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(2 * self._half)  # what TCP itself needs to connect
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                self._loop.call_later(self._half, writer.write, data)
+        except OSError:
+            pass  # either side may leave as it likes
+        self._loop.call_later(self._half, writer.close)
+
+
+def folder_of(base: str, *parts: object) -> Path:
+    """Name a folder for one tool and one size."""
+    return Path(base, "-".join(map(str, parts)))

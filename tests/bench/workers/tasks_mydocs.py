@@ -1,0 +1,50 @@
+"""Worker: so many replicas as tasks of one process, all with one client. I/O."""
+
+import asyncio
+import json
+import sys
+import time
+import warnings
+from typing import Any
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # Motor's word about its end of life
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+from mydocs.migrations import migrate
+from mydocs.migrations.events import Event, LeaseTaken
+from tests.bench.workers.rss import megabytes
+
+URL, DATABASE, FOLDER, TASKS = sys.argv[1:5]
+
+
+async def main() -> None:
+    """Say how long all took, and how long after the one that did the work the last one came back."""
+    ends: list[float] = []
+    leaders: list[float] = []
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(URL)
+    await client[DATABASE].command("ping")
+    idle = megabytes(peak=False)
+
+    async def replica() -> None:
+        leads: list[Event] = []
+        await migrate(
+            client[DATABASE],
+            directory=FOLDER,
+            wait=True,
+            standard_indexes={},
+            on_event=lambda event: leads.append(event) if isinstance(event, LeaseTaken) else None,
+        )
+        ends.append(time.perf_counter())
+        if leads:
+            leaders.append(ends[-1])
+
+    began = time.perf_counter()
+    await asyncio.gather(*(replica() for _ in range(int(TASKS))))
+    peak = megabytes(peak=True)
+    client.close()
+    facts = {"seconds": max(ends) - began, "behind": max(ends) - min(leaders)}
+    print(json.dumps({**facts, "idle_mb": idle, "peak_mb": peak}))
+
+
+asyncio.run(main())

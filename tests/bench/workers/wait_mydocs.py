@@ -1,0 +1,70 @@
+"""Worker: create search indexes in one migration and wait for them with `migrate(wait=True)`. I/O."""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # Motor's word about its end of life
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+from pymongo.operations import SearchIndexModel
+
+import mydocs.migrations.indexes  # noqa: F401  # what the script imports anyway counts as idle
+from mydocs.migrations import migrate
+from mydocs.migrations.events import Event, IndexChanged
+from mydocs.migrations.model import IndexState
+from tests.bench.workers.rss import megabytes
+
+URL, DATABASE, _, COLLECTIONS = sys.argv[1:5]
+NAMES = sys.argv[5:]
+SCRIPT = """
+from mydocs.migrations import ensure_search_indexes
+from pymongo.operations import SearchIndexModel
+import __main__
+
+
+async def up(db):
+    for collection, models in __main__.models().items():
+        await ensure_search_indexes(db[collection], models)
+"""
+
+
+def models() -> dict[str, list[SearchIndexModel]]:
+    """Spread the names over the collections."""
+    found: dict[str, list[SearchIndexModel]] = {}
+    field = {"type": "vector", "path": "v", "numDimensions": 3, "similarity": "cosine"}
+    for number, name in enumerate(NAMES):
+        model = SearchIndexModel(definition={"fields": [field]}, name=name, type="vectorSearch")
+        found.setdefault(f"c{number % int(COLLECTIONS)}", []).append(model)
+    return found
+
+
+async def main(folder: str) -> None:
+    """Say when each index was seen ready, how long all took and how much memory it was."""
+    seen: dict[str, float] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, IndexChanged) and event.state is IndexState.READY:
+            seen[event.name] = time.time()
+
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(URL)
+    await client[DATABASE].command("ping")
+    idle = megabytes(peak=False)
+    began = time.perf_counter()
+    await migrate(client[DATABASE], directory=folder, wait=True, standard_indexes={}, on_event=note)
+    seconds = time.perf_counter() - began
+    peak = megabytes(peak=True)
+    client.close()
+    print(json.dumps({"seen": seen, "seconds": seconds, "idle_mb": idle, "peak_mb": peak}))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scripts:
+        Path(scripts, "001_indexes.py").write_text(SCRIPT)
+        asyncio.run(main(scripts))
