@@ -37,6 +37,8 @@ from mydocs.migrations import (
     wait_until_current,
     work_left,
 )
+from mydocs.migrations import wait as waits
+from mydocs.migrations.errors import ServerUnreachable
 from mydocs.migrations.events import IndexChanged
 from mydocs.migrations.mongo import Database
 from mydocs.migrations.report import Outcome, RunFinished, RunReport
@@ -362,3 +364,29 @@ async def test_a_probe_of_the_ledger_alone_costs_one_command(
     report = await status(client["app"], directory=scripts, indexes=False)
     assert local_server.controls.counts() == Counter({"aggregate": 1})
     assert work_left(report) == ()
+
+
+# Every end is one of the two that were promised
+
+
+async def test_a_listing_that_never_comes_is_an_error_of_the_one_tree(
+    client: Any, scripts: Path, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate(client["app"], directory=scripts)
+    monkeypatch.setattr(waits, "LISTING_SECONDS", 0.05)
+    monkeypatch.setattr(waits, "TRANSIENT_SECONDS", 0.0)
+    answer = threading.Event()
+    local_server.controls.delay(answer, when=lambda r: "$listSearchIndexes" in str(r.body), times=None)
+    with pytest.raises(ServerUnreachable, match="pages cannot be listed") as caught:
+        await wait_for_indexes(client["app"])
+    answer.set()
+    assert caught.value.report is not None
+
+
+async def test_an_error_that_is_none_of_ours_passes_and_the_last_event_says_that_it_failed(client: Any) -> None:
+    seen: list[Event] = []
+    wrong: Any = 7
+    with pytest.raises(TypeError):
+        await migrate(client["app"], directory=wrong, on_event=seen.append)
+    assert isinstance(seen[-1], RunFinished)
+    assert seen[-1].report.outcome is Outcome.FAILED

@@ -1,23 +1,15 @@
 """The project's frame: what its texts promise is what the code does."""
 
-import ast
-import importlib
 import re
-import shlex
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import typer.main
-from motor.motor_asyncio import AsyncIOMotorDatabase
 
 import mydocs.migrations
 from mydocs.cli.app import app
 from mydocs.cli.edge import EXIT_CODES
-from mydocs.migrations import migrate
-from mydocs.migrations.model import IndexType
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -26,26 +18,6 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKED = ("mydocs", "migrations", "tests", "docs", ".ci", ".github")
 # Folders in which people and programs keep a clone, so that none of them belongs in it.
 PRIVATE_PATH = re.compile(r"(?<![\w.:/-])/(?:home|Users|root|work|opt|private|builds)/\w")
-
-
-def blocks(language: str) -> Iterator[Any]:
-    """Make a parameter of each code block of that language in the project's texts."""
-    for text in TEXTS:
-        for number, (found, code) in enumerate(FENCE.findall(text.read_text("utf-8")), start=1):
-            if found == language:
-                yield pytest.param(code, id=f"{text.name} block {number}")
-
-
-def command_lines() -> Iterator[Any]:
-    """Make a parameter of each call of `mydocs` in shell blocks and inline code."""
-    lines = {
-        part.strip() for block in blocks("sh") for line in block.values[0].splitlines() for part in line.split("&&")
-    }
-    inline = {line for text in TEXTS for line in re.findall(r"`(mydocs [^`…]+)`", text.read_text("utf-8"))}
-    for line in sorted(lines | inline):
-        program, *arguments = shlex.split(line) or [""]
-        if program.rpartition("/")[2] == "mydocs":
-            yield pytest.param(arguments, id=line)
 
 
 def test_ci_runs_exactly_the_test_command_of_the_readme() -> None:
@@ -65,41 +37,6 @@ def test_the_workflow_runs_every_python_of_the_classifiers() -> None:
     (matrix,) = re.findall(r"python: \[(.*)\]", workflow)
     assert matrix == ", ".join(f'"{version}"' for version in versions)
     assert project["requires-python"] == f">={versions[0]}"
-
-
-@pytest.mark.parametrize("code", list(blocks("python")))
-def test_python_in_the_texts_compiles_and_imports_what_exists(code: str) -> None:
-    tree = compile(code, "block", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(str(node.module))
-            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("code", [block for block in blocks("python") if "async def up(" in block.values[0]])
-async def test_scripts_in_the_texts_run(
-    code: str, tmp_path: Path, local_db: AsyncIOMotorDatabase[dict[str, Any]]
-) -> None:
-    (tmp_path / "001_example.py").write_text(code, "utf-8")
-    report = await migrate(local_db, directory=tmp_path, wait=True)
-    assert [index.name for index in report.indexes if index.type is IndexType.SEARCH] == re.findall(
-        r'name="(ft_\w+)"', code
-    )
-
-
-@pytest.mark.parametrize("arguments", list(command_lines()))
-def test_commands_in_the_texts_exist_with_their_options(arguments: list[str]) -> None:
-    command: Any = typer.main.get_command(app)
-    accepted: set[str] = {"--help"}
-    for argument in arguments:
-        option, _, _ = argument.partition("=")
-        accepted |= {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
-        if option.startswith("-"):
-            assert option in accepted
-        elif hasattr(command, "commands"):
-            assert argument in command.commands
-            command = command.commands[argument]
 
 
 def test_the_readme_explains_every_exit_code_and_no_other() -> None:

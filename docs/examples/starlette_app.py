@@ -1,0 +1,40 @@
+"""
+A Starlette application that starts only when its migrations are applied and every search index can be queried.
+
+Run it with `MONGO_URL=… MONGO_DB_NAME=… uvicorn starlette_app:app`. Until it is ready nothing listens, so a probe that
+cannot connect is the answer; give the start-up probe the time that an index build takes. It uses PyMongo's own
+asynchronous driver.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pymongo import AsyncMongoClient
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from mydocs.migrations import migrate, status, work_left
+
+MIGRATIONS = os.environ.get("MYDOCS_MIGRATIONS_DIR", "migrations")
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Await all of it: in one of many replicas the work is done, the others wait for that one."""
+    async with AsyncMongoClient[dict[str, Any]](os.environ["MONGO_URL"], tz_aware=True) as client:
+        app.state.db = client[os.environ["MONGO_DB_NAME"]]
+        await migrate(app.state.db, directory=MIGRATIONS, wait=True, timeout=1800.0)
+        yield
+
+
+async def readyz(request: Request) -> JSONResponse:
+    """Ask the ledger alone, in one command: a newer application may have left work that this one knows of."""
+    missing = work_left(await status(request.app.state.db, directory=MIGRATIONS, indexes=False))
+    return JSONResponse({"ready": not missing, "missing": missing}, status_code=503 if missing else 200)
+
+
+app = Starlette(routes=[Route("/readyz", readyz)], lifespan=lifespan)
