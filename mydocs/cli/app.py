@@ -132,10 +132,10 @@ def status(
     report = calls.report(common, "status_text", "survey.status", history=history)
     if exit_code:
         from mydocs.migrations.errors import WorkLeft
-        from mydocs.migrations.survey import work_left
+        from mydocs.migrations.survey import ways_out, work_left
 
         if left := work_left(report):
-            error = WorkLeft(left)
+            error = WorkLeft(left, ways_out(report))
             error.report = report
             raise error
     calls.show(report)

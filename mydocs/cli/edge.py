@@ -108,7 +108,7 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
     pass_on(streams, report)
     if streams.output is Output.JSON:
         streams.result_json(to_json(report))
-    elif streams.output is Output.TABLE and streams.render is not None and error.report is not None:
+    elif streams.output is Output.TABLE and streams.render is not None and _has_content(error.report):
         streams.result(streams.clean(streams.render(report)))
     sentence = " ".join(str(error).split())
     hint = hints.next_step(error)
@@ -125,6 +125,11 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
         message = streams.clean(sentence)
         streams.line(actions.annotation(message, **place, workspace=os.environ.get("GITHUB_WORKSPACE")))
     return error.exit_code
+
+
+def _has_content(report: "RunReport | None") -> bool:
+    """Whether something was found or done before the error; an empty table would pass for an answer."""
+    return report is not None and bool(report.migrations or report.indexes)
 
 
 def _usage(streams: Streams, error: Exception) -> int:

@@ -9,6 +9,7 @@ from mydocs.migrations.templates import TemplateKind, file_name, render
 # Two branches that each add the next number merge without a word, since their files have different names. A team that
 # wants a conflict there makes this file once, empty: both branches then add a last line to it.
 ORDER_FILE = ".order"
+LONGEST_NAME = 255  # characters of a file's name, on all common file systems
 
 
 def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:
@@ -26,6 +27,11 @@ def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:
         raise SettingsInvalid(
             f'"{description}" makes no file name; describe the change in a few words of A-Z, a-z, 0-9'
         ) from None
+    if len(name) > LONGEST_NAME:
+        raise SettingsInvalid(
+            f"the description is too long: its file name would have {len(name)} characters and may have "
+            f"{LONGEST_NAME}; describe the change in a few words"
+        )
     path = directory / name
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -33,8 +39,11 @@ def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:
             file.write(render(kind, description))
         order = directory / ORDER_FILE
         if order.is_file():
-            with order.open("a", encoding="utf-8") as file:
-                file.write(f"{name}\n")
+            with order.open("a+", encoding="utf-8") as file:
+                file.seek(0)
+                before = file.read()
+                joint = "\n" if before and not before.endswith("\n") else ""  # an editor may have left the last end out
+                file.write(f"{joint}{name}\n")
     except FileExistsError as error:
         raise MigrationError(f"{path} is there already; run it again for the next number") from error
     except OSError as error:

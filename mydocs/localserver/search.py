@@ -235,10 +235,11 @@ class SearchCatalogue:
             outcome = self._outcome_of(index)
             if is_gone(index, outcome, self.settings, at):
                 self._remove(index.id)
-                continue
-            staged = index.staged and self._settled(index.staged, begun[index.id, index.staged.version], outcome, at)
-            if index.deleted_at is None:
+            elif index.deleted_at is None:  # what is being deleted is not built any further
                 main = self._settled(index.main, begun[index.id, index.main.version], outcome, at)
+                staged = index.staged
+                if staged is not None:
+                    staged = self._settled(staged, begun[index.id, staged.version], outcome, at)
                 if (main, staged) != (index.main, index.staged):
                     self._put(replace(index, main=main, staged=staged))
         return at

@@ -2,25 +2,30 @@
 Which search indexes a script touched, however it did so.
 
 While a script runs, a listener on its client sees every command: those of our helpers, of Motor or PyMongo, of
-``db.command`` and of lightodm in a thread alike. A helper knows more than its commands show (it found the index
+``db.command`` and of lightodm in a thread alike. The end of a collection is that of its search indexes; one that is
+renamed takes them along, since they follow its UUID. A helper knows more than its commands show (it found the index
 unchanged, it dropped it only to create it again) and says so with :func:`note`; the later word counts.
 """
 
+import asyncio
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from mydocs.migrations import mongo
 from mydocs.migrations.definitions import infer_type
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.events import Event, Sink, emit
+from mydocs.migrations.events import Event, Sink, Warned, emit
 from mydocs.migrations.model import IndexAction, IndexRecord, IndexType
 
 _CREATE, _UPDATE, _DROP = "createSearchIndexes", "updateSearchIndex", "dropSearchIndex"
+# Not dropDatabase: the ledger goes with the database.
+_DROP_COLLECTION, _RENAME = "drop", "renameCollection"
+_OF_THE_DATABASE = frozenset({_CREATE, _UPDATE, _DROP, _DROP_COLLECTION})
 
 current: ContextVar["Capture | None"] = ContextVar("mydocs_capture", default=None)
 """The step under way, for the helpers that scripts call."""
@@ -28,6 +33,8 @@ current: ContextVar["Capture | None"] = ContextVar("mydocs_capture", default=Non
 
 Place: TypeAlias = Mapping[str, Any]
 """How far a helper has come, as the ledger keeps it."""
+
+Store: TypeAlias = Callable[[str, Place], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +44,23 @@ class Checkpoint:
 
     :param place: how far the same call came in an earlier attempt of the script
     :param store: ``None`` outside of a run: there is no ledger entry to keep it in
+    :param loop: the run's, which its database and thus ``store`` belong to
     """
 
     key: str
     place: Place | None = None
-    store: Callable[[str, Place], Awaitable[None]] | None = None
+    store: Store | None = None
+    loop: asyncio.AbstractEventLoop | None = None
 
     async def save(self, place: Place) -> None:
         """:raises LeaseLost: where the step is not this run's any more"""
-        if self.store is not None:
-            await self.store(self.key, place)
+        if self.store is None:
+            return
+        saving = self.store(self.key, place)
+        if self.loop is None or self.loop is asyncio.get_running_loop():
+            await saving
+        else:  # a plain script with a loop of its own; the run's is free, since the script is in a thread
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(saving, self.loop))
 
 
 class Capture:
@@ -58,14 +72,20 @@ class Capture:
         *,
         transactional: bool = False,
         places: Place | None = None,
-        store: Callable[[str, Place], Awaitable[None]] | None = None,
+        store: Store | None = None,
+        tracked: Callable[[], Iterable[IndexRecord]] = lambda: (),
     ) -> None:
+        """:param tracked: what the ledger says of search indexes; asked only where a collection goes"""
         self.transactional = transactional
+        self.database: str | None = None  # the step's, once its commands are listened to
+        self._tracked = tracked
         self._sink = sink
         self._places, self._store = places or {}, store
+        self._loop = None if store is None else asyncio.get_running_loop()
         self._calls: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._records: dict[tuple[str, str], IndexRecord] = {}
+        self._found: dict[tuple[str, str], IndexRecord] = {}
         self._names: dict[tuple[str, str], str] = {}  # (collection, id) → name, for commands that say only the id
 
     @property
@@ -73,6 +93,18 @@ class Capture:
         """The latest word on each index, in the order in which they were first touched."""
         with self._lock:
             return tuple(self._records.values())
+
+    def records_after(self, earlier: Iterable[IndexRecord], *, interrupted: bool) -> tuple[IndexRecord, ...]:
+        """
+        The records of all attempts at a script together: what an earlier one made is not forgotten by a later one.
+
+        :param earlier: what the attempts before have recorded
+        :param interrupted: the last of them could record nothing; what this one found there may be its work
+        """
+        with self._lock:
+            found = self._found if interrupted else {}
+            every = {(record.collection, record.name): record for record in earlier}
+            return tuple((found | every | self._records).values())
 
     def note(self, record: IndexRecord) -> None:
         """Take a record as the latest word on its index."""
@@ -88,7 +120,7 @@ class Capture:
         self._calls[call] += 1
         key = f"{call}-{self._calls[call]}"
         place = self._places.get(key)
-        return Checkpoint(key, place if isinstance(place, Mapping) else None, self._store)
+        return Checkpoint(key, place if isinstance(place, Mapping) else None, self._store, self._loop)
 
     def command_seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """Read a command that has succeeded."""
@@ -102,7 +134,12 @@ class Capture:
             return
         index: str | None = body.get("name") or self._names.get((collection, str(body.get("id"))))
         if index is None:
-            return  # dropped by an id that this script never saw: nobody can say which index that is
+            message = (
+                f"{name} on {collection} by the id {body.get('id')}, which this script has not listed: nobody can say "
+                "which index that is, so it is not recorded; use the index's name"
+            )
+            self.emit(Warned(message=message))
+            return
         with self._lock:
             before = self._records.get((collection, index))
             if name == _UPDATE:
@@ -117,11 +154,55 @@ class Capture:
                 collection=collection, name=index, type=kind, action=action, definition=asked_for
             )
 
+    def collection_gone(self, collection: str) -> None:
+        """Take note that the indexes of a collection are gone with it."""
+        for record in self._known(collection):
+            self._drop(record)
+
+    def collection_renamed(self, before: str | None, after: str | None) -> None:
+        """
+        Take note that the indexes of a collection are found under its new name.
+
+        :param before: ``None`` where it came from another database
+        :param after: ``None`` where it went to another database, where it has another UUID and so no search index
+        """
+        if after is not None:
+            self.collection_gone(after)  # with dropTarget there was one
+        for record in self._known(before) if before is not None else ():
+            self._drop(record)
+            if after is not None:
+                self.note(replace(record, collection=after, action=IndexAction.UNCHANGED))
+
+    def _known(self, collection: str) -> list[IndexRecord]:
+        """The indexes that are there at this moment, as far as ledger and script tell."""
+        tracked = {(record.collection, record.name): record for record in self._tracked()}
+        with self._lock:
+            self._found = {key: found for key, found in self._found.items() if key[0] != collection}
+            return [
+                record
+                for record in (tracked | self._records).values()
+                if record.collection == collection and record.action is not IndexAction.DROPPED
+            ]
+
+    def _drop(self, record: IndexRecord) -> None:
+        self.note(replace(record, action=IndexAction.DROPPED, definition=None, id=None))
+
     def listing_seen(self, collection: str, reply: Mapping[str, Any]) -> None:
-        """Learn the names that belong to ids from a listing that the script itself has asked for."""
+        """Learn from a listing that the script itself has asked for: the names of ids, and what it found there."""
         for document in reply.get("cursor", {}).get("firstBatch", ()):
-            if isinstance(document.get("name"), str):
-                self._learn(collection, document["name"], document.get("id"))
+            name, definition = document.get("name"), document.get("latestDefinition")
+            if isinstance(name, str):
+                self._learn(collection, name, document.get("id"))
+                kind = document.get("type")
+                found = IndexRecord(
+                    collection=collection,
+                    name=name,
+                    type=IndexType(kind) if kind in ("search", "vectorSearch") else infer_type(definition or {}),
+                    action=IndexAction.UNCHANGED,
+                    definition=definition,
+                )
+                with self._lock:
+                    self._found[collection, name] = found
 
     def _learn(self, collection: str, name: str, index_id: object) -> None:
         with self._lock:
@@ -149,9 +230,11 @@ def capturing(db: mongo.Database, capture: Capture) -> Iterator[Capture]:
     pending: dict[tuple[object, int], tuple[str, Mapping[str, Any]]] = {}
 
     def started(event: Any) -> None:
+        if event.command_name == _RENAME and event.database_name == "admin":
+            pending[event.connection_id, event.request_id] = (_RENAME, event.command)
         if event.database_name != db.name:
             return
-        if event.command_name in (_CREATE, _UPDATE, _DROP):
+        if event.command_name in _OF_THE_DATABASE:
             pending[event.connection_id, event.request_id] = (event.command_name, event.command)
         elif event.command_name == "aggregate" and _lists_indexes(event.command):
             pending[event.connection_id, event.request_id] = ("aggregate", event.command)
@@ -163,9 +246,14 @@ def capturing(db: mongo.Database, capture: Capture) -> Iterator[Capture]:
             return
         if name == "aggregate":
             capture.listing_seen(str(body["aggregate"]), reply)
+        elif name == _RENAME:
+            capture.collection_renamed(*(_within(db.name, body[end]) for end in (_RENAME, "to")))
+        elif name == _DROP_COLLECTION:
+            capture.collection_gone(str(body[name]))
         else:
             capture.command_seen(name, body, reply)
 
+    capture.database = db.name
     token = current.set(capture)
     try:
         with mongo.tapped(db, mongo.CommandTap(started, ended)):
@@ -174,11 +262,31 @@ def capturing(db: mongo.Database, capture: Capture) -> Iterator[Capture]:
         current.reset(token)
 
 
-def note(record: IndexRecord) -> None:
-    """Tell the step under way, if there is one, what a helper did to an index."""
+def note(record: IndexRecord, database: str) -> None:
+    """
+    Tell the step under way, if there is one, what a helper did to an index.
+
+    :param database: the index's own; one that is not the step's is none that the ledger speaks of
+    """
     capture = current.get()
-    if capture is not None:
+    if capture is None:
+        return
+    if capture.database in (None, database):
         capture.note(record)
+        return
+    message = (
+        f"{record.collection}.{record.name} was {record.action.value} in the database {database}, and this run is on "
+        f"{capture.database}: nothing waits for that index, and `check` does not look at it"
+    )
+    capture.emit(Warned(message=message))
+
+
+def records_of(database: str, collection: str) -> dict[str, IndexRecord]:
+    """What the step under way did to the indexes of a collection, by name; nothing where there is none."""
+    capture = current.get()
+    if capture is None or capture.database not in (None, database):
+        return {}
+    return {record.name: record for record in capture.records if record.collection == collection}
 
 
 def say(event: Event) -> None:
@@ -212,3 +320,9 @@ def refuse_in_transaction(helper: str, reason: str) -> None:
 def _lists_indexes(command: Mapping[str, Any]) -> bool:
     pipeline = command.get("pipeline")
     return bool(isinstance(pipeline, list) and pipeline and "$listSearchIndexes" in pipeline[0])
+
+
+def _within(database: str, namespace: object) -> str | None:
+    """The collection that a namespace names, where it is one of the database."""
+    name, _, collection = str(namespace).partition(".")
+    return collection if name == database else None

@@ -27,6 +27,14 @@ _parser_lock = threading.Lock()
 
 PATTERN = re.compile(r"(?P<version>[0-9]{3,})_(?P<name>[A-Za-z0-9_-]+)\.py", re.ASCII)
 
+# What no transaction can hold, by the names of drivers and of our helpers. The drivers' calls would even succeed,
+# outside of it, where they are given no session.
+INDEX_CALLS = frozenset(
+    {"create_index", "create_indexes", "drop_index", "drop_indexes", "ensure_indexes"}
+    | {"create_search_index", "create_search_indexes", "update_search_index", "drop_search_index"}
+    | {"ensure_search_indexes", "drop_search_indexes"}
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
@@ -55,9 +63,12 @@ def discover(directory: Path) -> Discovery:
             warnings.append(f"{path.name} begins like a migration and is none, since its name does not end in .py")
             continue
         try:
-            scripts.append(_read(path, directory))
+            script, warning = _read(path, directory)
         except _Problem as problem:
             problems.append(str(problem))
+        else:
+            scripts.append(script)
+            warnings += [warning] if warning else []
     problems += _collisions(scripts)
     if problems:
         raise ScriptsInvalid(problems)
@@ -102,7 +113,7 @@ class _Problem(Exception):
     """One file's problem, as a sentence."""
 
 
-def _read(path: Path, directory: Path) -> Script:
+def _read(path: Path, directory: Path) -> tuple[Script, str | None]:
     match = PATTERN.fullmatch(path.name)
     if match is None:
         raise _Problem(f"{path.name} is not named like a migration: {_naming_advice(path.name)}")
@@ -129,7 +140,7 @@ def _read(path: Path, directory: Path) -> Script:
     except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes; nesting beyond the parser
         raise _Problem(f"{path.name} cannot be parsed: {error}") from error
     facts = _Facts(path.name, tree)
-    return Script(
+    script = Script(
         number=int(match["version"]),
         version=match["version"],
         name=match["name"],
@@ -140,6 +151,7 @@ def _read(path: Path, directory: Path) -> Script:
         idempotent=facts.constant("IDEMPOTENT", default=True),
         transactional=facts.constant("TRANSACTIONAL", default=False),
     )
+    return script, facts.warning
 
 
 class _Facts:
@@ -160,9 +172,17 @@ class _Facts:
             raise _Problem(f"{file_name} defines `down` and no `async def up(db)`")
         self.kind = ScriptKind.ASYNC if "up" in self.functions else ScriptKind.PLAIN
         self.reversible = "down" in self.functions
+        self.warning: str | None = None
+        if self.kind is ScriptKind.PLAIN and _binds(tree.body, "up"):
+            self.warning = (
+                f"{file_name} has an `up` that is no `async def up(db)` at top level, so the file runs as a plain "
+                "script"
+            )
         transactional = self.constant("TRANSACTIONAL", default=False)
         if transactional and self.kind is ScriptKind.PLAIN:
             raise _Problem(f"{file_name} says TRANSACTIONAL = True, which needs `async def up(db, session)`")
+        if transactional:
+            self._refuse_index_calls(tree)
         for name in self.functions.keys() & {"up", "down"}:
             self._check_signature(name, ("db", "session") if transactional else ("db",))
 
@@ -173,6 +193,15 @@ class _Facts:
         if not (isinstance(node, ast.Constant) and isinstance(node.value, bool)):
             raise _Problem(f"{self.file_name}, line {node.lineno}: {name} must be written as True or False")
         return node.value
+
+    def _refuse_index_calls(self, tree: ast.Module) -> None:
+        calls = [call for call in _calls(tree) if call[1] in INDEX_CALLS]
+        if calls:
+            line, name = min(calls)
+            raise _Problem(
+                f"{self.file_name}, line {line}: {name} cannot be used in a script that says TRANSACTIONAL = True: a "
+                "transaction builds and drops no indexes; do it in a migration of its own"
+            )
 
     def _check_signature(self, name: str, given: tuple[str, ...]) -> None:
         arguments = self.functions[name].args
@@ -185,6 +214,33 @@ class _Facts:
                 f"{self.file_name}, line {self.functions[name].lineno}: `{name}` is called as "
                 f"`{name}({', '.join(given)})`; its parameters do not fit that"
             )
+
+
+def _calls(tree: ast.Module) -> Iterable[tuple[int, str]]:
+    """Yield line and name of every call of a function or a method."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.lineno, node.func.attr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.lineno, node.func.id
+
+
+def _binds(body: Iterable[ast.stmt], name: str) -> bool:
+    """Whether statements give a name at the level of the module, in whatever way: nested, imported or assigned."""
+    for node in body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                found = node.name == name
+            case ast.Import() | ast.ImportFrom():
+                found = any((alias.asname or alias.name) == name for alias in node.names)
+            case _:
+                found = any(
+                    isinstance(part, ast.Name) and part.id == name and isinstance(part.ctx, ast.Store)
+                    for part in ast.iter_child_nodes(node)
+                ) or any(_binds(getattr(node, block, ()), name) for block in ("body", "orelse", "finalbody"))
+        if found:
+            return True
+    return False
 
 
 def _constants(body: Iterable[ast.stmt]) -> Iterable[tuple[str, ast.expr]]:

@@ -142,10 +142,11 @@ class IndexConflict(MigrationError):
 class IndexRefused(MigrationError):
     """The server does not take the definition of an index, or no index more."""
 
-    def __init__(self, collection: str, problems: Sequence[str]) -> None:
+    def __init__(self, collection: str, problems: Sequence[str], *, others_created: bool = False) -> None:
         self.collection = collection
         self.problems = tuple(problems)
-        super().__init__(f"{collection}: {'; '.join(problems)}; the other indexes of the call were created")
+        others = "; the other indexes of the call were created" if others_created else ""
+        super().__init__(f"{collection}: {'; '.join(problems)}{others}")
 
 
 class ChangeInvalid(MigrationError):
@@ -286,9 +287,11 @@ class WorkLeft(MigrationError):
 
     exit_code = 8
 
-    def __init__(self, what: Sequence[str]) -> None:
-        self.what = tuple(what)
-        super().__init__(f"work is left: {'; '.join(what)}; `mydocs migrate run --wait` does it")
+    def __init__(
+        self, what: Sequence[str], ways_out: Sequence[str] = ("`mydocs migrate check` says what does it",)
+    ) -> None:
+        self.what, self.ways_out = tuple(what), tuple(ways_out)
+        super().__init__("; ".join([f"work is left: {'; '.join(what)}", *ways_out]))
 
 
 class Interrupted(MigrationError):

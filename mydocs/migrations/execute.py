@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
 from mydocs.migrations import ledger, load, mongo, transaction
-from mydocs.migrations.capture import Capture, capturing
+from mydocs.migrations.capture import Capture, capturing, current
 from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible
 from mydocs.migrations.events import Sink, StepFinished, StepStarted, emit
 from mydocs.migrations.indexes import IndexModels, create_standard_indexes, standard_checksum
@@ -33,11 +33,15 @@ from mydocs.migrations.model import (
     ScriptKind,
     StoredError,
 )
-from mydocs.migrations.plan import Plan, Standing
+from mydocs.migrations.plan import Plan, Standing, tracked
 from mydocs.migrations.tasks import to_the_end
 
 RECORD_SECONDS = 75.0  # for the record of a script that has ended: the retries' 30 s, a last try's 30 s, and a bit
 MESSAGE_LENGTH = 2_000  # characters of an error's text that are stored
+
+
+Indexes: TypeAlias = Callable[[], tuple[IndexRecord, ...]]
+"""What a step has done to search indexes by the time that it is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,7 @@ class Executor:
     sink: Sink | None
     done: list[Entry] = field(default_factory=list)
     staying: tuple[Entry, ...] = ()
+    entries: tuple[Entry, ...] = ()  # the ledger before the first step
     sealed: Entry | None = None  # what the present step's own transaction records of its success
 
     async def run(self, plan: Plan, models: IndexModels) -> None:
@@ -91,6 +96,7 @@ class Executor:
         :raises IndexConflict: where an existing index stands in the way of a standard one
         :raises LeaseLost: where the lease was gone before a step's end was recorded
         """
+        self.entries = plan.entries
         steps = await anyio.to_thread.run_sync(prepare, plan.steps)
         await self._check_transactions(steps)
         if plan.standard:
@@ -108,6 +114,7 @@ class Executor:
         :raises MigrationFailed: with file, line and message, once the failure is recorded
         :raises LeaseLost: where the lease was gone before a step's end was recorded
         """
+        self.entries = tuple(entries)
         leaving = {step.script.version for step in steps}
         self.staying = tuple(entry for entry in entries if entry.version not in leaving)
         await self._check_transactions(steps)
@@ -125,7 +132,7 @@ class Executor:
 
     async def _standard(self, models: IndexModels, previous: Entry | None) -> None:
         entry = await self._start(STANDARD_VERSION, "standard indexes", None, standard_checksum(models), previous)
-        await self._attempt(entry, lambda: create_standard_indexes(self.db, models), Capture(self.sink))
+        await self._attempt(entry, lambda: create_standard_indexes(self.db, models), lambda: ())
 
     async def _run(self, step: Step, direction: str) -> None:
         script = step.script
@@ -138,20 +145,29 @@ class Executor:
             transactional=script.transactional,
             places=entry.checkpoint,
             store=partial(ledger.keep_place, self.db, self.lease, entry),
+            tracked=self._tracked,
         )
-        with capturing(self.db, captured):
+        interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
+        indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
+        with capturing(self.db, captured), mongo.kept_open(self.db, lambda: current.get() is not None):
             async with _lightodm_bound(self.db, step):
                 if step.module is None:
-                    await self._attempt(entry, lambda: load.run_plain(script.path), captured, script)
+                    await self._attempt(entry, lambda: load.run_plain(script.path), indexes, script)
                 elif script.transactional:
                     function = partial(load.call, getattr(step.module, direction), self.db)
-                    seal = partial(self._seal, entry, captured, time.monotonic())
+                    seal = partial(self._seal, entry, indexes, time.monotonic())
                     await self._attempt(
-                        entry, lambda: transaction.in_transaction(self.db, function, seal), captured, script
+                        entry, lambda: transaction.in_transaction(self.db, function, seal), indexes, script
                     )
                 else:
                     function = getattr(step.module, direction)
-                    await self._attempt(entry, lambda: load.call(function, self.db), captured, script)
+                    await self._attempt(entry, lambda: load.call(function, self.db), indexes, script)
+
+    def _tracked(self) -> tuple[IndexRecord, ...]:
+        """What each search index should be by the steps before the present one."""
+        written = {entry.version for entry in self.done}
+        now = [entry for entry in self.done if entry.state is not MigrationState.PENDING]
+        return tracked([*(entry for entry in self.entries if entry.version not in written), *now])
 
     async def _start(
         self,
@@ -185,7 +201,7 @@ class Executor:
         return entry
 
     async def _attempt(
-        self, entry: Entry, work: Callable[[], Awaitable[bool]], captured: Capture, script: Script | None = None
+        self, entry: Entry, work: Callable[[], Awaitable[bool]], indexes: Indexes, script: Script | None = None
     ) -> None:
         """Do the work of a started step and record how it ended, also when it is cancelled."""
         started = time.monotonic()
@@ -198,7 +214,7 @@ class Executor:
             error = raised
         # A plain script may fail while its caller is cancelled: its failure is recorded, the cancellation passed on.
         ended = error.__cause__ or error if isinstance(error, asyncio.CancelledError) else error
-        await self._end(entry, started=started, error=ended, indexes=captured.records)
+        await self._end(entry, started=started, error=ended, indexes=indexes())
         if self.sealed is not None and isinstance(error, Exception) and self.done[-1].state != MigrationState.FAILED:
             error = None
         if isinstance(error, asyncio.CancelledError):
@@ -233,9 +249,9 @@ class Executor:
             indexes=indexes,
         )
 
-    async def _seal(self, entry: Entry, captured: Capture, started: float, session: Any) -> None:
+    async def _seal(self, entry: Entry, indexes: Indexes, started: float, session: Any) -> None:
         """Record the success of a script in the transaction that it ran in."""
-        self.sealed = self._ended(entry, started, None, captured.records)
+        self.sealed = self._ended(entry, started, None, indexes())
         await self._record(self.sealed, session)
 
     async def _finish(self, entry: Entry) -> None:
@@ -274,16 +290,18 @@ class Executor:
     def _stored(self, error: BaseException) -> StoredError:
         if isinstance(error, asyncio.CancelledError):
             return StoredError(type="Cancelled", message="the run was interrupted")
-        text = mongo.without_secrets(self.db, str(error))
-        return StoredError(type=type(error).__name__, message=text[:MESSAGE_LENGTH])
+        cause = load.cause_of(error)
+        text = mongo.without_secrets(self.db, load.text_of(cause))
+        return StoredError(type=type(cause).__name__, message=text[:MESSAGE_LENGTH])
 
     def _failure(self, script: Script, error: Exception) -> Exception:
         if isinstance(error, LeaseLost):
             return error
-        text = mongo.without_secrets(self.db, str(error))
-        named = text if isinstance(error, load.ScriptExit) else f"{type(error).__name__}: {text}".rstrip(": ")
+        cause = load.cause_of(error)
+        text = mongo.without_secrets(self.db, load.text_of(cause))
+        named = text if isinstance(cause, SystemExit) else f"{type(cause).__name__}: {text}".rstrip(": ")
         failure = MigrationFailed(script.file_name, load.place_in(script.path, error), named)
-        failure.exit_code = mongo.exit_code_of(error)
+        failure.exit_code = mongo.exit_code_of(cause)
         failure.path, failure.line = script.path, load.line_in(script.path, error)
         return failure
 

@@ -11,7 +11,8 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import anyio
@@ -78,9 +79,10 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
     :raises SearchUnavailable: where the server has no search indexes
     """
     capture.refuse_in_transaction("drop_search_indexes", NO_INDEXES)
+    db = mongo.database_of(collection)
     for name in names:
-        await _drop(mongo.database_of(collection), collection.name, name)
-        _done(collection.name, name, IndexType.SEARCH, IndexAction.DROPPED, None)
+        await _drop(db, collection.name, name)
+        _done(db, collection.name, name, IndexType.SEARCH, IndexAction.DROPPED, None)
 
 
 async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexModel]) -> tuple[IndexRecord, ...]:
@@ -171,6 +173,7 @@ class _Asked:
     name: str
     type: IndexType
     definition: Definition
+    replacing: bool = False  # the index of that name was dropped to make room for it
 
     @classmethod
     def of(cls, model: SearchIndexModel) -> "_Asked":
@@ -205,9 +208,18 @@ async def _ensure_search(db: mongo.Database, where: str, asked: Sequence[_Asked]
         else:
             actions[item.name] = IndexAction.UNCHANGED
     creating = (IndexAction.CREATED, IndexAction.REPLACED)
-    ids |= await _create(db, where, [item for item in asked if actions[item.name] in creating])
+    ids |= await _create(
+        db,
+        where,
+        [
+            replace(item, replacing=actions[item.name] is IndexAction.REPLACED)
+            for item in asked
+            if actions[item.name] in creating
+        ],
+    )
     return tuple(
         _done(
+            db,
             where,
             item.name,
             item.type,
@@ -243,7 +255,7 @@ async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> di
         if mongo.is_no_search(error) or mongo.is_unauthorised(error) or mongo.is_transient(error):
             raise
         if len(asked) == 1:
-            raise IndexRefused(where, [_refusal(asked[0].name, error)]) from error
+            raise IndexRefused(where, [_refusal(asked[0], error)]) from error
     ids: dict[str, str] = {}
     problems: list[str] = []
     for item in asked:
@@ -252,9 +264,12 @@ async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> di
         except IndexRefused as error:
             problems += error.problems
         else:
-            _done(where, item.name, item.type, IndexAction.CREATED, item.definition)
+            if item.replacing:
+                _done(db, where, item.name, item.type, IndexAction.REPLACED, item.definition, ids.get(item.name))
+            else:
+                _done(db, where, item.name, item.type, IndexAction.CREATED, item.definition)
     if problems:
-        raise IndexRefused(where, problems)
+        raise IndexRefused(where, problems, others_created=len(problems) < len(asked))
     return ids
 
 
@@ -305,7 +320,7 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
                 if isinstance(error, OperationFailure) and not (
                     mongo.is_unauthorised(error) or mongo.is_no_search(error)
                 ):
-                    raise IndexRefused(where, [_refusal(item.name, error)]) from error
+                    raise IndexRefused(where, [_refusal(item, error)]) from error
                 raise
             if time.monotonic() - started > SEARCH_SECONDS:
                 raise
@@ -328,22 +343,33 @@ async def _drop(db: mongo.Database, where: str, name: str) -> None:
             raise
 
 
-async def until_gone(db: mongo.Database, where: str, name: str, index_id: str | None) -> None:
+async def until_gone(
+    db: mongo.Database,
+    where: str,
+    name: str,
+    index_id: str | None,
+    *,
+    timeout: float | None = GONE_SECONDS,
+    limiter: anyio.CapacityLimiter | None = None,
+) -> None:
     """
     Wait until a dropped index has left the listing, by name and id.
 
-    :raises NotReady: after ``GONE_SECONDS``
+    :param timeout: seconds, or ``None`` for no limit
+    :param limiter: how many may look at once, where several are waited for
+    :raises NotReady: when the time is up
     """
     gap = GONE_GAP
-    with anyio.move_on_after(GONE_SECONDS):
+    with anyio.move_on_after(timeout):
         while True:
-            documents = await mongo.again(lambda: mongo.search_listing(db, where, [name]), seconds=SEARCH_SECONDS)
+            async with limiter or nullcontext():
+                documents = await mongo.again(lambda: mongo.search_listing(db, where, [name]), seconds=SEARCH_SECONDS)
             found = [item for item in map(readiness.parse, documents) if item.name == name]
             if not any(index_id is None or item.id in (None, index_id) for item in found):
                 return
             await anyio.sleep(gap)
             gap = min(2 * gap, 10 * GONE_GAP)
-    raise NotReady([f"{where}.{name} is dropped and still listed"], GONE_SECONDS)
+    raise NotReady([f"{where}.{name} is dropped and still listed"], timeout or 0.0)
 
 
 async def _listed(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> dict[str, Listed]:
@@ -360,15 +386,17 @@ def _is_equal(item: _Asked, found: Listed) -> bool:
     return definitions.change(item.type, item.definition, kind, found.definition or {}) is Change.NOTHING
 
 
-def _refusal(name: str, error: OperationFailure) -> str:
-    text = str((error.details or {}).get("errmsg", error))
+def _refusal(item: _Asked, error: OperationFailure) -> str:
+    name, text = item.name, str((error.details or {}).get("errmsg", error))
+    lost = f"; the old index {name} was dropped to make room for it and serves no more" if item.replacing else ""
     lowered = text.lower()
     if "index" in lowered and any(word in lowered for word in ("limit", "maximum", "quota", "exceed")):
-        return f"no room for index {name}: {text}; drop an index or take a larger cluster tier"
-    return f"the server does not take index {name}: {text} (code {error.code})"
+        return f"no room for index {name}: {text}; drop an index or take a larger cluster tier{lost}"
+    return f"the server does not take index {name}: {text} (code {error.code}){lost}"
 
 
 def _done(
+    db: mongo.Database,
     where: str,
     name: str,
     kind: IndexType,
@@ -377,7 +405,7 @@ def _done(
     index_id: str | None = None,
 ) -> IndexRecord:
     record = IndexRecord(collection=where, name=name, type=kind, action=action, definition=definition, id=index_id)
-    capture.note(record)
+    capture.note(record, db.name)
     capture.say(IndexDefined(collection=where, name=name, type=kind, action=action.value))
     return record
 

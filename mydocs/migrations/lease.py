@@ -29,8 +29,8 @@ What each side may assume
     - An acquirer may assume nothing about what its predecessor finished, and reads the ledger again.
     - Without a release (SIGKILL, power) the lease is free 30 s after the last renewal.
 
-The renewals come from a thread with a synchronous client: a script that blocks the event loop, for a minute or
-for ever, does not starve them.
+The renewals come from a thread with a synchronous client of its own: a script that blocks the event loop, for a minute
+or for ever, or takes every connection of the pool, does not starve them.
 """
 
 import asyncio
@@ -267,7 +267,7 @@ class _Heartbeat:
         if self._stopped.wait(min(RENEW_SECONDS, max(0.0, self._lease.deadline - time.monotonic()) / 3)):
             return  # most runs are over before the first renewal, and never make a client for it
         try:
-            with mongo.sync_database(self._db) as db:
+            with mongo.private_database(self._db) as db:
                 self._renew_until_stopped(db)
         except Exception:
             logger.exception("the heartbeat of the lease broke")

@@ -102,6 +102,7 @@ def parse(document: Mapping[str, Any]) -> Entry:
         run=_parse_run(run) if run else None,
         checkpoint=_mapping(document, "checkpoint") or None,
         direction=_text(document, "direction") or "up",
+        fence={"state": state.value, "run.id": run.get("id"), "attempts": document.get("attempts")},
     )
 
 
@@ -378,6 +379,8 @@ def _legacy_of(entries: Sequence[Entry]) -> dict[str, Any]:
 
 def _as_read(entry: Entry) -> dict[str, Any]:
     """A condition that holds as long as nobody has written the entry since it was read."""
+    if entry.fence is not None:
+        return dict(entry.fence)
     return {
         "state": entry.state.value,
         "run.id": entry.run.id if entry.run else None,

@@ -1,13 +1,17 @@
 """Turn a script into something to call: an async ``up`` and ``down``, or the whole module in a worker thread."""
 
+import asyncio
 import contextlib
+import io
 import sys
 import threading
 import traceback
 import types
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import anyio.lowlevel
 import anyio.to_thread
 
 from mydocs.migrations.discover import read_source
@@ -23,7 +27,10 @@ _process_lock = threading.Lock()
 
 
 class ScriptExit(Exception):
-    """A script left with SystemExit and a status other than success."""
+    """A script left in a way that must not be passed on: by SystemExit, or by what is no ``Exception``."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(_exit_text(error))
 
 
 def load_async(script: Script) -> types.ModuleType:
@@ -66,13 +73,21 @@ async def call(step: Step, *arguments: object) -> bool:
     """
     Await an ``up`` or ``down``. Returns ``False``: it was not cancelled unnoticed; see :func:`run_plain`.
 
-    :raises ScriptExit: in place of a SystemExit, which an event loop must not meet
+    :raises ScriptExit: in place of what an event loop must not meet, and of a cancellation of the script's own making
     """
     try:
         await step(*arguments)
-    except SystemExit as error:
+    except asyncio.CancelledError as error:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ScriptExit(error) from error
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as error:
         if not _is_success(error):
-            raise ScriptExit(_exit_text(error)) from error
+            raise ScriptExit(error) from error
     return False
 
 
@@ -95,8 +110,27 @@ def place_in(path: Path, error: BaseException) -> str:
     return "" if line is None else f", line {line}"
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """Return what a script meant to raise: what lies below a wrapper of ours, or alone in a group."""
+    while True:
+        if isinstance(error, ScriptExit) and error.__cause__ is not None:
+            error = error.__cause__
+        elif isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        else:
+            return error
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error's own words; of a group those of all that is in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(f"{type(each).__name__}: {text_of(each)}".rstrip(": ") for each in error.exceptions)
+    return _exit_text(error)
+
+
 def line_in(path: Path, error: BaseException) -> int | None:
     """Return the line of the script in which an error arose, where it passed through it."""
+    error = cause_of(error)
     frames = traceback.walk_tb(error.__traceback__)
     lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
     if lines:
@@ -111,20 +145,47 @@ def _run_as_main(path: Path) -> None:
     with _process_lock, _as_main(module, path):
         try:
             exec(_compile(path), module.__dict__)
-        except SystemExit as error:
+        except Exception:
+            raise
+        except BaseException as error:
             if not _is_success(error):
-                raise ScriptExit(_exit_text(error)) from error
+                raise ScriptExit(error) from error
+
+
+class _ToStderr(io.RawIOBase):
+    """Where a plain script's standard output goes. The script may close or wrap it; standard error stays open."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        raw = bytes(data)
+        buffer = getattr(sys.stderr, "buffer", None)
+        if buffer is None:
+            sys.stderr.write(raw.decode("utf-8", "backslashreplace"))
+        else:
+            sys.stderr.flush()
+            buffer.write(raw)
+        sys.stderr.flush()
+        return len(raw)
+
+    def close(self) -> None:
+        """Do nothing: it is not the script's to close."""
 
 
 @contextlib.contextmanager
 def _as_main(module: types.ModuleType, path: Path) -> Iterator[None]:
-    arguments, main = sys.argv, sys.modules["__main__"]
+    arguments, main, stderr = sys.argv, sys.modules["__main__"], sys.stderr
+    buffer = io.BufferedWriter(_ToStderr())
+    output = io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
     sys.argv, sys.modules["__main__"] = [str(path)], module
     try:
-        with _import_path(path.parent), contextlib.redirect_stdout(sys.stderr):
+        with _import_path(path.parent), contextlib.redirect_stdout(output):
             yield
     finally:
-        sys.argv, sys.modules["__main__"] = arguments, main
+        sys.argv, sys.modules["__main__"], sys.stderr = arguments, main, stderr
+        with contextlib.suppress(ValueError):  # closed by the script
+            output.flush()
 
 
 @contextlib.contextmanager
@@ -141,9 +202,13 @@ def _compile(path: Path) -> types.CodeType:
     return compile(read_source(path), str(path), "exec", dont_inherit=True)
 
 
-def _is_success(error: SystemExit) -> bool:
-    return error.code is None or error.code == 0
+def _is_success(error: BaseException) -> bool:
+    return isinstance(error, SystemExit) and (error.code is None or error.code == 0)
 
 
-def _exit_text(error: SystemExit) -> str:
-    return f"exited with status {error.code}" if isinstance(error.code, int) else str(error.code)
+def _exit_text(error: BaseException) -> str:
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return f"exited with status {error.code}"
+    if isinstance(error, asyncio.CancelledError):
+        return "a task that it awaited was cancelled"
+    return str(error)

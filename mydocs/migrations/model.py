@@ -1,7 +1,7 @@
 """The nouns of a migration run. Pure: frozen values and the states that they can be in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -129,6 +129,8 @@ class Entry:
     run: RunStamp | None = None
     checkpoint: Mapping[str, Any] | None = None
     direction: str = "up"  # "down" while it is taken back, and after that has failed
+    # Its state, run and attempts as they were read: raw, since a value that somebody edited must still match itself.
+    fence: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     legacy: bool = False  # written by the application's earlier runner
 
 

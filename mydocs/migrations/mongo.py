@@ -5,6 +5,7 @@ Every command of the runner's own goes through :func:`command`: one command on t
 read or write concern of the handle, and no retry by the driver, so that what is sent again is decided here alone.
 """
 
+import inspect
 import logging
 import re
 import threading
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 import pymongo
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
@@ -62,8 +64,10 @@ TRANSIENT_CODES = frozenset(
 TRANSIENT_LABELS = ("RetryableError", "SystemOverloadedError", "RetryableWriteError")
 # mongod answers 125 when it cannot reach mongot, on purpose without a retryable label (search_index_common.cpp).
 SEARCH_STARTING = ("Search Index Management service", "Error processing request")
-NO_SEARCH_CODES = frozenset({31082, 115, 6047401, 40324, 59})
-UNAUTHORISED_CODES = frozenset({13, 18, 391})
+NO_SEARCH_CODES = frozenset({31082, 115, 6047401})
+# "no such command" and "unrecognized pipeline stage": of a search command, or of any other that the server lacks.
+UNKNOWN_CODES = frozenset({59, 40324})
+UNAUTHORISED_CODES = frozenset({13, 18, 334, 391})
 ATLAS_CODE = 8000  # any error of Atlas' own: "bad auth", "user is not allowed to do action", but also a quota
 
 LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
@@ -101,7 +105,9 @@ def is_worth_another_try(error: BaseException) -> bool:
 
 def is_no_search(error: BaseException) -> bool:
     """Whether the server says that it has no search indexes at all; the four generations say it differently."""
-    return isinstance(error, OperationFailure) and error.code in NO_SEARCH_CODES
+    if not isinstance(error, OperationFailure):
+        return False
+    return error.code in NO_SEARCH_CODES or (error.code in UNKNOWN_CODES and "SearchIndex" in str(error))
 
 
 def is_unauthorised(error: BaseException) -> bool:
@@ -230,23 +236,69 @@ def sync_database(db: Database) -> Iterator[SyncDatabase[Document]]:
     """
     Yield a synchronous database on the same deployment, for threads.
 
-    Motor is a shell around one, which is yielded as it is. PyMongo Async has none: a synchronous client is made from
-    the very arguments that the asynchronous one was made from, and closed at the end.
+    Motor is a shell around one, which is yielded as it is; for PyMongo Async one is made and closed at the end.
     """
     if isinstance(db, AsyncIOMotorDatabase):
         yield db.delegate
         return
-    arguments = getattr(db.client, "_init_kwargs", None)  # the same that AsyncMongoClient._duplicate() reads
+    arguments = _arguments_of(db)
     if arguments is None:
         raise SettingsInvalid(
             "this PyMongo does not tell how its client was made, so no synchronous one can be made for a thread; "
             "pass a Motor database, or use async scripts only"
         )
-    client: pymongo.MongoClient[Document] = pymongo.MongoClient(**arguments)
-    try:
+    with pymongo.MongoClient[Document](**arguments) as client:
         yield client[db.name]
+
+
+@contextmanager
+def private_database(db: Database) -> Iterator[SyncDatabase[Document]]:
+    """Yield a synchronous database with a connection of its own, which no script can take all of."""
+    arguments = _arguments_of(db)
+    if arguments is None:
+        with sync_database(db) as shared:
+            yield shared
+        return
+    with pymongo.MongoClient[Document](**{**arguments, "minPoolSize": 0, "maxPoolSize": 1}) as client:
+        yield client[db.name]
+
+
+def _arguments_of(db: Database) -> dict[str, Any] | None:
+    """What the client was made from; the same that PyMongo's ``_duplicate()`` reads."""
+    return getattr(client_of(db), "_init_kwargs", None)
+
+
+_open_lock = threading.Lock()
+_kept_open: dict[int, tuple[int, Callable[[], Any]]] = {}  # client → how many keep it open, its own `close`
+
+
+@contextmanager
+def kept_open(db: Database, is_script: Callable[[], bool]) -> Iterator[None]:
+    """
+    Let scripts close the run's client without effect: what follows them needs it.
+
+    :param is_script: whether it is a script that calls; an application's own ``close`` does what it says
+    """
+    client = client_of(db)
+    with _open_lock:
+        count, close = _kept_open.get(id(client), (0, client.close))
+        _kept_open[id(client)] = count + 1, close
+        if not count:
+            client.close = _closing_unless(close, is_script)
+    try:
+        yield
     finally:
-        client.close()
+        with _open_lock:
+            count, close = _kept_open.pop(id(client))
+            if count > 1:
+                _kept_open[id(client)] = count - 1, close
+            else:
+                del client.close  # the instance's; that of the class comes out again
+
+
+def _closing_unless(close: Callable[[], Any], is_script: Callable[[], bool]) -> Callable[[], Any]:
+    nothing: Callable[[], Any] = anyio.lowlevel.checkpoint if inspect.iscoroutinefunction(close) else lambda: None
+    return lambda: nothing() if is_script() else close()
 
 
 @asynccontextmanager
@@ -312,17 +364,17 @@ def as_migration_error(error: BaseException) -> MigrationError | None:
     if isinstance(error, MigrationError):
         return error
     if isinstance(error, InvalidURI | ConfigurationError | InvalidName):
-        return SettingsInvalid(f"the connection settings are not usable: {_text(error)}; check --url and --db")
+        return SettingsInvalid(f"the connection settings are not usable: {text_of(error)}; check --url and --db")
     if isinstance(error, OperationFailure):
         if is_unauthorised(error):
-            return NotAuthorised(_text(error))
+            return NotAuthorised(text_of(error))
         if error.code in {73, 300} or "Invalid namespace" in str(error):  # InvalidNamespace
-            return SettingsInvalid(f"the database name is not allowed: {_text(error)}; check --db")
-        if is_no_search(error) and error.code != 59:
-            return SearchUnavailable(_text(error))
-        return ServerUnreachable(_text(error)) if is_transient(error) else CommandRefused(_text(error), error.code)
+            return SettingsInvalid(f"the database name is not allowed: {text_of(error)}; check --db")
+        if is_no_search(error):
+            return SearchUnavailable(text_of(error))
+        return ServerUnreachable(text_of(error)) if is_transient(error) else CommandRefused(text_of(error), error.code)
     if isinstance(error, PyMongoError):
-        return ServerUnreachable(_text(error))
+        return ServerUnreachable(text_of(error))
     return None
 
 
@@ -348,7 +400,7 @@ def _secrets_of(client: Any) -> Iterator[str]:
             yield from (str(part) for name, part in parts if name not in PUBLIC_PROPERTIES)
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """The server's sentence, without the driver's dumps of its reply, its settings and its view of the topology."""
     details = getattr(error, "details", None)
     if isinstance(details, Mapping) and isinstance(details.get("errmsg"), str):

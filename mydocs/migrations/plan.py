@@ -59,14 +59,20 @@ class Plan:
         return not self.steps and not self.standard
 
 
-def classify(scripts: Sequence[Script], entries: Sequence[Entry], lease: LeaseView | None) -> tuple[Standing, ...]:
-    """Say where each migration stands, in the order of their numbers; the standard indexes are none of them."""
+def classify(
+    scripts: Sequence[Script], entries: Sequence[Entry], lease: LeaseView | None, *, holder: str | None = None
+) -> tuple[Standing, ...]:
+    """
+    Say where each migration stands, in the order of their numbers; the standard indexes are none of them.
+
+    :param holder: the id of the caller's own run, where that holds the lease
+    """
     by_number = {int(entry.version): entry for entry in entries if entry.version != STANDARD_VERSION}
     on_disk = {script.number: script for script in scripts}
     return tuple(
         Standing(
             version=on_disk[number].version if number in on_disk else by_number[number].version,
-            state=_state(on_disk.get(number), by_number.get(number), lease),
+            state=_state(on_disk.get(number), by_number.get(number), lease, holder),
             script=on_disk.get(number),
             entry=by_number.get(number),
         )
@@ -74,11 +80,11 @@ def classify(scripts: Sequence[Script], entries: Sequence[Entry], lease: LeaseVi
     )
 
 
-def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None) -> MigrationState:
+def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None, holder: str | None) -> MigrationState:
     if entry is None:
         return MigrationState.PENDING
     if entry.state is MigrationState.RUNNING:
-        return MigrationState.INTERRUPTED if is_interrupted(entry, lease) else MigrationState.RUNNING
+        return MigrationState.INTERRUPTED if is_interrupted(entry, lease, holder) else MigrationState.RUNNING
     if entry.state is MigrationState.APPLIED:
         if script is None:
             return MigrationState.MISSING
@@ -87,15 +93,20 @@ def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None) 
     return entry.state
 
 
-def is_interrupted(entry: Entry, lease: LeaseView | None) -> bool:
+def is_interrupted(entry: Entry, lease: LeaseView | None, holder: str | None = None) -> bool:
     """
     Whether nobody can be at work on a ``running`` entry any more.
 
     The lease was read before the entry, so an entry of a later term has been written by somebody who took the lease
-    in between and is alive.
+    in between and is alive. Whoever holds the lease knows better: no other run than its own is, whatever the terms
+    say after somebody has removed the lease's document.
+
+    :param holder: the id of the caller's own run, where that holds the lease
     """
     if entry.state is not MigrationState.RUNNING:
         return False
+    if holder is not None:
+        return entry.run is None or entry.run.id != holder
     term = entry.run.term if entry.run else 0
     return lease is None or term < lease.term or (term == lease.term and not lease.live)
 
@@ -107,15 +118,17 @@ def make_plan(
     options: Options,
     *,
     standard_checksum: str | None,
+    holder: str | None = None,
 ) -> Plan:
     """
     Decide what a run has to do.
 
     :param standard_checksum: digest of the application's standard indexes, ``None`` where it has none
+    :param holder: the id of the caller's own run, where that holds the lease
     :raises PlanError: where files and ledger do not fit together
     :raises UnknownVersion: where ``options.target`` is no migration's number
     """
-    standings = classify(scripts, entries, lease)
+    standings = classify(scripts, entries, lease, holder=holder)
     limit = find(standings, options.target).number if options.target is not None else None
     changed = [s.script.file_name for s in standings if s.state is MigrationState.CHANGED and s.script]
     if changed and not options.allow_changed:

@@ -9,13 +9,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from mydocs.migrations.definitions import equivalent, infer_type
+from mydocs.migrations.definitions import differences, infer_type
 from mydocs.migrations.model import Definition, IndexState, IndexTarget, IndexType
 
 # A failed build is retried by mongot itself for three of its reasons, and the listing does not say which one it was.
 FAILED_GRACE = 15.0  # seconds; the control plane of Atlas publishes a recovery within them
 SELF_MANAGED_FAILED_GRACE = 35.0  # seconds: mongot publishes its status every 30 s (CommunityMetadataUpdater)
 APPEAR_SECONDS = 60.0  # an index that was accepted is listed within seconds, only not always at once
+# Atlas goes on to list the old version for a while after an update, seconds as a rule. After this long nothing is under
+# way: somebody changed the index, or the server took a create for one of the index that it has. To be wrong costs one
+# more `wait`; the number is that of the longest trouble which a wait bears, TRANSIENT_SECONDS.
+DIFFERENT_GRACE = 120.0  # seconds
+SHOWN_DIFFERENCES = 3  # of the key paths that differ; the first ones tell whose definition it is
 GONE_LOOKS = 3  # the look that misses it, and two more: a listing may skip an index once while a host restarts
 
 MIN_GAP = 0.5  # seconds between two looks: the rate at which MongoDB's own Django backend polls
@@ -24,7 +29,11 @@ GAP_SHARE = 0.1  # of the age: an index is seen ready at most a tenth of its bui
 JITTER = 0.1  # either way, so that 200 replicas do not look at the same moment
 
 _VANISHED = "it was listed and is gone; somebody dropped it"
-_NEVER_SEEN = "it was never listed"
+_NEVER_SEEN = (
+    "it was never listed; if it is not wanted any more, `drop_search_indexes` in a migration takes it off the list"
+)
+ANOTHER = "still shows the previous index"
+DIFFERS = "shows another definition, perhaps the previous one"
 
 _STATES: Final[Mapping[str, IndexState]] = {
     "PENDING": IndexState.PENDING,
@@ -74,7 +83,12 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one look says about an index; ``old_serves`` means that queries get an earlier definition's answers."""
+    """
+    What one look says about an index.
+
+    :param old_serves: queries get an earlier definition's answers
+    :param differences: from the definition that was asked for, where that alone keeps it from being ready
+    """
 
     state: IndexState
     queryable: bool = False
@@ -82,6 +96,7 @@ class Verdict:
     hosts_ready: int = 0
     hosts_total: int = 0
     old_serves: bool = False
+    differences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +107,7 @@ class Track:
     :param seen: it was listed at least once
     :param missing_looks: how many looks in a row did not find it
     :param failed_since: the first of the looks in a row that found it failed
+    :param different_since: the first of the looks in a row that found nothing wrong with it but its definition
     :param changed_at: when its state last changed
     :param outcome: ``READY`` or ``FAILED`` once it is settled, then nothing changes any more
     """
@@ -102,6 +118,7 @@ class Track:
     seen: bool = False
     missing_looks: int = 0
     failed_since: float | None = None
+    different_since: float | None = None
     outcome: IndexState | None = None
     reason: str | None = None
     settled_at: float | None = None
@@ -153,13 +170,19 @@ def judge(target: IndexTarget, listed: Listed | None) -> Verdict:
     # the reverse (BUILDING or FAILED with the old definition serving) is common.
     queryable = state is IndexState.READY if listed.queryable is None else listed.queryable
     reason: str | None = None
+    different: tuple[str, ...] = ()
     if _is_another(target, listed):
-        state, reason = IndexState.BUILDING, "still shows the previous index"
+        state, reason = IndexState.BUILDING, ANOTHER
     elif state is IndexState.FAILED:
         reason = listed.message or "the server gives no reason"
         reason += "; the old definition still serves" if queryable else ""
     elif state is IndexState.READY:
         reason = _not_yet(target, listed, queryable, ready, len(hosts))
+        # Right after an update the old version can still be listed as READY and queryable.
+        if reason is None and target.compare and target.definition is not None and listed.definition is not None:
+            kind = target.type or infer_type(target.definition)
+            different = differences(kind, target.definition, listed.definition)
+            reason = DIFFERS if different else None
         state = IndexState.READY if reason is None else IndexState.BUILDING
     elif state is IndexState.STALE:
         reason = listed.message or "no longer follows the collection"
@@ -172,6 +195,7 @@ def judge(target: IndexTarget, listed: Listed | None) -> Verdict:
         hosts_ready=ready,
         hosts_total=len(hosts),
         old_serves=queryable and state in (IndexState.PENDING, IndexState.BUILDING, IndexState.FAILED),
+        differences=different,
     )
 
 
@@ -188,6 +212,7 @@ def look(track: Track, listed: Listed | None, now: float) -> Track:
     absent = verdict.state is IndexState.ABSENT
     failed = verdict.state is IndexState.FAILED
     known = track.failed_since if track.failed_since is not None else now
+    differs = track.different_since if track.different_since is not None else now
     track = replace(
         track,
         verdict=verdict,
@@ -196,11 +221,14 @@ def look(track: Track, listed: Listed | None, now: float) -> Track:
         seen=track.seen or not (absent or listed is None or _is_another(track.target, listed)),
         missing_looks=track.missing_looks + 1 if absent else 0,
         failed_since=known if failed else None,
+        different_since=differs if verdict.differences else None,
     )
     if verdict.state is IndexState.READY:
         return _settle(track, IndexState.READY, None, now)
     if failed and now - known >= (SELF_MANAGED_FAILED_GRACE if listed and listed.self_managed else FAILED_GRACE):
         return _settle(track, IndexState.FAILED, verdict.reason, now)
+    if verdict.differences and now - differs >= DIFFERENT_GRACE:
+        return _settle(track, IndexState.FAILED, _other_definition(verdict.differences), now)
     if track.seen and track.missing_looks >= GONE_LOOKS:
         return _settle(track, IndexState.FAILED, _VANISHED, now)
     if absent and not track.seen and now - track.target.asked_at >= APPEAR_SECONDS:
@@ -246,14 +274,16 @@ def _not_yet(target: IndexTarget, listed: Listed, queryable: bool, ready: int, h
     """Say why an index that is listed as READY is not, or nothing where it is."""
     if not queryable:
         return "READY, but not queryable yet"
-    # Right after an update the old version can still be listed as READY and queryable. A listing without a
-    # definition proves nothing: too late is better than too early.
-    if target.compare and target.definition is not None:
-        if listed.definition is None:
-            return "the listing shows no definition"
-        if not equivalent(target.type or infer_type(target.definition), target.definition, listed.definition):
-            return "still shows the previous definition"
+    # A listing without a definition proves nothing: too late is better than too early.
+    if target.compare and target.definition is not None and listed.definition is None:
+        return "the listing shows no definition"
     return f"{ready} of {hosts} hosts have the latest definition" if ready < hosts else None
+
+
+def _other_definition(lines: tuple[str, ...]) -> str:
+    more = len(lines) - SHOWN_DIFFERENCES
+    told = "; ".join(lines[:SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+    return f"answers with another definition than the one asked for: {told}"
 
 
 def _message(hosts: Iterable[Host], status: str | None) -> str | None:

@@ -1,11 +1,15 @@
 """The way back: run the ``down`` of applied migrations, newest first, under the lease."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
 from mydocs.migrations import ledger, mongo
 from mydocs.migrations.discover import Discovery
+from mydocs.migrations.errors import NotReady
 from mydocs.migrations.events import Planned, Sink, emit
 from mydocs.migrations.execute import Executor, prepare
 from mydocs.migrations.indexes import until_gone
@@ -14,6 +18,7 @@ from mydocs.migrations.plan import Standing, classify, make_rollback
 from mydocs.migrations.report import Outcome, RunReport
 from mydocs.migrations.runner import Call, call_on, discovered, stamp_of, wait_for_tracked
 from mydocs.migrations.settle import leading
+from mydocs.migrations.wait import LISTINGS_AT_ONCE
 
 
 async def rollback(
@@ -34,10 +39,11 @@ async def rollback(
     :param steps: how many, counted from the newest that is applied
     :param target: take back all above this version, in place of ``steps``
     :param wait: return only when dropped search indexes are gone and the others can be queried
-    :param timeout: seconds for that wait, ``None`` for no limit
+    :param timeout: seconds for all of that wait together, ``None`` for no limit
     :param dry_run: say what would be taken back, and do nothing
     :raises NotReversible: names every migration that has no ``down``, before the first one is touched
     :raises MigrationFailed: where a ``down`` raised; those before it are taken back
+    :raises NotReady: names the indexes that are still listed, or cannot be queried yet, when the time is up
     """
     async with call_on(db, on_event, outcome=Outcome.PLANNED if dry_run else Outcome.OK) as call:
         found = await discovered(call, directory)
@@ -45,10 +51,10 @@ async def rollback(
         if chosen and not dry_run:
             dropped = await _roll_back(call, found, steps, target, lock_timeout)
             if wait:
-                with anyio.move_on_after(timeout):
-                    for record in dropped:
-                        await until_gone(db, record.collection, record.name, None)
-                await wait_for_tracked(call, timeout)
+                started = time.monotonic()
+                await _until_all_gone(db, dropped, timeout)
+                waited = time.monotonic() - started
+                await wait_for_tracked(call, None if timeout is None else max(0.0, timeout - waited))
     return call.report()
 
 
@@ -66,13 +72,39 @@ async def _roll_back(
     call: Call, found: Discovery, steps: int, target: str | None, lock_timeout: float | None
 ) -> list[IndexRecord]:
     async with leading(call, lock_timeout) as lease:
+        if any(entry.legacy for entry in call.snapshot.entries):
+            legacy = [entry for entry in (await ledger.read(call.db)).entries if entry.legacy]
+            await ledger.adopt(call.db, lease, legacy, found.scripts, stamp_of(lease))
         chosen = await _plan(call, found, steps, target)
         executor = Executor(db=call.db, lease=lease, stamp=stamp_of(lease), sink=call.sink, done=call.done)
         await executor.take_back(await anyio.to_thread.run_sync(prepare, chosen), call.snapshot.entries)
-    return [
-        record
+    latest = {
+        (record.collection, record.name): record
         for entry in call.done
         if entry.state is MigrationState.PENDING
         for record in entry.indexes
-        if record.action is IndexAction.DROPPED
-    ]
+    }
+    return [record for record in latest.values() if record.action is IndexAction.DROPPED]
+
+
+async def _until_all_gone(db: mongo.Database, dropped: Sequence[IndexRecord], timeout: float | None) -> None:
+    late = {f"{record.collection}.{record.name}": None for record in dropped}
+    errors: list[Exception] = []
+    limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
+
+    async def one(record: IndexRecord) -> None:
+        try:
+            await until_gone(db, record.collection, record.name, None, timeout=None, limiter=limiter)
+            del late[f"{record.collection}.{record.name}"]
+        except Exception as error:  # noqa: BLE001  # raised below, alone and not in a group
+            errors.append(error)
+            group.cancel_scope.cancel()
+
+    with anyio.move_on_after(timeout):
+        async with anyio.create_task_group() as group:
+            for record in dropped:
+                group.start_soon(one, record)
+    if errors:
+        raise errors[0]
+    if late:
+        raise NotReady([f"{index} is dropped and still listed" for index in late], timeout or 0.0)

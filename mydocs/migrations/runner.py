@@ -305,9 +305,13 @@ async def discovered(call: Call, directory: str | Path) -> Discovery:
     return found
 
 
-def _plan(found: Discovery, snapshot: Snapshot, options: Options, models: IndexModels) -> Plan:
+def _plan(
+    found: Discovery, snapshot: Snapshot, options: Options, models: IndexModels, holder: str | None = None
+) -> Plan:
     checksum = standard_checksum(models) if models else None
-    return make_plan(found.scripts, snapshot.entries, snapshot.lease, options, standard_checksum=checksum)
+    return make_plan(
+        found.scripts, snapshot.entries, snapshot.lease, options, standard_checksum=checksum, holder=holder
+    )
 
 
 async def _migrate(
@@ -324,7 +328,7 @@ async def _migrate(
         return
     async with held(call.db, lease):
         snapshot = await ledger.read(call.db)
-        plan = call.planned(_plan(found, snapshot, options, models), snapshot)
+        plan = call.planned(_plan(found, snapshot, options, models, call.owner.id), snapshot)
         stamp = stamp_of(lease)
         legacy = [entry for entry in snapshot.entries if entry.legacy]
         await ledger.adopt(call.db, lease, legacy, found.scripts, stamp)

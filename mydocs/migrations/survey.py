@@ -21,6 +21,16 @@ from mydocs.migrations.standard_definitions import StandardAction
 from mydocs.migrations.wait import target_of
 
 LISTINGS_AT_ONCE = 8  # collections
+NOT_CREATED = "not created yet"
+
+RUN = "`mydocs migrate run --wait` does what is pending, failed or interrupted"
+WAIT = "`mydocs migrate wait` waits for what is under way"
+REPAIR = "`mydocs migrate repair` accepts what was changed and forgets what is missing"
+# A run plans by the ledger and not by the live indexes, so it does nothing here.
+DRIFT = (
+    "what is not as it was asked for is mended by a migration with ensure_search_indexes or ensure_indexes, or by "
+    "`mydocs migrate mark NNN --pending` and a run of the one that asked for it"
+)
 
 
 async def status(
@@ -68,14 +78,17 @@ async def check(
         survey = await _survey(call, directory, standard_indexes)
         if survey.unknown:
             call.warn(f"search indexes that no migration asked for: {', '.join(survey.unknown)}")
+        if survey.others:
+            call.warn(f"standard indexes beside those of the application's list: {', '.join(survey.others)}")
         missing = [s.version for s in survey.standings if s.state is MigrationState.MISSING]
+        report = call.report()
         left = [
-            *work_left(call.report()),
+            *work_left(report),
             *([f"applied, but not in this directory: {', '.join(missing)}"] if missing else []),
             *survey.differences,
         ]
         if left:
-            raise WorkLeft(left)
+            raise WorkLeft(left, ways_out(report, repair=bool(missing)))
     return call.report()
 
 
@@ -92,13 +105,43 @@ def work_left(report: RunReport) -> tuple[str, ...]:
     )
 
 
+def ways_out(report: RunReport, *, repair: bool = False) -> tuple[str, ...]:
+    """
+    Say what brings what a report shows as not done to its end.
+
+    :param repair: a missing file counts, too
+    """
+    states = {migration.state for migration in report.migrations}
+    running = (IndexState.PENDING, IndexState.BUILDING, IndexState.STALE)
+    run = wait = drift = False
+    for index in report.indexes:
+        planned = index.reason == NOT_CREATED
+        different = index.reason in (readiness.DIFFERS, readiness.ANOTHER)
+        on_its_way = index.type is not IndexType.STANDARD and index.state in running
+        ready = index.state is IndexState.READY
+        run |= planned
+        wait |= on_its_way and not different
+        drift |= different or not (planned or on_its_way or ready)
+    run |= bool(states & {MigrationState.PENDING, MigrationState.FAILED, MigrationState.INTERRUPTED})
+    wait |= MigrationState.RUNNING in states
+    repair |= MigrationState.CHANGED in states
+    ways = ((run, RUN), (wait, WAIT), (repair, REPAIR), (drift, DRIFT))
+    return tuple(way for is_one, way in ways if is_one)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What a look at everything has shown besides the report."""
+    """
+    What a look at everything has shown besides the report.
+
+    :param unknown: search indexes that no migration asked for
+    :param others: standard indexes that are not in the application's list; a migration may have made them
+    """
 
     standings: tuple[Standing, ...]
     differences: tuple[str, ...]
     unknown: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 async def _read_ledger(call: Call, directory: str | Path, models: IndexModels) -> tuple[Standing, ...]:
@@ -114,7 +157,7 @@ async def _read_ledger(call: Call, directory: str | Path, models: IndexModels) -
                 type=IndexType.STANDARD,
                 state=IndexState.PENDING,
                 queryable=False,
-                reason="not created yet",
+                reason=NOT_CREATED,
             )
             for collection, name in standard_names(models)
         )
@@ -153,7 +196,7 @@ async def _survey(call: Call, directory: str | Path, models: IndexModels) -> Sur
             group.start_soon(one, list_standard, collection)
     if errors:
         raise errors[0]
-    reports, differences = _standard_reports(models, standard, snapshot)
+    reports, differences, others = _standard_reports(models, standard, snapshot)
     names = {(record.collection, record.name) for record in records}
     for record in records:
         report, difference = _search_report(record, search[record.collection])
@@ -169,6 +212,7 @@ async def _survey(call: Call, directory: str | Path, models: IndexModels) -> Sur
             for document in documents
             if (collection, document.get("name")) not in names
         ),
+        others=tuple(others),
     )
 
 
@@ -213,18 +257,25 @@ def _search_report(record: IndexRecord, documents: Sequence[mongo.Document]) -> 
 
 def _standard_reports(
     models: IndexModels, listed: Mapping[str, Sequence[mongo.Document]], snapshot: Snapshot
-) -> tuple[list[IndexReport], list[str]]:
+) -> tuple[list[IndexReport], list[str], list[str]]:
     planned = _standard_planned(models, snapshot)
     reports: list[IndexReport] = []
     differences: list[str] = []
+    others: list[str] = []
     for collection, of in models.items():
+        live = {str(document.get("name")): document for document in listed[collection]}
+        known = {"_id_"}
         for model in of:
             change = standard_definitions.standard_change(model.document, listed[collection])
+            known.add(change.name)
+            if change.action in (StandardAction.MODIFY, StandardAction.CONFLICT):
+                lines = standard_definitions.standard_differences(model.document, live[change.name])
+                differences += [f"{collection}.{change.name}: {line}" for line in lines]
             present = change.action is StandardAction.PRESENT
             absent = change.action is StandardAction.CREATE
             reason = None
             if not present:
-                reason = "not created yet" if absent and planned else change.sentence or "not as it was asked for"
+                reason = NOT_CREATED if absent and planned else change.sentence or "not as it was asked for"
                 if absent and not planned:
                     reason = "it was created and is gone"
             reports.append(
@@ -237,7 +288,8 @@ def _standard_reports(
                     reason=reason,
                 )
             )
-    return reports, differences
+        others += [f"{collection}.{name}" for name in live if name not in known]
+    return reports, differences, others
 
 
 def _standard_planned(models: IndexModels, snapshot: Snapshot) -> bool:

@@ -13,9 +13,11 @@ from typing import Any
 
 import anyio
 from pymongo import ReadPreference, WriteConcern
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
-from mydocs.migrations import mongo
+from mydocs.migrations import capture, mongo
+from mydocs.migrations.errors import NotPossible
+from mydocs.migrations.events import Warned
 from mydocs.migrations.tasks import to_the_end
 
 TRANSACTION_SECONDS = 120.0  # no new try of the whole later than this after the first, as in the drivers
@@ -26,6 +28,17 @@ LONGEST_PAUSE = 0.5
 
 TRANSIENT = "TransientTransactionError"
 UNKNOWN = "UnknownTransactionCommitResult"
+NO_SUCH_TRANSACTION = 251
+NOT_IN_TRANSACTION = 263  # OperationNotSupportedInTransaction
+
+ENDED_BY_SCRIPT = (
+    "the script ended its transaction itself; leave commit and abort to mydocs, which records its success in the same "
+    "transaction (a commit of its own stays, so look at what the script has written)"
+)
+ENDED_BY_SERVER = (
+    "the script caught an error that had ended its transaction (let it raise, or look before the write), or it took "
+    "longer than the server lets a transaction last (a minute by default; change less in it)"
+)
 
 Work = Callable[[Any], Awaitable[object]]
 
@@ -42,20 +55,35 @@ async def in_transaction(db: mongo.Database, work: Work, seal: Work) -> bool:
 
     A cancellation breaks ``work`` off and nothing after it: what is sealed is committed too.
 
+    Each repetition is said to the step under way as a warning, with its reason.
+
     :return: whether the task was cancelled meanwhile, which is then the caller's to pass on
+    :raises NotPossible: where ``work`` ends the transaction, or asks for what no transaction can do
     :raises PyMongoError: labelled ``UnknownTransactionCommitResult`` where nobody can say whether it is committed
     """
-    started, pause = time.monotonic(), FIRST_PAUSE
+    started, pause, ended_early = time.monotonic(), FIRST_PAUSE, 0
     async with mongo.session_of(db) as session:
         while True:
             await _begin(session)
             try:
                 await work(session)
+                if not session.in_transaction:
+                    raise NotPossible(ENDED_BY_SCRIPT)
                 _, cancelled = await to_the_end(_end(session, seal))
             except (Exception, asyncio.CancelledError) as error:
+                # After a try to commit the driver takes the transaction for ended, and it was there until then.
+                gone = session.in_transaction and _code(error) == NO_SUCH_TRANSACTION
+                ended_early = ended_early + 1 if gone else 0
                 await _abort(session)
+                if _code(error) == NOT_IN_TRANSACTION:
+                    problem = f"{mongo.text_of(error)}; do it in a migration of its own, without TRANSACTIONAL = True"
+                    raise NotPossible(problem).with_traceback(error.__traceback__) from error
+                if ended_early == 2:  # once, it may have been an election
+                    raise NotPossible(ENDED_BY_SERVER).with_traceback(error.__traceback__) from error
                 if not _has_label(error, TRANSIENT) or time.monotonic() - started >= TRANSACTION_SECONDS:
                     raise
+                reason = mongo.without_secrets(db, mongo.text_of(error))
+                capture.say(Warned(message=f"the transaction came to nothing and is run again: {reason}"))
             else:
                 return cancelled
             await anyio.sleep(pause * random.random())
@@ -89,6 +117,10 @@ async def _abort(session: Any) -> None:
     if session.in_transaction:
         with anyio.CancelScope(shield=True), anyio.move_on_after(ABORT_SECONDS):
             await session.abort_transaction()
+
+
+def _code(error: BaseException) -> int | None:
+    return error.code if isinstance(error, OperationFailure) else None
 
 
 def _has_label(error: BaseException, label: str) -> bool:

@@ -27,14 +27,15 @@ def target_of(record: IndexRecord, asked_at: float) -> IndexTarget:
     """
     Say what to wait for, from what a script did.
 
-    Only a new index is known by its name alone: of any other, the listing may still show what was there before.
+    Even of a new index the definition is compared: a later script may have updated it and been rolled back, and a
+    self-managed server may have taken a create for one of the index that it has.
     """
     return IndexTarget(
         collection=record.collection,
         name=record.name,
         type=record.type,
         definition=record.definition,
-        compare=record.action is not IndexAction.CREATED and record.definition is not None,
+        compare=record.definition is not None,
         id=record.id,
         asked_at=asked_at,
     )
@@ -100,8 +101,7 @@ async def wait_until_ready(collection: mongo.Collection, *names: str, timeout: f
     :raises IndexFailed: once the others are settled, where a build has failed
     :raises NotReady: where the time is up
     """
-    step = capture.current.get()
-    records = {r.name: r for r in step.records if r.collection == collection.name} if step else {}
+    records = capture.records_of(mongo.database_of(collection).name, collection.name)
     now = time.monotonic()
     targets = [
         target_of(records[name], now)

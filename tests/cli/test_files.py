@@ -69,6 +69,16 @@ def test_new_adds_to_an_order_file_where_there_is_one(cli: Callable[..., Result]
     cli("migrate", "new", "second")
     cli("migrate", "new", "third")
     assert (folder / ".order").read_text() == "002_second.py\n003_third.py\n"
+    (folder / ".order").write_text("002_second.py\n003_third.py")  # as an editor may leave it
+    cli("migrate", "new", "fourth")
+    assert (folder / ".order").read_text() == "002_second.py\n003_third.py\n004_fourth.py\n"
+
+
+def test_new_says_of_a_description_that_it_is_too_long(cli: Callable[..., Result], folder: Path) -> None:
+    ended = cli("migrate", "new", "x" * 300)
+    assert (ended.exit_code, list(folder.iterdir())) == (2, [])
+    assert "too long" in ended.stderr
+    assert cli("migrate", "new", "x" * (255 - len("001_.py"))).exit_code == 0
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["migrate", "list"], ["migrate", "list", "-o", "json"]])

@@ -343,6 +343,42 @@ async def test_a_killed_run_goes_on_after_the_last_finished_batch(
     assert (entry["state"], entry["attempts"], "checkpoint" in entry) == ("applied", 2, False)
 
 
+async def test_a_plain_script_with_a_loop_and_a_client_of_its_own_keeps_its_place_too(
+    any_db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    write(
+        "001_things.py",
+        f"""
+        import asyncio
+        from motor.motor_asyncio import AsyncIOMotorClient
+        from mydocs.migrations import transform
+
+        def change(document):
+            if "stop" in document:
+                raise ValueError("stop")
+            return {{"$set": {{"m": 1}}}}
+
+        async def main():
+            await transform(client.app.things, {{}}, change, batch_size=10)
+
+        client = AsyncIOMotorClient({local_server.url!r})
+        try:
+            asyncio.run(main())
+        finally:
+            client.close()
+        """,
+    )
+    await numbered(any_db, 30)
+    await any_db["things"].update_one({"_id": 20}, {"$set": {"stop": True}})
+    with pytest.raises(MigrationFailed, match="ValueError: stop"):
+        await migrate(any_db, directory=folder, standard_indexes={})
+    await any_db["things"].update_one({"_id": 20}, {"$unset": {"stop": 1}})
+    events: list[Event] = []
+    await migrate(any_db, directory=folder, standard_indexes={}, on_event=events.append)
+    assert [event.done for event in events if isinstance(event, BatchDone)] == [30]  # the first two are not done again
+    assert {document.get("m") for document in await documents(any_db)} == {1}
+
+
 @pytest.mark.parametrize(
     ("edit", "first_done"),
     [pytest.param("", 30, id="same text"), pytest.param("\nEDITED = True\n", 10, id="edited text")],

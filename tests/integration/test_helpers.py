@@ -146,6 +146,18 @@ async def test_one_bad_definition_of_several_is_named_and_the_others_are_created
     assert set(await listed(any_db)) == {"one", "two"}
 
 
+async def test_a_replacement_that_is_refused_says_that_the_old_index_is_gone(db: Database, dialect: Dialect) -> None:
+    await ensured(db, search())
+    bad = vector({"fields": [VECTOR["fields"][0] | {"numDimensions": 0}]})
+    with pytest.raises(IndexRefused, match=r"the old index ft was dropped .* and serves no more") as caught:
+        await ensured(db, bad)
+    assert "the other indexes" not in str(caught.value)
+    assert await listed(db) == {}
+    with pytest.raises(IndexRefused, match=r"ft: .*the other indexes of the call were created") as caught:
+        await ensured(db, bad, search(name="other"))
+    assert "was dropped" not in str(caught.value)
+
+
 async def test_a_full_cluster_is_an_error_that_says_what_to_do(db: Database, local_server: LocalServer) -> None:
     configure(local_server, quota=1)
     with pytest.raises(IndexRefused, match=r"no room for index two: .*maximum number.* larger cluster tier"):

@@ -1,13 +1,17 @@
 """The way back: newest first, checked before the first, recorded as truly as the way forth."""
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mydocs.localserver import LocalServer
-from mydocs.migrations import LeaseHeld, MigrationFailed, migrate, wait_for_indexes
+from mydocs.localserver.search import Dialect
+from mydocs.migrations import LeaseHeld, MigrationFailed, NotReady, indexes, migrate, wait_for_indexes
 from mydocs.migrations.errors import NotReversible, UnknownVersion
 from mydocs.migrations.events import Event, Planned, StepFinished
 from mydocs.migrations.lease import Owner, acquire
@@ -164,6 +168,80 @@ async def test_a_way_back_waits_until_a_dropped_index_is_gone(
     await rollback(any_db, directory=folder, wait=True)
     reply = await any_db.command({"aggregate": "pages", "pipeline": [{"$listSearchIndexes": {}}], "cursor": {}})
     assert reply["cursor"]["firstBatch"] == []
+
+
+async def test_a_way_back_whose_time_is_up_names_what_is_still_listed(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer
+) -> None:
+    write("001_search.py", SEARCH)
+    write("002_other.py", SEARCH.replace('"ft"', '"other"'))
+    await migrate(any_db, directory=folder, standard_indexes={})
+    for name in ("ft", "other"):
+        local_server.search.outcome(name, delete_seconds=inf)
+    with pytest.raises(NotReady, match=r"pages\.other is dropped and still listed, pages\.ft is dropped") as caught:
+        await rollback(any_db, directory=folder, steps=2, wait=True, timeout=0.1)
+    assert caught.value.exit_code == 5
+    assert await states(any_db) == {}
+
+
+async def test_the_dropped_and_the_others_share_the_time_of_a_way_back(
+    db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "GONE_GAP", 0.02)
+    write("001_stays.py", SEARCH.replace('"ft"', '"stays"'))
+    write("002_search.py", SEARCH)
+    local_server.search.outcome("stays", build_seconds=inf)
+    local_server.search.outcome("ft", delete_seconds=0.5)
+    await migrate(db, directory=folder, standard_indexes={})
+    began = time.monotonic()
+    with pytest.raises(NotReady, match=r"pages\.stays \(building\)"):
+        await rollback(db, directory=folder, wait=True, timeout=1.0)
+    assert time.monotonic() - began < 1.4
+
+
+async def test_a_way_back_without_a_limit_has_none(
+    db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "GONE_SECONDS", 0.0)
+    monkeypatch.setattr(indexes, "GONE_GAP", 0.02)
+    write("001_search.py", SEARCH)
+    await migrate(db, directory=folder, standard_indexes={})
+    local_server.search.outcome("ft", delete_seconds=0.3)
+    await rollback(db, directory=folder, wait=True, timeout=None)
+    reply = await db.command({"aggregate": "pages", "pipeline": [{"$listSearchIndexes": {}}], "cursor": {}})
+    assert reply["cursor"]["firstBatch"] == []
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+async def test_an_update_that_is_taken_back_is_ready_when_the_old_definition_is(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer, dialect: Dialect
+) -> None:
+    old, new = '{"mappings": {"dynamic": False}}', '{"mappings": {"dynamic": True}}'
+    ensure = 'await ensure_search_indexes(db["pages"], [SearchIndexModel(name="ft", definition={})])\n'
+    start = SEARCH.partition("    async def down")[0].replace('{"mappings": {}}', old)
+    write("001_search.py", start)
+    down = f"    async def down(db):\n        {ensure.replace('{}', old)}"
+    write("002_update.py", start.replace(old, new) + down)
+    local_server.search.settings = replace(local_server.search.settings, dialect=dialect)
+    await migrate(any_db, directory=folder, wait=True, standard_indexes={})
+    # The listing shows the definition of 002 as READY for some looks more.
+    local_server.search.outcome("ft", old_looks=3)
+    report = await rollback(any_db, directory=folder, wait=True, timeout=10)
+    assert [(index.name, index.state.value) for index in report.indexes] == [("ft", "ready")]
+    reply = await any_db.command({"aggregate": "pages", "pipeline": [{"$listSearchIndexes": {}}], "cursor": {}})
+    (listed,) = reply["cursor"]["firstBatch"]
+    assert listed["latestDefinition"] == {"mappings": {"dynamic": False}}
+
+
+async def test_an_entry_of_the_earlier_runner_can_be_taken_back(any_db: Database, folder: Path, write: Write) -> None:
+    write("001_a.py", BOTH)
+    write("002_b.py", BOTH)
+    for name in ("001_a.py", "002_b.py"):
+        await any_db["_migrations"].insert_one({"file_name": name, "run_at": "2025-03-04T05:06:07"})
+    report = await rollback(any_db, directory=folder)
+    assert [(m.version, m.state) for m in report.migrations] == [("002", MigrationState.PENDING)]
+    assert await downs(any_db) == "b"
+    assert await states(any_db) == {"001": "applied"}
 
 
 async def test_a_way_back_needs_the_lease(three: Database, folder: Path) -> None:

@@ -646,7 +646,7 @@ async def test_a_cancelled_run_passes_it_on_and_leaves_a_true_ledger_and_a_free_
     assert await states(any_db) == {"001": state}
     if state == "failed":
         assert (await entry(any_db, "001"))["error"]["type"] == (
-            "Cancelled" if kind == "async script" else "ScriptExit"
+            "Cancelled" if kind == "async script" else "SystemExit"
         )
     assert await any_db["runs"].count_documents({}) == 0
     assert await lease_is_free(any_db)

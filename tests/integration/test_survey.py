@@ -15,7 +15,7 @@ from mydocs.migrations.events import Event, Warned
 from mydocs.migrations.lease import LEASE_SECONDS, Owner, acquire
 from mydocs.migrations.mongo import Database
 from mydocs.migrations.report import RunReport
-from mydocs.migrations.survey import check, status, work_left
+from mydocs.migrations.survey import DRIFT, REPAIR, RUN, WAIT, check, status, work_left
 
 Write = Callable[[str, str], Path]
 STANDARD = {"pages": [IndexModel("number")]}
@@ -148,6 +148,12 @@ async def replace_search_index(db: Database, folder: Path) -> None:
     await db.command({"createSearchIndexes": "pages", "indexes": [index]})
 
 
+async def build_search_index(db: Database, folder: Path) -> None:
+    await drop_search_index(db, folder)
+    definition = {"mappings": {"dynamic": False, "fields": {"content": {"type": "string"}}}}
+    await db.command({"createSearchIndexes": "pages", "indexes": [{"name": "ft", "definition": definition}]})
+
+
 async def drop_standard_index(db: Database, folder: Path) -> None:
     await db["pages"].drop_index("number_1")
 
@@ -172,6 +178,9 @@ async def change_standard_index(db: Database, folder: Path) -> None:
             drop_standard_index, "index pages.number_1 is absent (it was created and is gone)", id="standard index gone"
         ),
         pytest.param(change_standard_index, "index pages.number_1 is stale", id="standard index changed"),
+        pytest.param(
+            change_standard_index, "pages.number_1: unique: asked False, live True", id="how a standard index differs"
+        ),
     ],
 )
 async def test_a_check_names_every_deviation_and_writes_nothing(
@@ -189,6 +198,39 @@ async def test_a_check_names_every_deviation_and_writes_nothing(
     found = await left(any_db, folder)
     assert any(says in line for line in found), found
     assert local_server.controls.counts().keys() <= {"aggregate", "listIndexes"}
+
+
+@pytest.mark.parametrize(
+    ("happens", "ways"),
+    [
+        pytest.param(edit_script, [REPAIR], id="edited script"),
+        pytest.param(remove_script, [REPAIR], id="missing script"),
+        pytest.param(add_script, [RUN], id="new script"),
+        pytest.param(drop_search_index, [DRIFT], id="search index gone"),
+        pytest.param(update_search_index, [DRIFT], id="search index changed"),
+        pytest.param(replace_search_index, [DRIFT], id="search index of another type"),
+        pytest.param(drop_standard_index, [DRIFT], id="standard index gone"),
+        pytest.param(change_standard_index, [DRIFT], id="standard index changed"),
+        pytest.param(build_search_index, [WAIT], id="search index under way"),
+    ],
+)
+async def test_a_check_says_what_does_the_work_that_is_left(
+    db: Database,
+    folder: Path,
+    write: Write,
+    local_server: LocalServer,
+    happens: Callable[[Database, Path], Any],
+    ways: list[str],
+) -> None:
+    write("001_search.py", SEARCH)
+    await migrate(db, directory=folder, standard_indexes=STANDARD)
+    if happens is build_search_index:
+        local_server.search.outcome("ft", build_seconds=3600)
+    await happens(db, folder)
+    with pytest.raises(WorkLeft) as caught:
+        await check(db, directory=folder, standard_indexes=STANDARD)
+    assert list(caught.value.ways_out) == ways
+    assert all(way in str(caught.value) for way in ways)
 
 
 async def test_a_check_does_not_mind_what_a_server_fills_in(
@@ -211,6 +253,18 @@ async def test_an_index_that_nobody_asked_for_is_a_warning(any_db: Database, fol
     await check(any_db, directory=folder, standard_indexes=STANDARD, on_event=seen.append)
     assert [event.message for event in seen if isinstance(event, Warned)] == [
         "search indexes that no migration asked for: pages.by_hand"
+    ]
+
+
+async def test_a_standard_index_beside_the_list_is_a_warning_and_one_under_another_name_is_not(
+    any_db: Database, folder: Path
+) -> None:
+    await any_db["pages"].create_indexes([IndexModel("number", name="n"), IndexModel("by_hand")])
+    await migrate(any_db, directory=folder, standard_indexes=STANDARD)
+    seen: list[Event] = []
+    await check(any_db, directory=folder, standard_indexes=STANDARD, on_event=seen.append)
+    assert [event.message for event in seen if isinstance(event, Warned)] == [
+        "standard indexes beside those of the application's list: pages.by_hand_1"
     ]
 
 

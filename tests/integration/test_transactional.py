@@ -13,7 +13,7 @@ import pytest
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationFailed, migrate, mongo, transaction
 from mydocs.migrations.errors import LeaseLost, NotPossible
-from mydocs.migrations.events import Event, StepFinished
+from mydocs.migrations.events import Event, StepFinished, Warned
 from mydocs.migrations.model import MigrationState
 from mydocs.migrations.mongo import Database
 from mydocs.migrations.reverse import rollback
@@ -230,7 +230,7 @@ async def test_a_cancelled_run_leaves_all_or_nothing(
     "call",
     [
         'ensure_indexes(db.things, [IndexModel("a")])',
-        'ensure_search_indexes(db.things, [SearchIndexModel({"mappings": {}})])',
+        "ensure_search_indexes(db.things, [SearchIndexModel({})])",
         'drop_search_indexes(db.things, "ft")',
         "transform(db.things, {}, lambda document: None)",
         'rename_field(db.things, "a", "b")',
@@ -240,21 +240,115 @@ async def test_a_cancelled_run_leaves_all_or_nothing(
 async def test_a_helper_that_no_transaction_can_hold_is_refused_before_anything_is_sent(
     db: Database, local_server: LocalServer, folder: Path, write: Write, call: str
 ) -> None:
+    name, arguments = call.rstrip(")").split("(", 1)
     write(
         "001_things.py",
         f"""
         from pymongo import IndexModel
         from pymongo.operations import SearchIndexModel
-        from mydocs.migrations import *
+        import mydocs.migrations
         TRANSACTIONAL = True
         async def up(db, session):
-            await {call}
+            await getattr(mydocs.migrations, "{name}")({arguments})
         """,
     )
-    with pytest.raises(MigrationFailed, match=rf"{call.split('(')[0]} cannot be used in a script that says TRANS"):
+    with pytest.raises(MigrationFailed, match=rf"{name} cannot be used in a script that says TRANS"):
         await migrate(db, directory=folder, standard_indexes={})
     sent = [r.name for r in local_server.controls.counted() if r.body.get(r.name) == "things"]
     assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("call", "written"),
+    [
+        pytest.param("abort", [], id="abort: nothing of it stays"),
+        pytest.param("commit", [1], id="commit: it stays"),
+    ],
+)
+async def test_a_script_that_ends_its_transaction_itself_has_failed(
+    any_db: Database, folder: Path, write: Write, call: str, written: list[int]
+) -> None:
+    write(
+        "001_things.py",
+        f"""
+        TRANSACTIONAL = True
+        async def up(db, session):
+            await db.things.insert_one({{"_id": 1}}, session=session)
+            await session.{call}_transaction()
+        """,
+    )
+    with pytest.raises(MigrationFailed, match=r"001_things\.py failed: NotPossible: .*a commit of its own stays"):
+        await migrate(any_db, directory=folder, standard_indexes={})
+    assert await ids(any_db) == written
+    assert ((await entry(any_db))["state"], (await entry(any_db))["error"]["type"]) == ("failed", "NotPossible")
+
+
+@pytest.mark.parametrize(
+    ("after", "place", "inserts"),
+    [
+        pytest.param("", "", 4, id="and returns"),
+        pytest.param('await db.things.insert_one({"_id": 3}, session=session)', ", line 11", 6, id="and goes on"),
+    ],
+)
+async def test_a_script_that_catches_what_ended_its_transaction_runs_once_more_and_has_failed(
+    any_db: Database, local_server: LocalServer, folder: Path, write: Write, after: str, place: str, inserts: int
+) -> None:
+    write(
+        "001_things.py",
+        f"""
+        import contextlib
+        from pymongo.errors import DuplicateKeyError
+
+        TRANSACTIONAL = True
+
+        async def up(db, session):
+            await db.things.insert_one({{"_id": 1}}, session=session)
+            with contextlib.suppress(DuplicateKeyError):
+                await db.things.insert_one({{"_id": 1}}, session=session)
+            {after}
+        """,
+    )
+    warned: list[str] = []
+    with pytest.raises(MigrationFailed, match=rf"failed{place}: NotPossible: .* caught an error that had ended its tr"):
+        await migrate(
+            any_db,
+            directory=folder,
+            standard_indexes={},
+            on_event=lambda event: warned.append(event.message) if isinstance(event, Warned) else None,
+        )
+    assert local_server.controls.counts()["insert"] == inserts
+    assert [message.split(": ")[0] for message in warned] == ["the transaction came to nothing and is run again"]
+    assert await ids(any_db) == []
+
+
+async def test_a_transaction_that_an_election_has_ended_is_run_again_and_says_why(
+    db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    write("001_things.py", SCRIPT)
+    warned: list[Event] = []
+    for at, code in enumerate((251, 112, 251), start=1):  # no 251 right after another
+        local_server.controls.error(code, f"reason {code}", TRANSIENT, command="insert", at=at)
+    await migrate(db, directory=folder, standard_indexes={}, on_event=warned.append)
+    assert await ids(db) == [1, 2]
+    said = [event.message.rsplit(": ", 1)[1] for event in warned if isinstance(event, Warned)]
+    assert said == ["reason 251", "reason 112", "reason 251"]
+
+
+async def test_a_command_that_no_transaction_can_hold_fails_with_advice_and_its_line(
+    any_db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    write(
+        "001_things.py",
+        """
+        TRANSACTIONAL = True
+        async def up(db, session):
+            await db.things.insert_one({"_id": 1}, session=session)
+            await db.command("dropIndexes", "things", index="*", session=session)
+        """,
+    )
+    with pytest.raises(MigrationFailed, match=r"failed, line 5: NotPossible: .*; do it in a migration of its own"):
+        await migrate(any_db, directory=folder, standard_indexes={})
+    assert await ids(any_db) == []
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["run", "rollback"])

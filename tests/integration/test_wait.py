@@ -156,6 +156,39 @@ async def test_a_host_that_lags_behind_an_update_is_waited_for(
     assert [(event.hosts_ready, event.hosts_total) for event in (told[0], told[-1])] == [(2, 3), (3, 3)]
 
 
+@pytest.mark.parametrize("fill_defaults", [False, True], ids=["as asked", "with the server's defaults"])
+async def test_a_new_index_is_ready_with_whatever_a_server_makes_of_its_definition(
+    db: Database, dialect: Dialect, local_server: LocalServer, fill_defaults: bool
+) -> None:
+    local_server.search.settings = replace(local_server.search.settings, fill_defaults=fill_defaults)
+    fields = {"t": {"type": "string"}, "n": [{"type": "number"}, {"type": "token"}], "d": {"type": "document"}}
+    vector = {"fields": [{"type": "vector", "path": "v", "numDimensions": 3, "similarity": "cosine"}]}
+    models = [
+        SearchIndexModel(name="ft", definition={"mappings": {"fields": fields}}),
+        SearchIndexModel(name="vec", type="vectorSearch", definition=vector),
+    ]
+    records = await ensure_search_indexes(db["pages"], models)
+    targets = [target_of(record, time.monotonic()) for record in records]
+    assert all(target.compare for target in targets)
+    tracks = await waited(db, targets)
+    assert {track.outcome for track in tracks.values()} == {IndexState.READY}
+
+
+async def test_a_create_that_a_server_ignores_is_told_with_what_differs(
+    db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "DIFFERENT_GRACE", 0.1)
+    local_server.search.settings = replace(local_server.search.settings, dialect=Dialect.SELF_MANAGED)
+    for name, stored in (("001_a.py", '{"include": ["a"]}'), ("002_b.py", '{"include": ["b"]}')):
+        write(name, IGNORED.replace("STORED", stored))
+    await migrate(db, directory=folder, standard_indexes={})
+    with pytest.raises(
+        IndexFailed, match=r"another definition than the one asked for: storedSource.*'b'.*'a'"
+    ) as caught:
+        await migrate(db, directory=folder, wait=True, timeout=LIMIT, standard_indexes={})
+    assert caught.value.exit_code == 6
+
+
 async def test_a_failed_build_is_reported_with_the_hosts_message_and_the_others_go_on(
     any_db: Database, dialect: Dialect, local_server: LocalServer
 ) -> None:
@@ -307,6 +340,16 @@ async def test_all_indexes_of_a_collection_share_a_look_and_collections_are_look
 
 
 # The waits of an application and of scripts
+
+IGNORED = """
+    async def up(db):
+        if "pages" not in await db.list_collection_names():
+            await db.create_collection("pages")
+        vector = {"type": "vector", "path": "v", "numDimensions": 3, "similarity": "cosine"}
+        definition = {"fields": [vector], "storedSource": STORED}
+        index = {"name": "vec", "type": "vectorSearch", "definition": definition}
+        await db.command({"createSearchIndexes": "pages", "indexes": [index]})
+"""
 
 SCRIPT = """
     from pymongo.operations import SearchIndexModel

@@ -397,6 +397,65 @@ def test_atlas_lists_an_index_that_is_being_deleted_and_keeps_its_name_meanwhile
     server.create("a")
 
 
+def test_an_index_that_was_updated_before_it_was_dropped_leaves_like_any_other() -> None:
+    server = Server(SearchSettings(delete_seconds=3))
+    server.create("a")
+    server.clock.advance(2)
+    server.update("a")
+    server.drop("a")
+    assert server.looks("a", 2, 4.9, 5) == ["DELETING", "DELETING", "-"]
+
+
+STEP = st.one_of(
+    st.tuples(st.sampled_from(["create", "update"]), st.sampled_from("ab"), st.sampled_from([TEXT, OTHER, VECTOR])),
+    st.tuples(st.just("drop"), st.sampled_from("ab")),
+    st.tuples(st.just("advance"), st.sampled_from([0.1, 0.4, 1.0, 5.0])),
+    st.tuples(
+        st.just("outcome"),
+        st.sampled_from("ab"),
+        st.sampled_from([{"fails": "no"}, {"fails": None}, {"vanishes_after": 3.0}, {"old_looks": 1}, {"lags": (1,)}]),
+    ),
+    st.tuples(st.just("restart")),
+)
+# What a server says to commands that come at the wrong time.
+ORDINARY = {27, 68, 125, 197, 2}
+
+
+@pytest.mark.parametrize("dialect", Dialect, ids=str)
+@given(
+    steps=st.lists(STEP, max_size=20),
+    max_building=st.sampled_from([None, 1]),
+    publish_seconds=st.sampled_from([0.0, 2.0]),
+)
+def test_whatever_comes_in_whatever_order_is_answered_or_refused(
+    dialect: Dialect, steps: list[tuple[Any, ...]], max_building: int | None, publish_seconds: float
+) -> None:
+    settings = SearchSettings(dialect=dialect, max_building=max_building, publish_seconds=publish_seconds)
+    server = Server(settings)
+    for step, *given_with in steps:
+        try:
+            match step, given_with:
+                case "create", [name, definition]:
+                    server.create(name, definition=definition, kind="vectorSearch" if definition is VECTOR else None)
+                case "update", [name, definition]:
+                    server.update(name, definition)
+                case "drop", [name]:
+                    server.drop(name)
+                case "advance", [seconds]:
+                    server.clock.advance(seconds)
+                case "outcome", [name, changes]:
+                    server.catalogue.outcome(name, **changes)
+                case _:
+                    clock = server.clock
+                    server = Server(settings, stored=server.stored)
+                    server.clock.advance(clock.monotonic())
+        except CommandError as refused:
+            if refused.code not in ORDINARY:
+                raise
+        names = [one["name"] for one in server.listing()]
+        assert len(names) == len(set(names))
+
+
 def test_elsewhere_a_dropped_index_is_gone_with_the_reply() -> None:
     server = Server(SearchSettings(dialect=Dialect.SELF_MANAGED, delete_seconds=3))
     server.create("a")

@@ -8,7 +8,8 @@ import pytest
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from mydocs.localserver import LocalServer
-from mydocs.migrations import MigrationFailed, migrate
+from mydocs.migrations import MigrationFailed, migrate, wait_for_indexes
+from mydocs.migrations.events import Event, Warned
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
 
@@ -184,6 +185,108 @@ async def test_what_was_done_to_an_index_of_an_earlier_run_is_recorded(
     await local_db.command({"createSearchIndexes": "pages", "indexes": [{"name": "ft", "definition": OLD}]})
     ((_, name, _, told, asked),) = await recorded(local_db, tmp_path, text)
     assert (name, told, asked) == ("ft", action, definition)
+
+
+INDEX = "await ensure_search_indexes(pages, [SearchIndexModel(name='ft', definition=OLD)])"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(script(ASYNC, "await pages.drop()"), [(*FT, "dropped", None)], id="dropped"),
+        pytest.param(script(PLAIN, "pages.drop()"), [(*FT, "dropped", None)], id="dropped by lightodm"),
+        pytest.param(script(ASYNC, "await db.command({'drop': 'pages'})"), [(*FT, "dropped", None)], id="db.command"),
+        pytest.param(script(ASYNC, "await db['other'].drop()"), [], id="another one"),
+        pytest.param(
+            script(ASYNC, "await db.client['elsewhere'].drop_collection('pages')"), [], id="of another database"
+        ),
+        pytest.param(
+            script(ASYNC, "await pages.rename('new')"),
+            [(*FT, "dropped", None), ("new", "ft", "search", "unchanged", OLD)],
+            id="renamed",
+        ),
+        pytest.param(
+            script(ASYNC, "await db['new'].insert_one({})", "await db['new'].rename('pages', dropTarget=True)"),
+            [(*FT, "dropped", None)],
+            id="overwritten by another one",
+        ),
+        pytest.param(
+            script(
+                ASYNC,
+                "await db.client.admin.command({'renameCollection': db.name + '.pages', 'to': 'elsewhere.pages'})",
+            ),
+            [(*FT, "dropped", None)],
+            id="moved to another database",
+        ),
+        pytest.param(
+            script(ASYNC, "await pages.drop()", "await db.create_collection('pages')", f"await {CREATE}"),
+            [(*FT, "replaced", OLD)],
+            id="dropped and made again",
+        ),
+    ],
+)
+@pytest.mark.anyio
+async def test_search_indexes_share_the_fate_of_their_collection(
+    local_db: Db, tmp_path: Path, text: str, expected: list[Any]
+) -> None:
+    (tmp_path / "001_a.py").write_text(script(ASYNC, INDEX))
+    await migrate(local_db, directory=tmp_path, standard_indexes={})
+    (tmp_path / "002_b.py").write_text(text)
+    await migrate(local_db, directory=tmp_path, standard_indexes={})
+    entry = await local_db["_migrations"].find_one({"_id": "002"})
+    assert entry is not None
+    assert [(i["collection"], i["name"], i["type"], i["action"], i["definition"]) for i in entry["indexes"]] == expected
+    report = await wait_for_indexes(local_db, timeout=10)
+    there = {
+        (name, document["name"])
+        for name in await local_db.list_collection_names()
+        async for document in local_db[name].aggregate([{"$listSearchIndexes": {}}])
+    }
+    assert {(index.collection, index.name) for index in report.indexes} == there
+
+
+async def warned(db: Db, folder: Path, text: str) -> tuple[list[Any], list[str]]:
+    """What is recorded of a script, and what it is warned of."""
+    seen: list[Event] = []
+    (folder / "001_a.py").write_text(text)
+    await migrate(db, directory=folder, standard_indexes={}, on_event=seen.append)
+    entry = await db["_migrations"].find_one({"_id": "001"})
+    assert entry is not None
+    return entry["indexes"], [event.message for event in seen if isinstance(event, Warned)]
+
+
+@pytest.mark.anyio
+async def test_a_helper_on_another_database_is_not_recorded_and_says_so(local_db: Db, tmp_path: Path) -> None:
+    more = script(
+        ASYNC,
+        "pages = db.client['other']['pages']",
+        INDEX,
+        "await wait_until_ready(pages, 'ft')",
+    ).replace("import drop", "import wait_until_ready, drop")
+    indexes, messages = await warned(local_db, tmp_path, more)
+    assert indexes == []
+    (message,) = messages
+    assert message.startswith(f"pages.ft was created in the database other, and this run is on {local_db.name}: ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("{'updateSearchIndex': 'pages', 'id': INDEX_ID, 'definition': NEW}", id="update"),
+        pytest.param("{'dropSearchIndex': 'pages', 'id': INDEX_ID}", id="drop"),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_command_by_an_id_that_the_script_never_saw_is_warned_of(
+    local_db: Db, tmp_path: Path, command: str
+) -> None:
+    await local_db.create_collection("pages")
+    made = await local_db.command({"createSearchIndexes": "pages", "indexes": [{"name": "ft", "definition": OLD}]})
+    index_id = made["indexesCreated"][0]["id"]
+    text = script(ASYNC, f"await db.command({command.replace('INDEX_ID', repr(index_id))})")
+    indexes, (message,) = await warned(local_db, tmp_path, text)
+    assert indexes == []
+    assert f"on pages by the id {index_id}, which this script has not listed" in message
 
 
 @pytest.mark.anyio

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.migrations.discover import checksum, discover, read_source
+from mydocs.migrations.discover import INDEX_CALLS, checksum, discover, read_source
 from mydocs.migrations.errors import DirectoryMissing, ScriptsInvalid
 from mydocs.migrations.model import Script, ScriptKind
 
@@ -174,6 +174,37 @@ def test_a_file_that_cannot_be_a_migration_is_an_error_that_says_why(tmp_path: P
         one(tmp_path, raw)
 
 
+TRANSACTIONAL = """TRANSACTIONAL = True
+
+async def up(db, session=None):
+    await helper(db, session)
+
+async def helper(db, session):
+    await db.a.insert_one({}, session=session)
+    {call}
+"""
+
+
+@pytest.mark.parametrize("method", [False, True], ids=["function", "method"])
+@pytest.mark.parametrize("name", sorted(INDEX_CALLS))
+def test_a_script_in_a_transaction_that_would_change_indexes_is_an_error_with_its_line(
+    tmp_path: Path, name: str, method: bool
+) -> None:
+    call = f"await db.a.{name}('a')" if method else f"await {name}(db.a, [])"
+    with pytest.raises(
+        ScriptsInvalid, match=rf"^001_a\.py, line 8: {name} cannot be used .* builds and drops no indexes"
+    ):
+        one(tmp_path, TRANSACTIONAL.replace("{call}", call))
+    other = tmp_path / "outside"
+    other.mkdir()
+    assert not one(other, TRANSACTIONAL.replace("{call}", call).replace("= True", "= False")).transactional
+
+
+def test_a_script_in_a_transaction_may_read_what_indexes_there_are(tmp_path: Path) -> None:
+    call = "await db.a.index_information(session=session)  # not create_index()"
+    assert one(tmp_path, TRANSACTIONAL.replace("{call}", call)).transactional
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "reversible"),
     [
@@ -262,3 +293,15 @@ def test_white_space_that_is_not_at_an_end_counts(changed: str) -> None:
 
 def test_the_checksum_names_its_algorithm() -> None:
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", checksum(""))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["async def _go(db): ...\nup = _go\n", "if True:\n    async def up(db): ...\n", "from mine import up\n"],
+    ids=["assigned", "nested", "imported"],
+)
+def test_an_up_that_is_not_seen_is_warned_of(text: str, tmp_path: Path) -> None:
+    (tmp_path / "001_hidden.py").write_text(text)
+    found = discover(tmp_path)
+    assert found.scripts[0].kind is ScriptKind.PLAIN
+    assert "001_hidden.py has an `up` that is no `async def up(db)` at top level" in found.warnings[0]

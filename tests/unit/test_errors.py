@@ -13,7 +13,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from mydocs.migrations import errors, mongo
+from mydocs.migrations import errors, mongo, survey
 from mydocs.migrations.errors import (
     ChangedScripts,
     ChangeInvalid,
@@ -55,7 +55,11 @@ EXAMPLES = [
     (LedgerInvalid("_migrations", "'x'", "its state is 5"), 1, ["_migrations", "'x'", "mend or remove"]),
     (MigrationFailed("001_a.py", ", line 3", "ValueError: no"), 1, ["001_a.py", "line 3", "ValueError: no"]),
     (IndexConflict("pages", "x stands in the way"), 1, ["pages", "x stands in the way"]),
-    (IndexRefused("pages", ["no room for ft"]), 1, ["pages", "no room for ft"]),
+    (
+        IndexRefused("pages", ["no room for ft"], others_created=True),
+        1,
+        ["pages", "no room for ft", "the other indexes of the call were created"],
+    ),
     (ChangeInvalid("pages", 7, "a list is no update"), 1, ["pages", "_id 7", "a list is no update"]),
     (NotPossible("no transactions here"), 1, ["no transactions here"]),
     (DirectoryMissing(Path("/nowhere")), 2, ["/nowhere", "--dir", "MYDOCS_MIGRATIONS_DIR"]),
@@ -69,7 +73,7 @@ EXAMPLES = [
     (IndexFailed([("pages.ft", "no analyzer")]), 6, ["pages.ft", "no analyzer", "new migration"]),
     (LeaseHeld(HOLDER, 5.0), 7, ["web-1 (pid 7), term 3, 12 s left", "after 5 s", "mydocs migrate unlock"]),
     (LeaseLost(3), 7, ["term 3", "mydocs migrate status"]),
-    (WorkLeft(["001 is pending"]), 8, ["001 is pending", "mydocs migrate run --wait"]),
+    (WorkLeft(["001 is pending"], [survey.RUN]), 8, ["001 is pending", "mydocs migrate run --wait"]),
     (Interrupted(2), 130, ["run again"]),
     (Interrupted(15), 143, ["run again"]),
 ]
@@ -107,8 +111,12 @@ def failure(code: int | None, text: str = "no") -> OperationFailure:
         pytest.param(failure(31082), SearchUnavailable, id="no mongot"),
         pytest.param(failure(115), SearchUnavailable, id="7.0 command"),
         pytest.param(failure(6047401), SearchUnavailable, id="7.0 stage"),
-        pytest.param(failure(40324), SearchUnavailable, id="old stage"),
-        pytest.param(failure(59), CommandRefused, id="some unknown command"),
+        pytest.param(
+            failure(40324, "Unrecognized pipeline stage name: '$listSearchIndexes'"), SearchUnavailable, id="old stage"
+        ),
+        pytest.param(failure(40324, "Unrecognized pipeline stage name: '$x'"), CommandRefused, id="some unknown stage"),
+        pytest.param(failure(59, "no such command: 'updateSearchIndex'"), SearchUnavailable, id="old command"),
+        pytest.param(failure(59, "no such command: 'x'"), CommandRefused, id="some unknown command"),
         pytest.param(failure(73), SettingsInvalid, id="invalid namespace"),
         pytest.param(failure(91), ServerUnreachable, id="shutting down"),
         pytest.param(
@@ -162,6 +170,8 @@ def test_only_what_may_pass_is_tried_again(error: Exception, transient: bool) ->
         pytest.param(ValueError(), 1, id="the script's own"),
         pytest.param(failure(11000), 1, id="refused"),
         pytest.param(failure(13), 3, id="not authorised"),
+        pytest.param(failure(59, "no such command: 'createSearchIndexes'"), 3, id="no search"),
+        pytest.param(failure(59), 1, id="no such command"),
         pytest.param(AutoReconnect("x"), 3, id="unreachable"),
         pytest.param(NotReady(["ft"], 1), 5, id="not ready"),
         pytest.param(IndexFailed([("ft", "no")]), 6, id="index failed"),

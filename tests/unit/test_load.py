@@ -117,8 +117,8 @@ async def test_a_plain_script_is_the_main_module_of_a_worker_thread(local_db: Db
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        pytest.param("import sys; sys.exit(1)", "failed: exited with status 1", id="status 1"),
-        pytest.param("raise SystemExit('no way')", "failed: no way", id="status as a text"),
+        pytest.param("import sys; sys.exit(1)", "failed, line 1: exited with status 1", id="status 1"),
+        pytest.param("raise SystemExit('no way')", "failed, line 1: no way", id="status as a text"),
         pytest.param("x = 1\n\nraise ValueError('bad')", "failed, line 3: ValueError: bad", id="exception"),
         pytest.param(
             "def f():\n    return 1 / 0\n\nf()",

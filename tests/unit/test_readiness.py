@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mydocs.migrations.model import IndexState, IndexTarget, IndexType
 from mydocs.migrations.readiness import (
     APPEAR_SECONDS,
+    DIFFERENT_GRACE,
     FAILED_GRACE,
     JITTER,
     SELF_MANAGED_FAILED_GRACE,
@@ -184,7 +185,7 @@ def test_ready_in_every_dialect(document: dict[str, Any]) -> None:
         pytest.param(
             atlas(latestDefinition=OLD),
             "building",
-            "still shows the previous definition",
+            "shows another definition, perhaps the previous one",
             id="READY of the old version",
         ),
         pytest.param(
@@ -290,6 +291,9 @@ def test_of_two_indexes_of_one_name_the_one_that_was_asked_for_is_picked() -> No
     assert pick(target(), [other]) is None
 
 
+NEVER_SEEN = (
+    "it was never listed; if it is not wanted any more, `drop_search_indexes` in a migration takes it off the list"
+)
 READY, FAILED = parse(atlas()), parse(atlas(status="FAILED", queryable=False, message="x"))
 SELF_FAILED = parse(atlas(status="FAILED", queryable=False, type=None, message="x"))
 STARTED, STALE, OTHER = parse(atlas(status="BUILDING")), parse(atlas(status="STALE")), parse(atlas(type="vectorSearch"))
@@ -315,7 +319,7 @@ def watch(*looks: tuple[float, Listed | None], asked_at: float = 0.0) -> Track:
             [(1, SELF_FAILED), (SELF_MANAGED_FAILED_GRACE + 1, SELF_FAILED)], "failed", "x", id="self-managed, for good"
         ),
         pytest.param([(1, None), (APPEAR_SECONDS - 0.1, None)], None, None, id="not seen yet"),
-        pytest.param([(1, None), (APPEAR_SECONDS, None)], "failed", "it was never listed", id="never seen"),
+        pytest.param([(1, None), (APPEAR_SECONDS, None)], "failed", NEVER_SEEN, id="never seen"),
         pytest.param([(1, OTHER), (59, OTHER), (70, OTHER)], None, None, id="the old index is still there"),
         pytest.param([(1, OTHER), (2, None), (3, None), (4, None)], None, None, id="the old index goes first"),
         pytest.param([(1, STARTED), (2, None), (3, None)], None, None, id="gone for two looks"),
@@ -340,6 +344,43 @@ def test_a_wait_that_is_taken_up_again_counts_from_its_own_start() -> None:
     assert watch((1060.0, None), asked_at=1000.0).outcome is IndexState.FAILED
 
 
+MANY = parse(atlas(latestDefinition={"mappings": {"dynamic": True}, "analyzer": "lucene.french", "numPartitions": 2}))
+DIFFERENT = parse(atlas(latestDefinition=OLD))
+STAGED = parse(atlas(latestDefinition=OLD, statusDetail=[host(0, stagedIndex=part(2, NEW, "BUILDING"))]))
+ANSWERS = "answers with another definition than the one asked for: "
+
+
+@pytest.mark.parametrize(
+    ("looks", "outcome", "reason"),
+    [
+        pytest.param([(1, DIFFERENT), (DIFFERENT_GRACE + 0.9, DIFFERENT)], None, None, id="in its grace"),
+        pytest.param(
+            [(1, DIFFERENT), (DIFFERENT_GRACE + 1, DIFFERENT)],
+            "failed",
+            f"{ANSWERS}mappings.dynamic: asked False, live True; mappings.fields.content: asked string, live nothing",
+            id="for good",
+        ),
+        pytest.param([(1, DIFFERENT), (100, STARTED), (130, DIFFERENT), (200, READY)], "ready", None, id="late update"),
+        pytest.param([(1, DIFFERENT), (100, STARTED), (130, DIFFERENT), (200, DIFFERENT)], None, None, id="new grace"),
+        pytest.param([(1, STAGED), (500, STAGED)], None, None, id="something is under way"),
+        pytest.param(
+            [(1, MANY), (DIFFERENT_GRACE + 1, MANY)],
+            "failed",
+            f"{ANSWERS}analyzer: asked 'lucene.standard', live 'lucene.french'; mappings.dynamic: asked False, live "
+            "True; mappings.fields.content: asked string, live nothing; and 1 more",
+            id="of many differences the first ones are told",
+        ),
+    ],
+)
+def test_an_index_that_only_answers_with_another_definition_has_a_grace_and_then_failed(
+    looks: list[tuple[float, Listed]], outcome: str | None, reason: str | None
+) -> None:
+    track = begin(target(definition=NEW, compare=True), 0.0)
+    for now, listed in looks:
+        track = look(track, listed, now)
+    assert (track.outcome, track.reason) == (outcome, reason)
+
+
 def test_an_index_that_was_ready_once_stays_settled() -> None:
     assert watch((1, READY), (2, None), (3, FAILED)) == watch((1, READY))
 
@@ -353,7 +394,7 @@ def test_the_time_of_the_last_change_is_kept() -> None:
     ("looks", "outcome", "reason"),
     [
         pytest.param([(1, FAILED)], "failed", "x", id="failed, whatever is left of its grace"),
-        pytest.param([(1, None)], "failed", "it was never listed", id="never seen"),
+        pytest.param([(1, None)], "failed", NEVER_SEEN, id="never seen"),
         pytest.param([(1, STARTED), (2, None)], "failed", "it was listed and is gone; somebody dropped it", id="gone"),
         pytest.param([(1, STARTED)], None, None, id="late"),
         pytest.param([(1, STALE)], None, None, id="stale"),

@@ -1,0 +1,214 @@
+"""Scripts that leave in odd ways, close what is not theirs, or are begun twice."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
+
+from mydocs.localserver import LocalServer
+from mydocs.localserver.clock import ManualClock
+from mydocs.migrations import MigrationFailed, NotReady, ledger, migrate
+from mydocs.migrations import lease as leases
+from mydocs.migrations.errors import NeedsDecision
+from mydocs.migrations.model import Entry, MigrationState
+from mydocs.migrations.mongo import Database
+
+Write = Callable[[str, str], Path]
+
+pytestmark = pytest.mark.anyio
+
+CREATE_IF_NOT_LISTED = """
+    from lightodm import get_database
+    from pymongo.operations import SearchIndexModel
+    db = get_database()
+    if "pages" not in db.list_collection_names():
+        db.create_collection("pages")
+    if not list(db["pages"].list_search_indexes("ft")):
+        db["pages"].create_search_index(SearchIndexModel({"mappings": {}}, name="ft"))
+    db["tries"].insert_one({})
+    if db["tries"].count_documents({}) == 1:
+        raise ValueError("the first try fails")
+"""
+
+
+CLOSES = """
+    import inspect
+    async def up(db):
+        closed = db.client.close()
+        if inspect.isawaitable(closed):
+            await closed
+"""
+
+
+async def entry_of(db: Database, version: str) -> Entry:
+    return next(entry for entry in (await ledger.read(db)).entries if entry.version == version)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "kind", "message"),
+    [
+        pytest.param("class Boom(BaseException): ...\nraise Boom('x')", 2, "Boom", "Boom: x", id="plain BaseException"),
+        pytest.param("raise GeneratorExit", 1, "GeneratorExit", "GeneratorExit", id="plain GeneratorExit"),
+        pytest.param("raise KeyboardInterrupt", 1, "KeyboardInterrupt", "KeyboardInterrupt", id="plain interrupt"),
+        pytest.param("raise SystemExit(3)", 1, "SystemExit", "exited with status 3", id="plain exit"),
+        pytest.param("async def up(db):\n    raise SystemExit('no')", 2, "SystemExit", "no", id="async exit"),
+        pytest.param(
+            "async def up(db):\n    raise KeyboardInterrupt", 2, "KeyboardInterrupt", "Keyboard", id="async interrupt"
+        ),
+        pytest.param(
+            "import asyncio\nasync def up(db):\n    t = asyncio.create_task(asyncio.sleep(9))\n"
+            "    await asyncio.sleep(0)\n    t.cancel()\n    await t",
+            6,
+            "CancelledError",
+            "was cancelled",
+            id="a cancellation of its own",
+        ),
+        pytest.param(
+            "import asyncio\nasync def bad():\n    raise ValueError('inner')\nasync def up(db):\n"
+            "    async with asyncio.TaskGroup() as g:\n        g.create_task(bad())",
+            3,
+            "ValueError",
+            "ValueError: inner",
+            id="alone in a group",
+        ),
+    ],
+)
+async def test_whatever_a_script_raises_is_a_failure_with_its_line(
+    text: str, line: int, kind: str, message: str, db: Database, folder: Path, write: Write
+) -> None:
+    write("001_odd.py", text)
+    with pytest.raises(MigrationFailed, match=f"001_odd.py failed, line {line}: .*{message}"):
+        await migrate(db, directory=folder)
+    entry = await entry_of(db, "001")
+    assert entry.state is MigrationState.FAILED
+    assert entry.error is not None
+    assert entry.error.type == kind
+
+
+async def test_a_group_of_errors_is_told_whole(db: Database, folder: Path, write: Write) -> None:
+    write("001_two.py", "async def up(db):\n    raise ExceptionGroup('g', [ValueError('a'), KeyError('b')])\n")
+    with pytest.raises(MigrationFailed, match="ValueError: a; KeyError: 'b'"):
+        await migrate(db, directory=folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\nprint('x')\n",
+        "import sys\nprint('x')\nsys.stdout.close()\n",
+        "import sys\nsys.stderr = None\n",
+    ],
+    ids=["wrapped", "closed", "taken away"],
+)
+async def test_a_plain_script_may_do_what_it_likes_with_its_output(
+    text: str, db: Database, folder: Path, write: Write, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write("001_output.py", text)
+    write("002_next.py", "print('still here')\n")
+    await migrate(db, directory=folder)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "still here" in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import lightodm\nlightodm.get_database().client.close()\n",
+        CLOSES,
+    ],
+    ids=["plain", "async"],
+)
+async def test_a_script_that_closes_its_client_closes_nothing(
+    text: str, any_db: Database, folder: Path, write: Write
+) -> None:
+    write("001_closes.py", text)
+    write("002_next.py", "async def up(db):\n    await db['x'].insert_one({})\n")
+    report = await migrate(any_db, directory=folder)
+    assert [migration.state for migration in report.migrations] == [MigrationState.APPLIED] * 2
+    assert "close" not in vars(getattr(any_db.client, "delegate", any_db.client))
+
+
+async def test_an_index_of_a_failed_attempt_is_waited_for_after_the_next(
+    db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    local_server.search.outcome("ft", build_seconds=3600)
+    write("001_search.py", CREATE_IF_NOT_LISTED)
+    with pytest.raises(MigrationFailed):
+        await migrate(db, directory=folder)
+    with pytest.raises(NotReady, match=r"pages\.ft"):
+        await migrate(db, directory=folder, wait=True, timeout=0.2)
+
+
+async def test_an_index_of_a_killed_attempt_is_waited_for_after_the_next(
+    db: Database, local_server: LocalServer, local_clock: ManualClock, folder: Path, write: Write
+) -> None:
+    """A kill leaves the entry running and without indexes; here it is put back to that."""
+    local_server.search.outcome("ft", build_seconds=3600)
+    write("001_search.py", CREATE_IF_NOT_LISTED)
+    with pytest.raises(MigrationFailed):
+        await migrate(db, directory=folder)
+    await db[ledger.COLLECTION].update_one({"_id": "001"}, {"$set": {"state": "running", "indexes": []}})
+    local_clock.advance(leases.LEASE_SECONDS)
+    with pytest.raises(NotReady, match=r"pages\.ft"):
+        await migrate(db, directory=folder, wait=True, timeout=0.2)
+
+
+@pytest.mark.parametrize("change", [{"attempts": 2.0}, {"attempts": None}, {"run.id": None}], ids=str)
+async def test_an_entry_that_somebody_edited_can_be_run_again(
+    change: dict[str, object], db: Database, folder: Path, write: Write
+) -> None:
+    write("001_fails.py", "async def up(db):\n    raise ValueError\n")
+    with pytest.raises(MigrationFailed):
+        await migrate(db, directory=folder)
+    fields = {key: value for key, value in change.items() if value is not None}
+    gone = {key: "" for key, value in change.items() if value is None}
+    update = ({"$set": fields} if fields else {}) | ({"$unset": gone} if gone else {})
+    await db[ledger.COLLECTION].update_one({"_id": "001"}, update)
+    write("001_fails.py", "async def up(db):\n    pass\n")
+    await migrate(db, directory=folder)
+    assert (await entry_of(db, "001")).state is MigrationState.APPLIED
+
+
+async def test_a_script_that_must_not_run_twice_does_not_even_after_the_lease_document_was_removed(
+    db: Database, folder: Path, write: Write
+) -> None:
+    write("001_once.py", "IDEMPOTENT = False\nasync def up(db):\n    await db['runs'].insert_one({})\n")
+    await migrate(db, directory=folder)
+    await db[ledger.COLLECTION].update_one({"_id": "001"}, {"$set": {"state": "running", "run.term": 5}})
+    await db[leases.COLLECTION].delete_many({})
+    lease = await leases.acquire(db, leases.Owner())  # somebody else's command, in between
+    assert lease is not None
+    await leases.release(db, lease)
+    with pytest.raises(NeedsDecision):
+        await migrate(db, directory=folder)
+    assert await db["runs"].count_documents({}) == 1
+
+
+async def test_a_script_that_takes_every_connection_does_not_starve_the_lease(
+    local_server: LocalServer, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its only connection is held up until three renewals have come, which need one of their own."""
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
+    write("001_holds.py", "async def up(db):\n    await db['held'].insert_one({})\n")
+    gate = threading.Event()
+    controls = local_server.controls
+    controls.delay(gate, when=lambda recorded: recorded.body.get("insert") == "held")
+    renewed = 0
+
+    def count(_: object) -> None:
+        nonlocal renewed
+        renewed += 1
+        if renewed == 3:
+            gate.set()
+
+    controls.call(count, when=lambda recorded: recorded.body.get("update") == leases.COLLECTION, times=None)
+    client: AsyncIOMotorClient[dict[str, object]] = AsyncIOMotorClient(local_server.url, maxPoolSize=1)
+    try:
+        await asyncio.wait_for(migrate(client["app"], directory=folder), 15)
+    finally:
+        client.close()
+    assert renewed >= 3
