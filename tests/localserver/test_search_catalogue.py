@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mydocs.localserver.clock import ManualClock
@@ -422,6 +422,7 @@ ORDINARY = {27, 68, 125, 197, 2}
 
 
 @pytest.mark.parametrize("dialect", Dialect, ids=str)
+@settings(max_examples=400)
 @given(
     steps=st.lists(STEP, max_size=20),
     max_building=st.sampled_from([None, 1]),
@@ -430,8 +431,10 @@ ORDINARY = {27, 68, 125, 197, 2}
 def test_whatever_comes_in_whatever_order_is_answered_or_refused(
     dialect: Dialect, steps: list[tuple[Any, ...]], max_building: int | None, publish_seconds: float
 ) -> None:
-    settings = SearchSettings(dialect=dialect, max_building=max_building, publish_seconds=publish_seconds)
-    server = Server(settings)
+    search = SearchSettings(dialect=dialect, max_building=max_building, publish_seconds=publish_seconds)
+    server = Server(search)
+    server.create("a")
+    server.clock.advance(1)  # ready, so that an update leaves two versions of it
     for step, *given_with in steps:
         try:
             match step, given_with:
@@ -447,7 +450,7 @@ def test_whatever_comes_in_whatever_order_is_answered_or_refused(
                     server.catalogue.outcome(name, **changes)
                 case _:
                     clock = server.clock
-                    server = Server(settings, stored=server.stored)
+                    server = Server(search, stored=server.stored)
                     server.clock.advance(clock.monotonic())
         except CommandError as refused:
             if refused.code not in ORDINARY:
