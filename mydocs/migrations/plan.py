@@ -103,8 +103,6 @@ def is_interrupted(entry: Entry, lease: LeaseView | None, holder: str | None = N
 
     :param holder: the id of the caller's own run, where that holds the lease
     """
-    if entry.state is not MigrationState.RUNNING:
-        return False
     if holder is not None:
         return entry.run is None or entry.run.id != holder
     term = entry.run.term if entry.run else 0

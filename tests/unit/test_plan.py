@@ -297,3 +297,22 @@ def test_a_rollback_names_all_that_cannot_be_taken_back_before_it_touches_one() 
     with pytest.raises(NotReversible) as caught:
         make_rollback(standings, steps=4, target=None)
     assert [problem[:3] for problem in caught.value.problems] == ["003", "002", "001"]
+
+
+@pytest.mark.parametrize(
+    ("holder", "state"),
+    [
+        pytest.param(None, MigrationState.RUNNING, id="somebody of a later term may be at work"),
+        pytest.param("run", MigrationState.RUNNING, id="the holder's own"),
+        pytest.param("other", MigrationState.INTERRUPTED, id="whoever holds the lease knows that nobody else is"),
+    ],
+)
+def test_the_holder_of_the_lease_takes_no_other_run_for_alive(holder: str | None, state: MigrationState) -> None:
+    (standing,) = classify(scripts("1"), [entry(1, "r", term=5)], lease(2, live=True), holder=holder)
+    assert standing.state is state
+
+
+def test_what_is_running_is_not_taken_back() -> None:
+    standings = classify(scripts("1"), [entry(1, "r", term=2)], lease(2, live=True))
+    with pytest.raises(NotReversible, match=r"001_s1\.py is running"):
+        make_rollback(standings, steps=1, target=None)
