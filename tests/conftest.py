@@ -34,7 +34,9 @@ def no_blocking_in_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("anyio") is None:
         yield
         return
-    with blockbuster_ctx("mydocs.migrations"):
+    with blockbuster_ctx("mydocs.migrations") as detector:
+        # A lock that another thread holds for a moment (a driver's, coverage's) is no blocking call, and chance.
+        detector.functions["threading.Lock.acquire"].deactivate()
         yield
 
 
