@@ -133,10 +133,11 @@ RETRY = AsyncRetrying(
 
 async def again(call: Callable[[], Awaitable[T]], *, seconds: float = RETRY_SECONDS) -> T:
     """Await ``call()``, again after each transient error for so long; only for what is idempotent."""
-    async for attempt in RETRY.copy(stop=stop_after_delay(seconds)):
-        with attempt:
-            return await call()
-    raise AssertionError("tenacity reraises")  # pragma: no cover
+
+    async def attempt() -> T:  # tenacity awaits only what is defined as a coroutine, and a lambda is not
+        return await call()
+
+    return await RETRY.copy(stop=stop_after_delay(seconds))(attempt)
 
 
 async def command(
