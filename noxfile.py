@@ -17,7 +17,10 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 
 # They decide and do nothing else, so each of their branches can be reached by a plain call.
-PURE = ("plan", "readiness", "definitions", "standard_definitions", "events", "report", "errors", "model", "redaction")
+PURE = (
+    *("plan", "readiness", "definitions", "standard_definitions", "documents"),
+    *("events", "report", "errors", "model", "redaction"),
+)
 
 
 @nox.session

@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mydocs.migrations.errors import DirectoryMissing, ScriptsInvalid
-from mydocs.migrations.model import Script, ScriptKind
+from mydocs.migrations.model import SCRIPT_NAME, Script, ScriptKind
 
 logger = logging.getLogger(__name__)
 
 # CPython keeps the parser's recursion depth in one place for all threads (python/cpython#106905), so that two of them
 # that parse at once can end in a SystemError.
 _parser_lock = threading.Lock()
-
-PATTERN = re.compile(r"(?P<version>[0-9]{3,})_(?P<name>[A-Za-z0-9_-]+)\.py", re.ASCII)
 
 # What no transaction can hold, by the names of drivers and of our helpers. The drivers' calls would even succeed,
 # outside of it, where they are given no session.
@@ -114,7 +112,7 @@ class _Problem(Exception):
 
 
 def _read(path: Path, directory: Path) -> tuple[Script, str | None]:
-    match = PATTERN.fullmatch(path.name)
+    match = SCRIPT_NAME.fullmatch(path.name)
     if match is None:
         raise _Problem(f"{path.name} is not named like a migration: {_naming_advice(path.name)}")
     if path.is_symlink():

@@ -5,7 +5,6 @@ A write of a run names the run and its term, and replaces an entry only if it is
 that has lost its lease overwrites nothing of its successor's, and a successor that meets such a late write is told.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,26 +14,19 @@ from pymongo.errors import OperationFailure
 
 from mydocs.migrations import lease as leases
 from mydocs.migrations import mongo
-from mydocs.migrations.discover import PATTERN
-from mydocs.migrations.errors import LeaseLost, LedgerInvalid
-from mydocs.migrations.lease import Lease
-from mydocs.migrations.model import (
-    STANDARD_VERSION,
-    Entry,
-    IndexAction,
-    IndexRecord,
-    IndexType,
-    LeaseView,
-    MigrationState,
-    RunStamp,
-    Script,
-    StoredError,
+from mydocs.migrations.documents import (
+    COLLECTION,
+    LOG_COLLECTION,
+    attempt_of,
+    document_of,
+    finished_fields,
+    log_key,
+    parse,
 )
+from mydocs.migrations.errors import LeaseLost
+from mydocs.migrations.lease import Lease
+from mydocs.migrations.model import Entry, IndexAction, IndexRecord, LeaseView, MigrationState, RunStamp, Script
 
-logger = logging.getLogger(__name__)
-
-COLLECTION = "_migrations"
-LOG_COLLECTION = "_migrations_log"
 BATCH = 100_000  # documents; one reply holds 16 MB of them, so a ledger of usual size comes in one
 
 
@@ -65,45 +57,6 @@ async def read(db: mongo.Database) -> Snapshot:
     entries = [parse(document) for document in found if document["_id"] != "lease"]
     # Where both runners have recorded a version, our record is the later in the list and so the one that counts.
     return Snapshot(entries=tuple(sorted(entries, key=lambda entry: not entry.legacy)), lease=lease)
-
-
-def parse(document: Mapping[str, Any]) -> Entry:
-    """
-    Read a ledger document, of ours or of the application's earlier runner.
-
-    :raises LedgerInvalid: where it is neither
-    """
-    key = document.get("_id")
-    if isinstance(document.get("file_name"), str):
-        return _parse_legacy(document)
-    if not isinstance(key, str) or not (key == STANDARD_VERSION or (key.isascii() and key.isdigit())):
-        raise LedgerInvalid(COLLECTION, repr(key), "its _id is no version")
-    try:
-        state = MigrationState(document.get("state", ""))
-    except ValueError:
-        state = MigrationState.PENDING
-    if state not in (MigrationState.RUNNING, MigrationState.APPLIED, MigrationState.FAILED):
-        raise LedgerInvalid(COLLECTION, repr(key), f"its state is {document.get('state')!r}")
-    if not isinstance(document.get("indexes", []), list):
-        raise LedgerInvalid(COLLECTION, repr(key), "its `indexes` are no list")
-    run = _mapping(document, "run")
-    return Entry(
-        version=key,
-        name=_text(document, "name") or "",
-        script=_text(document, "script"),
-        checksum=_text(document, "checksum"),
-        state=state,
-        attempts=_whole(document, "attempts", 1),
-        started_at=_time(document, "started_at"),
-        finished_at=_time(document, "finished_at"),
-        seconds=_seconds(document),
-        error=_parse_error(document),
-        indexes=tuple(_parse_index(key, index) for index in document.get("indexes", [])),
-        run=_parse_run(run) if run else None,
-        checkpoint=_mapping(document, "checkpoint") or None,
-        direction=_text(document, "direction") or "up",
-        fence={"state": state.value, "run.id": run.get("id"), "attempts": document.get("attempts")},
-    )
 
 
 async def start(
@@ -142,7 +95,7 @@ async def start(
     ours = {"_id": version, "run.id": stamp.id, "attempts": entry.attempts}
     query = ours if previous is None else {"_id": version, "$or": [_as_read(previous), ours]}
     try:
-        reply = await _write(db, query, _document(entry), upsert=previous is None)
+        reply = await _write(db, query, document_of(entry), upsert=previous is None)
     except OperationFailure as error:
         if error.code != 11000:
             raise
@@ -182,7 +135,7 @@ async def finish(db: mongo.Database, lease: Lease, entry: Entry, session: Any = 
 async def has_ended(db: mongo.Database, entry: Entry) -> bool:
     """Whether the record that a script's own transaction makes of its success is there."""
     if entry.direction == "down":
-        query, collection = {"_id": _log_key(entry, entry.direction)}, LOG_COLLECTION
+        query, collection = {"_id": log_key(entry, entry.direction)}, LOG_COLLECTION
     else:
         query, collection = _query_ours(entry) | {"state": MigrationState.APPLIED.value}, COLLECTION
     return bool(await mongo.documents_again(db, {"find": collection, "filter": query, "limit": 1}))
@@ -202,12 +155,6 @@ async def keep_place(db: mongo.Database, lease: Lease, entry: Entry, key: str, p
         raise LeaseLost(lease.term)
 
 
-def finished_fields(entry: Entry) -> dict[str, Any]:
-    """The fields of an entry that its end decides."""
-    document = _document(entry)
-    return {key: document[key] for key in ("state", "finished_at", "seconds", "error", "indexes")}
-
-
 async def put(db: mongo.Database, lease: Lease, entry: Entry, previous: Entry | None) -> None:
     """
     Store an entry that no script ran for (adopted, marked, repaired).
@@ -220,7 +167,7 @@ async def put(db: mongo.Database, lease: Lease, entry: Entry, previous: Entry | 
     else:
         query = {"_id": entry.version, "$or": [_as_read(previous), _as_read(entry)]}
     try:
-        reply = await _write(db, query, _document(entry), upsert=previous is None or previous.legacy)
+        reply = await _write(db, query, document_of(entry), upsert=previous is None or previous.legacy)
     except OperationFailure as error:
         if error.code != 11000:
             raise
@@ -264,7 +211,7 @@ async def untrack(
             for index in entry.indexes
         )
         if indexes != entry.indexes:
-            fields = {"indexes": _document(replace(entry, indexes=indexes))["indexes"]}
+            fields = {"indexes": document_of(replace(entry, indexes=indexes))["indexes"]}
             await _write(db, {"_id": entry.version} | _as_read(entry), {"$set": fields}, session=session)
 
 
@@ -284,7 +231,7 @@ async def adopt(
     for entry in legacy:
         script = on_disk.get(int(entry.version))
         adopted = replace(entry, checksum=script.checksum if script else None, run=stamp)
-        document = _document(adopted)
+        document = document_of(adopted)
         updates.append({"q": {"_id": document.pop("_id")}, "u": {"$setOnInsert": document}, "upsert": True})
     await mongo.command_again(db, {"update": COLLECTION, "updates": updates, "writeConcern": mongo.MAJORITY})
     await mongo.command_again(
@@ -301,52 +248,15 @@ async def log(
     db: mongo.Database, entry: Entry, *, direction: str, outcome: str | None = None, session: Any = None
 ) -> None:
     """Keep an attempt that the ledger is about to stop showing; keeping it twice changes nothing."""
-    key = _log_key(entry, direction)
-    document = {
-        "_id": key,
-        "version": entry.version,
-        "name": entry.name,
-        "script": entry.script,
-        "direction": direction,
-        "outcome": outcome or ("interrupted" if entry.state is MigrationState.RUNNING else entry.state.value),
-        "attempt": entry.attempts,
-        "started_at": entry.started_at,
-        "finished_at": entry.finished_at,
-        "seconds": entry.seconds,
-        "error": _error(entry.error),
-        "host": entry.run.host if entry.run else None,
-        "run": _run(entry.run),
-    }
-    updates = [{"q": {"_id": key}, "u": document, "upsert": True}]
+    document = attempt_of(entry, direction, outcome)
+    updates = [{"q": {"_id": document["_id"]}, "u": document, "upsert": True}]
     await _send(db, {"update": LOG_COLLECTION, "updates": updates}, session)
-
-
-def _log_key(entry: Entry, direction: str) -> str:
-    return f"{entry.version}:{direction}:{entry.attempts}:{entry.run.id if entry.run else 'unknown'}"
 
 
 async def read_log(db: mongo.Database) -> list[dict[str, Any]]:
     """Return the kept attempts, oldest first."""
     return await mongo.documents_again(
         db, {"find": LOG_COLLECTION, "sort": {"started_at": 1, "_id": 1}, "batchSize": BATCH}
-    )
-
-
-def parse_attempt(document: Mapping[str, Any]) -> Entry:
-    """Read a document of the log; its ``direction`` and ``outcome`` are the caller's to read."""
-    run = _mapping(document, "run")
-    return Entry(
-        version=_text(document, "version") or "",
-        name=_text(document, "name") or "",
-        script=_text(document, "script"),
-        checksum=None,
-        state=MigrationState.FAILED,
-        attempts=_whole(document, "attempt", 1),
-        started_at=_time(document, "started_at"),
-        finished_at=_time(document, "finished_at"),
-        seconds=_seconds(document),
-        error=_parse_error(document),
-        run=_parse_run(run) if run else None,
     )
 
 
@@ -386,137 +296,6 @@ def _as_read(entry: Entry) -> dict[str, Any]:
         "run.id": entry.run.id if entry.run else None,
         **({"attempts": entry.attempts} if entry.run else {}),
     }
-
-
-def _document(entry: Entry) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "_id": entry.version,
-        "name": entry.name,
-        "script": entry.script,
-        "checksum": entry.checksum,
-        "state": entry.state.value,
-        "attempts": entry.attempts,
-        "started_at": entry.started_at,
-        "finished_at": entry.finished_at,
-        "seconds": entry.seconds,
-        "error": _error(entry.error),
-        "indexes": [
-            {
-                "collection": index.collection,
-                "name": index.name,
-                "type": index.type.value,
-                "action": index.action.value,
-                "definition": index.definition,
-            }
-            for index in entry.indexes
-        ],
-        "run": _run(entry.run),
-    }
-    if entry.checkpoint:
-        document["checkpoint"] = entry.checkpoint
-    if entry.direction != "up":
-        document["direction"] = entry.direction
-    return document
-
-
-def _run(run: RunStamp | None) -> dict[str, Any] | None:
-    return None if run is None else {"id": run.id, "term": run.term, "host": run.host, "pid": run.pid, "tool": run.tool}
-
-
-def _error(error: StoredError | None) -> dict[str, str] | None:
-    return None if error is None else {"type": error.type, "message": error.message}
-
-
-def _parse_error(document: Mapping[str, Any]) -> StoredError | None:
-    error = _mapping(document, "error")
-    if not error:
-        return None
-    return StoredError(type=_text(error, "type") or "", message=_text(error, "message") or "")
-
-
-def _parse_run(run: Mapping[str, Any]) -> RunStamp:
-    return RunStamp(
-        id=_text(run, "id") or "",
-        term=_whole(run, "term", 0),
-        host=_text(run, "host") or "",
-        pid=_whole(run, "pid", 0),
-        tool=_text(run, "tool") or "",
-    )
-
-
-def _parse_legacy(document: Mapping[str, Any]) -> Entry:
-    match = PATTERN.fullmatch(document["file_name"])
-    if match is None:
-        raise LedgerInvalid(
-            COLLECTION, repr(document.get("_id")), f"its file_name {document['file_name']!r} has no version"
-        )
-    run_at = document.get("run_at")
-    if isinstance(run_at, str):
-        try:
-            run_at = datetime.fromisoformat(run_at)
-        except ValueError:
-            run_at = None
-    at = _aware(run_at) if isinstance(run_at, datetime) else None
-    return Entry(
-        version=match["version"],
-        name=match["name"],
-        script=document["file_name"],
-        checksum=None,
-        state=MigrationState.APPLIED,
-        started_at=at,
-        finished_at=at,
-        legacy=True,
-    )
-
-
-def _parse_index(key: str, index: Any) -> IndexRecord:
-    if (
-        not isinstance(index, Mapping)
-        or not isinstance(index.get("collection"), str)
-        or not isinstance(index.get("name"), str)
-    ):
-        raise LedgerInvalid(COLLECTION, repr(key), f"its `indexes` hold {index!r}")
-    try:
-        kind, action = IndexType(index.get("type", "search")), IndexAction(index.get("action", "created"))
-    except ValueError as error:
-        raise LedgerInvalid(COLLECTION, repr(key), f"index {index['name']}: {error}") from error
-    return IndexRecord(
-        collection=index["collection"],
-        name=index["name"],
-        type=kind,
-        action=action,
-        definition=_mapping(index, "definition") or None,
-    )
-
-
-def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = document.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _text(document: Mapping[str, Any], key: str) -> str | None:
-    value = document.get(key)
-    return value if isinstance(value, str) else None
-
-
-def _whole(document: Mapping[str, Any], key: str, default: int) -> int:
-    value = document.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
-
-
-def _time(document: Mapping[str, Any], key: str) -> datetime | None:
-    value = document.get(key)
-    return _aware(value) if isinstance(value, datetime) else None
-
-
-def _seconds(document: Mapping[str, Any]) -> float | None:
-    value = document.get("seconds")
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _aware(at: datetime) -> datetime:
-    """Times are stored in UTC; a client without ``tz_aware`` gives them without a zone."""
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _now() -> datetime:

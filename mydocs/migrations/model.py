@@ -1,5 +1,6 @@
 """The nouns of a migration run. Pure: frozen values and the states that they can be in."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Any
 Definition = Mapping[str, Any]
 """An index definition as a driver takes it: of a search index its ``definition``, of a standard index its document."""
 
+SCRIPT_NAME = re.compile(r"(?P<version>[0-9]{3,})_(?P<name>[A-Za-z0-9_-]+)\.py", re.ASCII)
 STANDARD_VERSION = "standard"  # `_id` of the ledger entry for the application's standard indexes
 
 

@@ -17,7 +17,7 @@ import anyio.to_thread
 
 import mydocs
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations import ledger, mongo
+from mydocs.migrations import documents, ledger, mongo
 from mydocs.migrations.discover import Discovery, discover
 from mydocs.migrations.errors import Interrupted, MigrationError, NotReady
 from mydocs.migrations.events import Event, Planned, Sink, StillWaiting, Warned, emit
@@ -150,7 +150,7 @@ async def wait_until_current(
     async with call_on(db, on_event) as call:
         found = await discovered(call, directory)
         call.snapshot = await ledger.read(db)
-        with anyio.move_on_after(timeout), shared_looks(db, ledger.COLLECTION) as looks:
+        with anyio.move_on_after(timeout), shared_looks(db, documents.COLLECTION) as looks:
             told: tuple[list[str], float] = ([], -SIGN_OF_LIFE_SECONDS)
             while late := _unapplied(call, found, standard_indexes):
                 waited = time.monotonic() - started

@@ -9,6 +9,7 @@ import anyio
 
 from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations import definitions, ledger, mongo, readiness, standard_definitions
+from mydocs.migrations.documents import parse_attempt
 from mydocs.migrations.errors import WorkLeft
 from mydocs.migrations.events import Sink
 from mydocs.migrations.indexes import IndexModels, standard_checksum, standard_listing, standard_names
@@ -302,7 +303,7 @@ def _standard_planned(models: IndexModels, snapshot: Snapshot) -> bool:
 
 
 def _attempt(document: Mapping[str, Any]) -> AttemptReport:
-    entry = ledger.parse_attempt(document)
+    entry = parse_attempt(document)
     return AttemptReport(
         version=entry.version,
         direction=str(document.get("direction", "up")),

@@ -13,7 +13,7 @@ from typing import Any
 import anyio.to_thread
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations import definitions, lease, ledger, mongo
+from mydocs.migrations import definitions, documents, lease, ledger, mongo
 from mydocs.migrations.discover import discover
 from mydocs.migrations.errors import MigrationFailed, NotPossible
 from mydocs.migrations.indexes import IndexModels, create_standard_indexes
@@ -24,7 +24,7 @@ from mydocs.migrations.settle import mark
 
 Seed = Callable[[Any], Awaitable[object]]
 
-OWN = frozenset({ledger.COLLECTION, ledger.LOG_COLLECTION, lease.COLLECTION})
+OWN = frozenset({documents.COLLECTION, documents.LOG_COLLECTION, lease.COLLECTION})
 
 
 async def assert_migrations_ok(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import anyio
 
-from mydocs.migrations import ledger, mongo
+from mydocs.migrations import documents, ledger, mongo
 from mydocs.migrations.errors import LeaseHeld
 from mydocs.migrations.events import LeaseTaken, LeaseWaiting, Sink, emit
 from mydocs.migrations.lease import Lease, Owner, acquire
@@ -57,7 +57,7 @@ async def take_turn(
     """
     started = time.monotonic()
     holder: LeaseView | None = None
-    with shared_looks(db, ledger.COLLECTION) as looks:
+    with shared_looks(db, documents.COLLECTION) as looks:
         while True:
             lease = await acquire(db, owner)
             if lease is not None:

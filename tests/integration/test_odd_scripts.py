@@ -10,7 +10,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
-from mydocs.migrations import MigrationFailed, NotReady, ledger, migrate
+from mydocs.migrations import MigrationFailed, NotReady, documents, ledger, migrate
 from mydocs.migrations import lease as leases
 from mydocs.migrations.errors import NeedsDecision
 from mydocs.migrations.model import Entry, MigrationState
@@ -151,7 +151,7 @@ async def test_an_index_of_a_killed_attempt_is_waited_for_after_the_next(
     write("001_search.py", CREATE_IF_NOT_LISTED)
     with pytest.raises(MigrationFailed):
         await migrate(db, directory=folder)
-    await db[ledger.COLLECTION].update_one({"_id": "001"}, {"$set": {"state": "running", "indexes": []}})
+    await db[documents.COLLECTION].update_one({"_id": "001"}, {"$set": {"state": "running", "indexes": []}})
     local_clock.advance(leases.LEASE_SECONDS)
     with pytest.raises(NotReady, match=r"pages\.ft"):
         await migrate(db, directory=folder, wait=True, timeout=0.2)
@@ -167,7 +167,7 @@ async def test_an_entry_that_somebody_edited_can_be_run_again(
     fields = {key: value for key, value in change.items() if value is not None}
     gone = {key: "" for key, value in change.items() if value is None}
     update = ({"$set": fields} if fields else {}) | ({"$unset": gone} if gone else {})
-    await db[ledger.COLLECTION].update_one({"_id": "001"}, update)
+    await db[documents.COLLECTION].update_one({"_id": "001"}, update)
     write("001_fails.py", "async def up(db):\n    pass\n")
     await migrate(db, directory=folder)
     assert (await entry_of(db, "001")).state is MigrationState.APPLIED
@@ -178,7 +178,7 @@ async def test_a_script_that_must_not_run_twice_does_not_even_after_the_lease_do
 ) -> None:
     write("001_once.py", "IDEMPOTENT = False\nasync def up(db):\n    await db['runs'].insert_one({})\n")
     await migrate(db, directory=folder)
-    await db[ledger.COLLECTION].update_one({"_id": "001"}, {"$set": {"state": "running", "run.term": 5}})
+    await db[documents.COLLECTION].update_one({"_id": "001"}, {"$set": {"state": "running", "run.term": 5}})
     await db[leases.COLLECTION].delete_many({})
     lease = await leases.acquire(db, leases.Owner())  # somebody else's command, in between
     assert lease is not None

@@ -25,8 +25,8 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Controls, Fault, Recorded
 from mydocs.localserver.search_settings import SearchSettings
 from mydocs.migrations import MigrationError, ledger, migrate
+from mydocs.migrations.documents import COLLECTION as LEDGER
 from mydocs.migrations.lease import LEASE_SECONDS
-from mydocs.migrations.ledger import COLLECTION as LEDGER
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 

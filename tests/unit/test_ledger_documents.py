@@ -11,11 +11,12 @@ from bson import ObjectId
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from mydocs.localserver import LocalServer
-from mydocs.migrations import ledger, migrate
+from mydocs.migrations import documents, ledger, migrate
 from mydocs.migrations.discover import checksum
+from mydocs.migrations.documents import attempt_of, finished_fields, parse, parse_attempt
 from mydocs.migrations.errors import ChangedScripts, LeaseLost, LedgerInvalid, ServerError
 from mydocs.migrations.lease import Lease, Owner, acquire, release
-from mydocs.migrations.ledger import finish, finished_fields, log, parse, put, read, remove, start, untrack
+from mydocs.migrations.ledger import finish, log, put, read, remove, start, untrack
 from mydocs.migrations.model import Entry, IndexAction, IndexRecord, IndexType, MigrationState, RunStamp, StoredError
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
@@ -43,11 +44,11 @@ def ended(entry: Entry, state: MigrationState = MigrationState.APPLIED, **fields
 
 
 async def stored(db: Db) -> list[dict[str, Any]]:
-    return await db[ledger.COLLECTION].find().sort("_id", 1).to_list(None)
+    return await db[documents.COLLECTION].find().sort("_id", 1).to_list(None)
 
 
 async def logged(db: Db) -> list[dict[str, Any]]:
-    return await db[ledger.LOG_COLLECTION].find().sort("_id", 1).to_list(None)
+    return await db[documents.LOG_COLLECTION].find().sort("_id", 1).to_list(None)
 
 
 # Reading
@@ -85,7 +86,7 @@ async def test_a_document_of_another_shape_is_named_and_nothing_is_written(
     local_db: Db, local_server: LocalServer, tmp_path: Path, changes: dict[str, Any], says: str
 ) -> None:
     document = OK | changes
-    await local_db[ledger.COLLECTION].insert_one(document)
+    await local_db[documents.COLLECTION].insert_one(document)
     (tmp_path / "001_a.py").write_text(UP)
     local_server.controls.clear()
     with pytest.raises(LedgerInvalid, match=says) as caught:
@@ -131,6 +132,23 @@ async def test_what_is_written_is_read_again(local_db: Db) -> None:
     assert (await read(local_db)).entries == (done,)
 
 
+def test_what_the_log_keeps_of_an_attempt_is_read_again() -> None:
+    entry = Entry(
+        version="001",
+        name="a",
+        script="001_a.py",
+        checksum=None,
+        state=MigrationState.FAILED,
+        attempts=3,
+        started_at=NOON,
+        finished_at=NOON,
+        seconds=1.5,
+        error=StoredError(type="ValueError", message="no"),
+        run=stamp(),
+    )
+    assert parse_attempt(attempt_of(entry, "up")) == entry
+
+
 @pytest.mark.anyio
 async def test_reading_is_one_command_and_creates_nothing(local_db: Db, local_server: LocalServer) -> None:
     snapshot = await read(local_db)
@@ -167,7 +185,7 @@ async def test_the_ledger_says_running_before_the_script_and_applied_after_it(
     for recorded in local_server.controls.counted():
         if recorded.name == "insert":
             told.append("script")
-        elif recorded.name == "update" and recorded.body["update"] == ledger.COLLECTION:
+        elif recorded.name == "update" and recorded.body["update"] == documents.COLLECTION:
             update = recorded.body["updates"][0]["u"]
             told.append(update.get("state") or update["$set"]["state"])
             assert recorded.body["writeConcern"] == {"w": "majority"}
@@ -328,7 +346,7 @@ async def legacy(local_db: Db, tmp_path: Path) -> Path:
     """A folder of two scripts of which the earlier runner has applied the first."""
     for name in ("001_a.py", "002_b.py"):
         (tmp_path / name).write_text(UP)
-    await local_db[ledger.COLLECTION].insert_one({"file_name": "001_a.py", "run_at": "2025-03-04T05:06:07"})
+    await local_db[documents.COLLECTION].insert_one({"file_name": "001_a.py", "run_at": "2025-03-04T05:06:07"})
     return tmp_path
 
 

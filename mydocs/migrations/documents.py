@@ -1,0 +1,239 @@
+"""What the ledger's documents say, to and fro: entries, attempts, runs, indexes. Pure."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mydocs.migrations.errors import LedgerInvalid
+from mydocs.migrations.model import (
+    SCRIPT_NAME,
+    STANDARD_VERSION,
+    Entry,
+    IndexAction,
+    IndexRecord,
+    IndexType,
+    MigrationState,
+    RunStamp,
+    StoredError,
+)
+
+COLLECTION = "_migrations"
+LOG_COLLECTION = "_migrations_log"
+
+
+def parse(document: Mapping[str, Any]) -> Entry:
+    """
+    Read a ledger document, of ours or of the application's earlier runner.
+
+    :raises LedgerInvalid: where it is neither
+    """
+    key = document.get("_id")
+    if isinstance(document.get("file_name"), str):
+        return _parse_legacy(document)
+    if not isinstance(key, str) or not (key == STANDARD_VERSION or (key.isascii() and key.isdigit())):
+        raise LedgerInvalid(COLLECTION, repr(key), "its _id is no version")
+    try:
+        state = MigrationState(document.get("state", ""))
+    except ValueError:
+        state = MigrationState.PENDING
+    if state not in (MigrationState.RUNNING, MigrationState.APPLIED, MigrationState.FAILED):
+        raise LedgerInvalid(COLLECTION, repr(key), f"its state is {document.get('state')!r}")
+    if not isinstance(document.get("indexes", []), list):
+        raise LedgerInvalid(COLLECTION, repr(key), "its `indexes` are no list")
+    run = _mapping(document, "run")
+    return Entry(
+        version=key,
+        name=_text(document, "name") or "",
+        script=_text(document, "script"),
+        checksum=_text(document, "checksum"),
+        state=state,
+        attempts=_whole(document, "attempts", 1),
+        started_at=_time(document, "started_at"),
+        finished_at=_time(document, "finished_at"),
+        seconds=_seconds(document),
+        error=_parse_error(document),
+        indexes=tuple(_parse_index(key, index) for index in document.get("indexes", [])),
+        run=_parse_run(run) if run else None,
+        checkpoint=_mapping(document, "checkpoint") or None,
+        direction=_text(document, "direction") or "up",
+        fence={"state": state.value, "run.id": run.get("id"), "attempts": document.get("attempts")},
+    )
+
+
+def parse_attempt(document: Mapping[str, Any]) -> Entry:
+    """Read a document of the log; its ``direction`` and ``outcome`` are the caller's to read."""
+    run = _mapping(document, "run")
+    return Entry(
+        version=_text(document, "version") or "",
+        name=_text(document, "name") or "",
+        script=_text(document, "script"),
+        checksum=None,
+        state=MigrationState.FAILED,
+        attempts=_whole(document, "attempt", 1),
+        started_at=_time(document, "started_at"),
+        finished_at=_time(document, "finished_at"),
+        seconds=_seconds(document),
+        error=_parse_error(document),
+        run=_parse_run(run) if run else None,
+    )
+
+
+def finished_fields(entry: Entry) -> dict[str, Any]:
+    """The fields of an entry that its end decides."""
+    document = document_of(entry)
+    return {key: document[key] for key in ("state", "finished_at", "seconds", "error", "indexes")}
+
+
+def document_of(entry: Entry) -> dict[str, Any]:
+    """Give the document that stands for an entry; :func:`parse` reads it."""
+    document: dict[str, Any] = {
+        "_id": entry.version,
+        "name": entry.name,
+        "script": entry.script,
+        "checksum": entry.checksum,
+        "state": entry.state.value,
+        "attempts": entry.attempts,
+        "started_at": entry.started_at,
+        "finished_at": entry.finished_at,
+        "seconds": entry.seconds,
+        "error": _error(entry.error),
+        "indexes": [
+            {
+                "collection": index.collection,
+                "name": index.name,
+                "type": index.type.value,
+                "action": index.action.value,
+                "definition": index.definition,
+            }
+            for index in entry.indexes
+        ],
+        "run": _run(entry.run),
+    }
+    if entry.checkpoint:
+        document["checkpoint"] = entry.checkpoint
+    if entry.direction != "up":
+        document["direction"] = entry.direction
+    return document
+
+
+def attempt_of(entry: Entry, direction: str, outcome: str | None = None) -> dict[str, Any]:
+    """Give the document of the log that keeps an attempt; :func:`parse_attempt` reads it."""
+    return {
+        "_id": log_key(entry, direction),
+        "version": entry.version,
+        "name": entry.name,
+        "script": entry.script,
+        "direction": direction,
+        "outcome": outcome or ("interrupted" if entry.state is MigrationState.RUNNING else entry.state.value),
+        "attempt": entry.attempts,
+        "started_at": entry.started_at,
+        "finished_at": entry.finished_at,
+        "seconds": entry.seconds,
+        "error": _error(entry.error),
+        "host": entry.run.host if entry.run else None,
+        "run": _run(entry.run),
+    }
+
+
+def log_key(entry: Entry, direction: str) -> str:
+    return f"{entry.version}:{direction}:{entry.attempts}:{entry.run.id if entry.run else 'unknown'}"
+
+
+def _run(run: RunStamp | None) -> dict[str, Any] | None:
+    return None if run is None else {"id": run.id, "term": run.term, "host": run.host, "pid": run.pid, "tool": run.tool}
+
+
+def _error(error: StoredError | None) -> dict[str, str] | None:
+    return None if error is None else {"type": error.type, "message": error.message}
+
+
+def _parse_error(document: Mapping[str, Any]) -> StoredError | None:
+    error = _mapping(document, "error")
+    if not error:
+        return None
+    return StoredError(type=_text(error, "type") or "", message=_text(error, "message") or "")
+
+
+def _parse_run(run: Mapping[str, Any]) -> RunStamp:
+    return RunStamp(
+        id=_text(run, "id") or "",
+        term=_whole(run, "term", 0),
+        host=_text(run, "host") or "",
+        pid=_whole(run, "pid", 0),
+        tool=_text(run, "tool") or "",
+    )
+
+
+def _parse_legacy(document: Mapping[str, Any]) -> Entry:
+    match = SCRIPT_NAME.fullmatch(document["file_name"])
+    if match is None:
+        raise LedgerInvalid(
+            COLLECTION, repr(document.get("_id")), f"its file_name {document['file_name']!r} has no version"
+        )
+    run_at = document.get("run_at")
+    if isinstance(run_at, str):
+        try:
+            run_at = datetime.fromisoformat(run_at)
+        except ValueError:
+            run_at = None
+    at = _aware(run_at) if isinstance(run_at, datetime) else None
+    return Entry(
+        version=match["version"],
+        name=match["name"],
+        script=document["file_name"],
+        checksum=None,
+        state=MigrationState.APPLIED,
+        started_at=at,
+        finished_at=at,
+        legacy=True,
+    )
+
+
+def _parse_index(key: str, index: Any) -> IndexRecord:
+    if (
+        not isinstance(index, Mapping)
+        or not isinstance(index.get("collection"), str)
+        or not isinstance(index.get("name"), str)
+    ):
+        raise LedgerInvalid(COLLECTION, repr(key), f"its `indexes` hold {index!r}")
+    try:
+        kind, action = IndexType(index.get("type", "search")), IndexAction(index.get("action", "created"))
+    except ValueError as error:
+        raise LedgerInvalid(COLLECTION, repr(key), f"index {index['name']}: {error}") from error
+    return IndexRecord(
+        collection=index["collection"],
+        name=index["name"],
+        type=kind,
+        action=action,
+        definition=_mapping(index, "definition") or None,
+    )
+
+
+def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = document.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(document: Mapping[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _whole(document: Mapping[str, Any], key: str, default: int) -> int:
+    value = document.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _time(document: Mapping[str, Any], key: str) -> datetime | None:
+    value = document.get(key)
+    return _aware(value) if isinstance(value, datetime) else None
+
+
+def _seconds(document: Mapping[str, Any]) -> float | None:
+    value = document.get("seconds")
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _aware(at: datetime) -> datetime:
+    """Times are stored in UTC; a client without ``tz_aware`` gives them without a zone."""
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
