@@ -30,13 +30,14 @@ if TYPE_CHECKING:
         WorkLeft,
     )
     from mydocs.migrations.events import Event, Sink
-    from mydocs.migrations.indexes import drop_search_indexes, ensure_indexes, ensure_search_indexes
+    from mydocs.migrations.indexes import drop_search_indexes, ensure_search_indexes
     from mydocs.migrations.model import IndexState, IndexType, MigrationState, StoredError
     from mydocs.migrations.report import AttemptReport, ErrorReport, IndexReport, MigrationReport, Outcome, RunReport
     from mydocs.migrations.reverse import rollback
     from mydocs.migrations.runner import migrate, wait_for_indexes, wait_until_current
     from mydocs.migrations.settle import mark, repair, unlock
     from mydocs.migrations.sinks import fan_out, logging_sink
+    from mydocs.migrations.standard import ensure_indexes
     from mydocs.migrations.survey import check, status, work_left
     from mydocs.migrations.telemetry import opentelemetry_sink
     from mydocs.migrations.wait import wait_until_ready
@@ -123,7 +124,7 @@ _HOMES = {
     "WorkLeft": "errors",
     "check": "survey",
     "drop_search_indexes": "indexes",
-    "ensure_indexes": "indexes",
+    "ensure_indexes": "standard",
     "ensure_search_indexes": "indexes",
     "fan_out": "sinks",
     "logging_sink": "sinks",

@@ -20,7 +20,6 @@ from mydocs.migrations import ledger, load, mongo, transaction
 from mydocs.migrations.capture import Capture, capturing, current
 from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible
 from mydocs.migrations.events import Sink, StepFinished, StepStarted, emit
-from mydocs.migrations.indexes import IndexModels, create_standard_indexes, standard_checksum
 from mydocs.migrations.lease import Lease
 from mydocs.migrations.model import (
     STANDARD_VERSION,
@@ -34,6 +33,7 @@ from mydocs.migrations.model import (
     StoredError,
 )
 from mydocs.migrations.plan import Plan, Standing, tracked
+from mydocs.migrations.standard import IndexModels, create_standard_indexes, standard_checksum
 from mydocs.migrations.tasks import to_the_end
 
 RECORD_SECONDS = 75.0  # for the record of a script that has ended: the retries' 30 s, a last try's 30 s, and a bit

@@ -1,53 +1,39 @@
 """
-What scripts call to bring indexes to their definitions: look first, then do the least that is needed.
+What scripts call to bring search indexes to their definitions: look first, then do the least that is needed.
 
 "Ensure" creates what is absent (with its collection), does nothing where the definition is equivalent, updates where it
 differs, and drops and creates where an update cannot do it. Search commands are never sent again blindly: after a lost
 reply the listing says what became of them, since on self-managed servers even an unchanged update rebuilds the index.
 """
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
-from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.operations import SearchIndexModel
 
-from mydocs.migrations import capture, definitions, mongo, readiness, standard_definitions
+from mydocs.migrations import capture, definitions, mongo, readiness
 from mydocs.migrations.definitions import Change
 from mydocs.migrations.errors import IndexConflict, IndexRefused, NotReady, SearchUnavailable
 from mydocs.migrations.events import IndexDefined
 from mydocs.migrations.model import Definition, IndexAction, IndexRecord, IndexType
 from mydocs.migrations.readiness import Listed
-from mydocs.migrations.standard_definitions import StandardAction
 
 logger = logging.getLogger(__name__)
-
-IndexModels: TypeAlias = Mapping[str, Sequence[IndexModel]]
 
 SEARCH_SECONDS = 120.0  # for the search process behind the server to come back; a restart of mongot takes a minute
 GONE_SECONDS = 300.0  # for a dropped index to leave the listing and free its name; on Atlas this takes a while
 GONE_GAP = 0.5  # seconds between two looks at the start, doubled up to ten times that
-BUILDS_AT_ONCE = 3  # the server's own limit, maxNumActiveUserIndexBuilds; further builds would queue there
 
 NO_INDEXES = "a transaction builds and drops no indexes; do it in a migration of its own"
 
 # What a server answers to a create while the dropped index of that name is not gone: 68 on Atlas, 20 elsewhere.
 NAME_TAKEN = frozenset({68, 20})
-
-
-_STANDARD_ACTIONS = {
-    StandardAction.CREATE: IndexAction.CREATED,
-    StandardAction.MODIFY: IndexAction.UPDATED,
-    StandardAction.PRESENT: IndexAction.UNCHANGED,
-}
 
 
 async def ensure_search_indexes(
@@ -63,7 +49,7 @@ async def ensure_search_indexes(
     capture.refuse_in_transaction("ensure_search_indexes", NO_INDEXES)
     db, where = mongo.database_of(collection), collection.name
     asked = [_Asked.of(model) for model in models]
-    _check_names(where, [item.name for item in asked])
+    check_names(where, [item.name for item in asked])
     try:
         return await _ensure_search(db, where, asked)
     except OperationFailure as error:
@@ -83,89 +69,6 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
     for name in names:
         await _drop(db, collection.name, name)
         _done(db, collection.name, name, IndexType.SEARCH, IndexAction.DROPPED, None)
-
-
-async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexModel]) -> tuple[IndexRecord, ...]:
-    """
-    Bring standard indexes to their definitions, in one build for all that are absent; returns when they are built.
-
-    An index under another name with the same key and options counts as present. Expiry, hidden and (from no to yes)
-    unique are changed in place.
-
-    :return: for each model, in their order, what was done
-    :raises IndexConflict: where an index with other options stands in the way; it is never dropped
-    """
-    capture.refuse_in_transaction("ensure_indexes", NO_INDEXES)
-    db, where = mongo.database_of(collection), collection.name
-    documents = [dict(model.document) for model in models]
-    _check_names(where, [document["name"] for document in documents])
-    listed = await standard_listing(db, where)
-    changes = [standard_definitions.standard_change(document, listed) for document in documents]
-    conflicts = [change.sentence for change in changes if change.sentence]
-    if conflicts:
-        raise IndexConflict(where, "; ".join(conflicts))
-    absent = [
-        document for document, change in zip(documents, changes, strict=True) if change.action is StandardAction.CREATE
-    ]
-    if absent:
-        await _create_standard(db, where, absent)
-    records = []
-    for document, change in zip(documents, changes, strict=True):
-        for modification in change.coll_mods:
-            await mongo.command_again(db, {"collMod": where, "index": dict(modification)})
-        action = _STANDARD_ACTIONS[change.action]
-        capture.say(IndexDefined(collection=where, name=document["name"], type=IndexType.STANDARD, action=action.value))
-        records.append(
-            IndexRecord(
-                collection=where, name=document["name"], type=IndexType.STANDARD, action=action, definition=document
-            )
-        )
-    return tuple(records)
-
-
-async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> bool:
-    """
-    Create the application's standard indexes: one command a collection, the collections at the same time.
-
-    Only where the server refuses is it looked what stands there. Returns ``False``: it was not cancelled unnoticed.
-
-    :raises IndexConflict: where an existing index stands in the way
-    """
-    errors: list[Exception] = []
-    limiter = anyio.CapacityLimiter(BUILDS_AT_ONCE)
-
-    async def create(collection: str) -> None:
-        try:
-            async with limiter:
-                await _create_or_ensure(db, collection, models[collection])
-        except Exception as error:  # noqa: BLE001  # raised below, alone and not in a group
-            errors.append(error)
-            group.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        for collection in models:
-            group.start_soon(create, collection)
-    if errors:
-        raise errors[0]
-    return False
-
-
-def standard_checksum(models: IndexModels) -> str:
-    """Fingerprint a list of standard indexes; the order of the collections does not count."""
-    documents = {
-        name: [
-            {key: list(value.items()) if key == "key" else value for key, value in model.document.items()}
-            for model in of
-        ]
-        for name, of in models.items()
-    }
-    text = json.dumps(documents, sort_keys=True, default=repr)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def standard_names(models: IndexModels) -> list[tuple[str, str]]:
-    """Return (collection, name) of each standard index."""
-    return [(collection, model.document["name"]) for collection, of in models.items() for model in of]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -410,45 +313,7 @@ def _done(
     return record
 
 
-def _check_names(where: str, names: Sequence[str]) -> None:
+def check_names(where: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise IndexConflict(where, f"{', '.join(twice)} is asked for twice in one call; give each index its own name")
-
-
-async def _create_or_ensure(db: mongo.Database, where: str, models: Sequence[IndexModel]) -> None:
-    try:
-        await _create_standard(db, where, [model.document for model in models])
-    except OperationFailure as error:
-        if error.code not in (85, 86):  # IndexOptionsConflict, IndexKeySpecsConflict
-            raise
-        await ensure_indexes(db[where], models)
-
-
-async def _create_standard(db: mongo.Database, where: str, documents: Sequence[Mapping[str, Any]]) -> None:
-    """
-    Build standard indexes, however long it takes.
-
-    No time limit: one that expires aborts the build. After a lost connection the same command joins the build that goes
-    on, so a failure that comes after long work has a new budget of retries.
-    """
-    command = {"createIndexes": where, "indexes": [dict(document) for document in documents]}
-    while True:
-        started = time.monotonic()
-        try:
-            await mongo.command_again(db, command)
-        except PyMongoError as error:
-            if not mongo.is_transient(error) or time.monotonic() - started < 3 * mongo.RETRY_SECONDS:
-                raise
-        else:
-            return
-
-
-async def standard_listing(db: mongo.Database, where: str) -> list[mongo.Document]:
-    """List the standard indexes of a collection; of one that does not exist there are none."""
-    try:
-        return await mongo.documents_again(db, {"listIndexes": where, "cursor": {"batchSize": 1000}})
-    except OperationFailure as error:
-        if error.code != 26:  # NamespaceNotFound: the collection does not exist yet
-            raise
-        return []

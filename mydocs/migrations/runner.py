@@ -22,7 +22,6 @@ from mydocs.migrations.discover import Discovery, discover
 from mydocs.migrations.errors import Interrupted, MigrationError, NotReady
 from mydocs.migrations.events import Event, Planned, Sink, StillWaiting, Warned, emit
 from mydocs.migrations.execute import Executor
-from mydocs.migrations.indexes import IndexModels, standard_checksum, standard_names
 from mydocs.migrations.lease import Lease, Owner, held
 from mydocs.migrations.ledger import Snapshot
 from mydocs.migrations.looks import shared_looks
@@ -46,6 +45,7 @@ from mydocs.migrations.report import (
     RunReport,
 )
 from mydocs.migrations.sinks import logging_sink
+from mydocs.migrations.standard import IndexModels, standard_checksum, standard_names
 from mydocs.migrations.turn import look, take_turn
 from mydocs.migrations.wait import SIGN_OF_LIFE_SECONDS, raise_unready, target_of, wait_for
 

@@ -12,12 +12,12 @@ from mydocs.migrations import definitions, ledger, mongo, readiness, standard_de
 from mydocs.migrations.documents import parse_attempt
 from mydocs.migrations.errors import WorkLeft
 from mydocs.migrations.events import Sink
-from mydocs.migrations.indexes import IndexModels, standard_checksum, standard_listing, standard_names
 from mydocs.migrations.ledger import Snapshot
 from mydocs.migrations.model import STANDARD_VERSION, IndexRecord, IndexState, IndexType, MigrationState
 from mydocs.migrations.plan import Standing, classify, tracked
 from mydocs.migrations.report import AttemptReport, IndexReport, MigrationReport, RunReport
 from mydocs.migrations.runner import Call, call_on, discovered
+from mydocs.migrations.standard import IndexModels, standard_checksum, standard_listing, standard_names
 from mydocs.migrations.standard_definitions import StandardAction
 from mydocs.migrations.wait import target_of
 

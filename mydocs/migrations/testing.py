@@ -16,11 +16,11 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations import definitions, documents, lease, ledger, mongo
 from mydocs.migrations.discover import discover
 from mydocs.migrations.errors import MigrationFailed, NotPossible
-from mydocs.migrations.indexes import IndexModels, create_standard_indexes
 from mydocs.migrations.model import IndexAction, IndexType, Script
 from mydocs.migrations.reverse import rollback
 from mydocs.migrations.runner import migrate
 from mydocs.migrations.settle import mark
+from mydocs.migrations.standard import IndexModels, create_standard_indexes
 
 Seed = Callable[[Any], Awaitable[object]]
 
