@@ -1,6 +1,8 @@
 """Run the steps of a plan in order: record each before and after, stop at the first failure."""
 
 import asyncio
+import logging
+import math
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,6 +17,7 @@ from typing import Any, TypeAlias
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+from pymongo.errors import PyMongoError
 
 from mydocs.migrations import ledger, load, mongo, transaction
 from mydocs.migrations.capture import Capture, capturing, current
@@ -35,6 +38,8 @@ from mydocs.migrations.model import (
 from mydocs.migrations.plan import Plan, Standing, tracked
 from mydocs.migrations.standard import IndexModels, create_standard_indexes, standard_checksum
 from mydocs.migrations.tasks import to_the_end
+
+logger = logging.getLogger(__name__)
 
 RECORD_SECONDS = 75.0  # for the record of a script that has ended: the retries' 30 s, a last try's 30 s, and a bit
 MESSAGE_LENGTH = 2_000  # characters of an error's text that are stored
@@ -86,6 +91,8 @@ class Executor:
     staying: tuple[Entry, ...] = ()
     entries: tuple[Entry, ...] = ()  # the ledger before the first step
     sealed: Entry | None = None  # what the present step's own transaction records of its success
+    following: Step | None = None  # what comes after the present step
+    begun: Entry | None = None  # of the next step, recorded in one command with the end of the one before
 
     async def run(self, plan: Plan, models: IndexModels) -> None:
         """
@@ -99,11 +106,16 @@ class Executor:
         self.entries = plan.entries
         steps = await anyio.to_thread.run_sync(prepare, plan.steps)
         await self._check_transactions(steps)
-        if plan.standard:
-            previous = next((e for e in plan.entries if e.version == STANDARD_VERSION), None)
-            await self._standard(models, previous)
-        for step in steps:
-            await self._run(step, "up")
+        try:
+            if plan.standard:
+                previous = next((e for e in plan.entries if e.version == STANDARD_VERSION), None)
+                self.following = next(iter(steps), None)
+                await self._standard(models, previous)
+            for step, following in zip(steps, [*steps[1:], None], strict=False):
+                self.following = following
+                await self._run(step, "up")
+        finally:
+            await self._forget_begun()
 
     async def take_back(self, steps: Sequence[Step], entries: Sequence[Entry]) -> None:
         """
@@ -131,14 +143,22 @@ class Executor:
             )
 
     async def _standard(self, models: IndexModels, previous: Entry | None) -> None:
-        entry = await self._start(STANDARD_VERSION, "standard indexes", None, standard_checksum(models), previous)
+        entry = await self._start(
+            ledger.opening(
+                self.stamp,
+                version=STANDARD_VERSION,
+                name="standard indexes",
+                script=None,
+                checksum=standard_checksum(models),
+                previous=previous,
+            ),
+            previous,
+        )
         await self._attempt(entry, lambda: create_standard_indexes(self.db, models), lambda: ())
 
     async def _run(self, step: Step, direction: str) -> None:
         script = step.script
-        entry = await self._start(
-            script.version, script.name, script.file_name, script.checksum, step.previous, direction
-        )
+        entry = await self._start(self._opening(step, direction), step.previous)
         self.sealed = None
         captured = Capture(
             self.sink,
@@ -169,32 +189,31 @@ class Executor:
         now = [entry for entry in self.done if entry.state is not MigrationState.PENDING]
         return tracked([*(entry for entry in self.entries if entry.version not in written), *now])
 
-    async def _start(
-        self,
-        version: str,
-        name: str,
-        script: str | None,
-        checksum: str,
-        previous: Entry | None,
-        direction: str = "up",
-    ) -> Entry:
-        await anyio.lowlevel.checkpoint()  # a run that is cancelled starts nothing more
-        # To the end: Motor would send the record even if the wait for its answer were broken off.
-        entry, cancelled = await to_the_end(
-            ledger.start(
-                self.db,
-                self.lease,
-                self.stamp,
-                version=version,
-                name=name,
-                script=script,
-                checksum=checksum,
-                previous=previous,
-                direction=direction,
-            )
+    def _opening(self, step: Step, direction: str) -> Entry:
+        script = step.script
+        return ledger.opening(
+            self.stamp,
+            version=script.version,
+            name=script.name,
+            script=script.file_name,
+            checksum=script.checksum,
+            previous=step.previous,
+            direction=direction,
         )
+
+    async def _start(self, entry: Entry, previous: Entry | None) -> Entry:
+        await anyio.lowlevel.checkpoint()  # a run that is cancelled starts nothing more
+        cancelled = False
+        if self.begun is None:
+            # To the end: Motor would send the record even if the wait for its answer were broken off.
+            _, cancelled = await to_the_end(ledger.start(self.db, self.lease, entry, previous))
+        else:
+            entry, self.begun = self.begun, None
         self.done.append(entry)
-        emit(self.sink, StepStarted(version=version, name=name, script=script, direction=direction))
+        emit(
+            self.sink,
+            StepStarted(version=entry.version, name=entry.name, script=entry.script, direction=entry.direction),
+        )
         if cancelled:
             await self._end(entry, started=time.monotonic(), error=asyncio.CancelledError(), indexes=())
             raise asyncio.CancelledError
@@ -214,7 +233,8 @@ class Executor:
             error = raised
         # A plain script may fail while its caller is cancelled: its failure is recorded, the cancellation passed on.
         ended = error.__cause__ or error if isinstance(error, asyncio.CancelledError) else error
-        await self._end(entry, started=started, error=ended, indexes=indexes())
+        goes_on = error is None and not cancelled and anyio.current_effective_deadline() != -math.inf
+        await self._end(entry, started=started, error=ended, indexes=indexes(), goes_on=goes_on)
         if self.sealed is not None and isinstance(error, Exception) and self.done[-1].state != MigrationState.FAILED:
             error = None
         if isinstance(error, asyncio.CancelledError):
@@ -228,12 +248,19 @@ class Executor:
             raise asyncio.CancelledError
 
     async def _end(
-        self, entry: Entry, *, started: float, error: BaseException | None, indexes: tuple[IndexRecord, ...]
+        self,
+        entry: Entry,
+        *,
+        started: float,
+        error: BaseException | None,
+        indexes: tuple[IndexRecord, ...],
+        goes_on: bool = False,
     ) -> None:
+        """:param goes_on: nothing keeps the next step from its start"""
         ended = self.sealed if error is None else None
         if ended is None:
             ended = self._ended(entry, started, error, indexes)
-        _, cancelled = await to_the_end(self._finish(ended), limit=RECORD_SECONDS)
+        _, cancelled = await to_the_end(self._finish(ended, goes_on=goes_on), limit=RECORD_SECONDS)
         if cancelled and error is None:
             raise asyncio.CancelledError
 
@@ -254,10 +281,14 @@ class Executor:
         self.sealed = self._ended(entry, started, None, indexes())
         await self._record(self.sealed, session)
 
-    async def _finish(self, entry: Entry) -> None:
+    async def _finish(self, entry: Entry, *, goes_on: bool) -> None:
         if entry is not self.sealed:
             try:
-                await self._record(entry)
+                if goes_on and self.following is not None and self.following.previous is None:
+                    opened = self._opening(self.following, "up")
+                    self.begun = opened if await ledger.hand_over(self.db, self.lease, entry, opened) else None
+                else:
+                    await self._record(entry)
             except LeaseLost:
                 # A commit without an answer went through after all: then its record stands, and not the failure.
                 if self.sealed is None or not await ledger.has_ended(self.db, self.sealed):
@@ -286,6 +317,16 @@ class Executor:
         await ledger.untrack(self.db, self.lease, self.staying, dropped, session)
         await ledger.log(self.db, entry, direction="down", session=session)
         await ledger.remove(self.db, self.lease, replace(entry, state=MigrationState.RUNNING), session)
+
+    async def _forget_begun(self) -> None:
+        """Take back the record of a step that a cancellation kept from its start."""
+        begun, self.begun = self.begun, None
+        if begun is None:
+            return
+        try:
+            await to_the_end(ledger.remove(self.db, self.lease, begun), limit=RECORD_SECONDS)
+        except (PyMongoError, LeaseLost, TimeoutError) as error:
+            logger.warning("%s did not run and will show as interrupted: %s", begun.script, error)
 
     def _stored(self, error: BaseException) -> StoredError:
         if isinstance(error, asyncio.CancelledError):

@@ -59,25 +59,18 @@ async def read(db: mongo.Database) -> Snapshot:
     return Snapshot(entries=tuple(sorted(entries, key=lambda entry: not entry.legacy)), lease=lease)
 
 
-async def start(
-    db: mongo.Database,
-    lease: Lease,
+def opening(
     stamp: RunStamp,
     *,
     version: str,
     name: str,
     script: str | None,
     checksum: str,
-    previous: Entry | None,
+    previous: Entry | None = None,
     direction: str = "up",
 ) -> Entry:
-    """
-    Record that a script is about to run; a previous attempt moves to the log.
-
-    :raises LeaseLost: where the entry is not as ``previous`` says any more, or the lease is gone
-    """
-    lease.check()
-    entry = Entry(
+    """Make the entry of a script that is about to run, after a previous attempt if there was one."""
+    return Entry(
         version=version,
         name=name,
         script=script,
@@ -90,10 +83,20 @@ async def start(
         checkpoint=previous.checkpoint if previous and _goes_on(previous, checksum, direction) else None,
         direction=direction,
     )
+
+
+async def start(db: mongo.Database, lease: Lease, entry: Entry, previous: Entry | None) -> None:
+    """
+    Record that a script is about to run; a previous attempt moves to the log.
+
+    :param entry: of :func:`opening`
+    :raises LeaseLost: where the entry is not as ``previous`` says any more, or the lease is gone
+    """
+    lease.check()
     if previous is not None:
         await log(db, previous, direction=previous.direction)
-    ours = {"_id": version, "run.id": stamp.id, "attempts": entry.attempts}
-    query = ours if previous is None else {"_id": version, "$or": [_as_read(previous), ours]}
+    ours = _query_new(entry)
+    query = ours if previous is None else {"_id": entry.version, "$or": [_as_read(previous), ours]}
     try:
         reply = await _write(db, query, document_of(entry), upsert=previous is None)
     except OperationFailure as error:
@@ -102,7 +105,6 @@ async def start(
         raise LeaseLost(lease.term) from error
     if not reply["n"]:
         raise LeaseLost(lease.term)
-    return entry
 
 
 def _goes_on(previous: Entry, checksum: str, direction: str) -> bool:
@@ -130,6 +132,34 @@ async def finish(db: mongo.Database, lease: Lease, entry: Entry, session: Any = 
     reply = await _write(db, query, update, session=session)
     if not reply["n"]:
         raise LeaseLost(lease.term)
+
+
+async def hand_over(db: mongo.Database, lease: Lease, ended: Entry, following: Entry) -> bool:
+    """
+    Record in one command that a script has ended well, and that the next one is about to run for the first time.
+
+    :param ended: as for :func:`finish`
+    :param following: of :func:`opening`
+    :return: whether the next one is recorded; not where somebody has an entry there, which :func:`start` then tells
+    :raises LeaseLost: where the first entry is not this run's any more, or the lease is gone; nothing is written then
+    """
+    lease.check()
+    fields: dict[str, Any] = {name: {"$literal": value} for name, value in finished_fields(ended).items()}
+    # A statement that finds nothing is no error, and the server would go on to the next one. This one would insert, and
+    # cannot: what it would insert has no name, and a version is no number.
+    fields["name"] = {"$cond": [{"$eq": [{"$type": "$name"}, "missing"]}, {"$abs": "$_id"}, "$name"]}
+    end = {"q": _query_ours(ended), "u": [{"$set": fields}, {"$unset": "checkpoint"}], "upsert": True}
+    begin = {"q": _query_new(following), "u": document_of(following), "upsert": True}
+    try:
+        await _send(db, {"update": COLLECTION, "updates": [end, begin], "ordered": True}, None)
+    except OperationFailure as error:
+        statement = (error.details or {}).get("index")
+        if statement == 0 and error.code == 28765:  # "$abs only supports numeric types"
+            raise LeaseLost(lease.term) from error
+        if statement == 1 and error.code == 11000:
+            return False
+        raise
+    return True
 
 
 async def has_ended(db: mongo.Database, entry: Entry) -> bool:
@@ -274,13 +304,19 @@ async def _send(db: mongo.Database, body: dict[str, Any], session: Any) -> dict[
 
 
 def _query_ours(entry: Entry) -> dict[str, Any]:
-    assert entry.run is not None  # every entry that start() returns has one
+    assert entry.run is not None  # every entry of opening() has one
     return {
         "_id": entry.version,
         "run.id": entry.run.id,
         "run.term": entry.run.term,
         "attempts": entry.attempts,
     }
+
+
+def _query_new(entry: Entry) -> dict[str, Any]:
+    """Find nothing before an entry is written, so that it is inserted; and itself where it is written again."""
+    assert entry.run is not None  # every entry of opening() has one
+    return {"_id": entry.version, "run.id": entry.run.id, "attempts": entry.attempts}
 
 
 def _legacy_of(entries: Sequence[Entry]) -> dict[str, Any]:

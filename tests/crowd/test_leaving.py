@@ -147,6 +147,30 @@ async def test_a_signal_waits_for_a_plain_script_and_starts_nothing_more(
     assert await lease_is_free(local_db)
 
 
+async def test_a_signal_between_two_scripts_leaves_no_trace_of_the_second(
+    local_server: LocalServer, local_db: Database, folder: Path, start: Callable[..., Runner]
+) -> None:
+    write(folder, v001_first=NEXT, v002_next=NEXT)
+    gate = threading.Event()
+
+    def begins_the_second(recorded: Recorded) -> bool:
+        return recorded.name == "update" and recorded.body["updates"][-1]["q"]["_id"] == "002"
+
+    local_server.controls.delay(gate, when=begins_the_second)
+    runner = start("run")
+    await seen(local_server, begins_the_second)
+    runner.process.send_signal(signal.SIGINT)
+    assert runner.process.stderr is not None
+    await anyio.to_thread.run_sync(_read_until, runner.process.stderr, "interrupted")
+    gate.set()
+    assert (await runner.end())[0] == 130
+    entry = await entry_of(local_db, "001")
+    assert entry is not None and entry.state is MigrationState.APPLIED  # noqa: PT018
+    assert await entry_of(local_db, "002") is None
+    assert await local_db["next"].count_documents({}) == 1
+    assert await lease_is_free(local_db)
+
+
 async def test_a_second_signal_leaves_at_once_with_the_entry_running(
     local_server: LocalServer, local_db: Database, folder: Path, start: Callable[..., Runner]
 ) -> None:

@@ -71,6 +71,14 @@ class LeaseMachine(RuleBasedStateMachine):
         self.run(release(self.db, Lease(owner=self.actors["a"].owner, term=1, deadline=0)))
         self.term = 1
 
+    def of_first(self) -> tuple[Entry, ...]:
+        """The entry of the script that the two compete for."""
+        return tuple(entry for entry in self.run(ledger.read(self.db)).entries if entry.version == "001")
+
+    def opening(self, name: str, held: Lease, version: str, previous: Entry | None = None) -> Entry:
+        stamp = RunStamp(id=held.owner.id, term=held.term, host=name, pid=1, tool="t")
+        return ledger.opening(stamp, version=version, name="a", script=None, checksum="sha256:1", previous=previous)
+
     @property
     def is_held(self) -> bool:
         return self.holder is not None and self.clock.monotonic() < self.expires
@@ -88,7 +96,7 @@ class LeaseMachine(RuleBasedStateMachine):
             self.expires = self.clock.monotonic() + LEASE_SECONDS
         assert taken.term == self.term, "the term grows by one with each acquisition and only then"
         actor.lease, self.holder = taken, name
-        actor.known = self.run(ledger.read(self.db)).entries
+        actor.known = self.of_first()
 
     @rule(name=st.sampled_from(NAMES))
     def renew(self, name: str) -> None:
@@ -153,27 +161,18 @@ class LeaseMachine(RuleBasedStateMachine):
         actor = self.actors[name]
         if actor.lease is None:
             return
-        before = self.run(ledger.read(self.db)).entries
+        before = self.of_first()
+        previous = actor.known[0] if actor.known else None
+        entry = self.opening(name, actor.lease, "001", previous)
         try:
-            actor.entry = self.run(
-                ledger.start(
-                    self.db,
-                    actor.lease,
-                    RunStamp(id=actor.owner.id, term=actor.lease.term, host=name, pid=1, tool="t"),
-                    version="001",
-                    name="a",
-                    script=None,
-                    checksum="sha256:1",
-                    previous=actor.known[0] if actor.known else None,
-                )
-            )
+            self.run(ledger.start(self.db, actor.lease, entry, previous))
         except LeaseLost:
             actor.entry = None
-            assert self.run(ledger.read(self.db)).entries == before
+            assert self.of_first() == before
         else:
             ours = [e for e in before if e.run is not None and e.run.id == actor.owner.id]
             assert ours or before == actor.known, "an entry was replaced that its writer had never seen"
-            actor.known = (actor.entry,)
+            actor.entry, actor.known = entry, (entry,)
 
     @rule(name=st.sampled_from(NAMES))
     def take_over(self, name: str) -> None:
@@ -183,21 +182,25 @@ class LeaseMachine(RuleBasedStateMachine):
         self.begin_script(name)
 
     @precondition(lambda self: any(actor.entry for actor in self.actors.values()))
-    @rule(name=st.sampled_from(NAMES), paused=st.booleans())
-    def end_script(self, name: str, paused: bool) -> None:
+    @rule(name=st.sampled_from(NAMES), paused=st.booleans(), goes_on=st.booleans())
+    def end_script(self, name: str, paused: bool, goes_on: bool) -> None:
         actor = self.actors[name]
         if actor.lease is None or actor.entry is None:
             return
         if paused:  # after it has looked at its own clock for the last time
             actor.lease = replace(actor.lease, lost=False, deadline=time.monotonic() + 60)
-        before = self.run(ledger.read(self.db)).entries[0]
-        ours = before.run is not None and before.run.id == actor.owner.id and before.attempts == actor.entry.attempts
+        before = self.run(ledger.read(self.db)).entries
+        (first,) = self.of_first()
+        ours = first.run is not None and first.run.id == actor.owner.id and first.attempts == actor.entry.attempts
+        ended = replace(actor.entry, state=MigrationState.APPLIED, seconds=1.0)
+        following = self.opening(name, actor.lease, "002")
         try:
-            self.run(
-                ledger.finish(self.db, actor.lease, replace(actor.entry, state=MigrationState.APPLIED, seconds=1.0))
-            )
+            if goes_on:
+                self.run(ledger.hand_over(self.db, actor.lease, ended, following))
+            else:
+                self.run(ledger.finish(self.db, actor.lease, ended))
         except LeaseLost:
-            assert self.run(ledger.read(self.db)).entries[0] == before
+            assert self.run(ledger.read(self.db)).entries == before, "nothing is begun by who cannot end what it ran"
         else:
             assert ours, "a stale holder's write has landed after its successor's"
 

@@ -16,7 +16,7 @@ from mydocs.migrations.discover import checksum
 from mydocs.migrations.documents import attempt_of, finished_fields, parse, parse_attempt
 from mydocs.migrations.errors import ChangedScripts, LeaseLost, LedgerInvalid, ServerError
 from mydocs.migrations.lease import Lease, Owner, acquire, release
-from mydocs.migrations.ledger import finish, log, put, read, remove, start, untrack
+from mydocs.migrations.ledger import finish, hand_over, log, opening, put, read, remove, start, untrack
 from mydocs.migrations.model import Entry, IndexAction, IndexRecord, IndexType, MigrationState, RunStamp, StoredError
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
@@ -36,7 +36,9 @@ def lease(run: str = "run", term: int = 1) -> Lease:
 
 async def begin(db: Db, *, previous: Entry | None = None, run: str = "run", term: int = 1, **fields: Any) -> Entry:
     given = {"version": "001", "name": "a", "script": "001_a.py", "checksum": "sha256:1"} | fields
-    return await start(db, lease(run, term), stamp(run, term), previous=previous, **given)
+    entry = opening(stamp(run, term), previous=previous, **given)
+    await start(db, lease(run, term), entry, previous)
+    return entry
 
 
 def ended(entry: Entry, state: MigrationState = MigrationState.APPLIED, **fields: Any) -> Entry:
@@ -292,13 +294,62 @@ async def test_put_remove_and_untrack_leave_an_entry_alone_that_somebody_else_ha
     assert (await read(local_db)).entries == (new,)
 
 
+def following(run: str = "run", term: int = 1) -> Entry:
+    return opening(stamp(run, term), version="002", name="b", script="002_b.py", checksum="sha256:2")
+
+
+@pytest.mark.anyio
+async def test_an_end_and_the_next_start_are_one_command_that_may_be_sent_again(
+    local_db: Db, local_server: LocalServer
+) -> None:
+    first, second = await begin(local_db), following()
+    record = IndexRecord(
+        collection="p",
+        name="ft",
+        type=IndexType.SEARCH,
+        action=IndexAction.CREATED,
+        definition={"mappings": {"fields": {"a": [{"type": "string"}], "price": {"type": "$number"}}}},
+    )
+    await local_db[documents.COLLECTION].update_one({"_id": "001"}, {"$set": {"checkpoint": {"a": 1}, "note": "kept"}})
+    local_server.controls.clear()
+    local_server.controls.cut_after()
+    assert await hand_over(local_db, lease(), ended(first, indexes=(record,)), second)
+    assert local_server.controls.counts() == {"update": 2}
+    assert (await read(local_db)).entries == (ended(first, indexes=(record,)), second)
+    stored_first, _ = await stored(local_db)
+    assert "checkpoint" not in stored_first
+    assert stored_first["note"] == "kept"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.anyio
+async def test_a_holder_that_has_lost_its_lease_unknowingly_begins_nothing(local_db: Db, is_there: bool) -> None:
+    old, new = await taken_over(local_db)
+    if not is_there:
+        await remove(local_db, lease(), new)
+    before = await stored(local_db)
+    with pytest.raises(LeaseLost):
+        await hand_over(local_db, lease("old", 1), ended(old), following("old", 1))
+    assert await stored(local_db) == before
+
+
+@pytest.mark.anyio
+async def test_a_next_start_that_finds_an_entry_of_somebody_else_leaves_it_and_keeps_the_end(local_db: Db) -> None:
+    first = await begin(local_db)
+    late = following("late", 0)
+    await start(local_db, lease("late", 0), late, None)
+    assert not await hand_over(local_db, lease(), ended(first), following())
+    assert (await read(local_db)).entries == (ended(first), late)
+
+
 @pytest.mark.anyio
 async def test_nothing_is_written_by_a_holder_whose_time_is_up(local_db: Db, local_server: LocalServer) -> None:
     late = Lease(owner=Owner(id="run"), term=1, deadline=time.monotonic() - 1)
     entry = Entry(version="001", name="a", script=None, checksum=None, state=MigrationState.APPLIED, run=stamp())
     writes = [
-        start(local_db, late, stamp(), version="001", name="a", script=None, checksum="sha256:1", previous=None),
+        start(local_db, late, entry, None),
         finish(local_db, late, entry),
+        hand_over(local_db, late, entry, entry),
         put(local_db, late, entry, None),
         remove(local_db, late, entry),
         untrack(local_db, late, [entry], []),
