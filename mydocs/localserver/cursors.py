@@ -14,6 +14,7 @@ from mydocs.localserver.errors import CommandError
 
 FIRST_BATCH = 101  # documents in a first batch whose size nobody asked for, as on every MongoDB server
 IDLE_SECONDS = 600.0  # a cursor that nobody asks is forgotten after this; `cursorTimeoutMillis` of a MongoDB server
+RAW = wire.CODEC.with_options(document_class=RawBSONDocument)
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Cursor:
                 self.left_over = data
                 break
             total += len(data)
-            taken.append(RawBSONDocument(data, wire.CODEC.with_options(document_class=RawBSONDocument)))
+            taken.append(RawBSONDocument(data, RAW))
         return taken
 
     def _next(self) -> bytes | None:

@@ -158,14 +158,19 @@ class Store:
         for space, entry in claims:
             self._put(space, entry, key)
 
-    def replace(self, collection: Collection, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """Store another version of a document with the same `_id`."""
-        key, data = encode_key(new["_id"]), self._encoded(new)
+    def replace(self, collection: Collection, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Store another version of a document with the same `_id`; say whether it is another one."""
+        data = self._encoded(new)
+        # Compared as bytes: 1 and 1.0 are equal, but not the same document.
+        if data == wire.encode(old):
+            return False
+        key = encode_key(new["_id"])
         claims = self._claims(collection, new, key)
         self._release(collection, old, keep=claims)
         self._put(collection.space, key, data)
         for space, entry in claims:
             self._put(space, entry, key)
+        return True
 
     def delete(self, collection: Collection, document: dict[str, Any]) -> None:
         self._release(collection, document, keep=set())

@@ -62,6 +62,7 @@ __all__ = [
 
 Pattern: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
+_PLAIN = frozenset({str, int, bool, ObjectId})
 _INVERTED = bytes(255 - n for n in range(256))
 
 
@@ -125,6 +126,8 @@ def compare(a: Any, b: Any) -> int:
 
 def _compare_documents(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
     for (a_key, a_value), (b_key, b_value) in zip(a.items(), b.items(), strict=False):
+        if a_key == b_key and _are_plain(a_value, b_value) and a_value == b_value:
+            continue
         # The type goes before the name, the name before the value.
         if found := _order(rank(a_value), rank(b_value)) or _order(a_key, b_key) or compare(a_value, b_value):
             return found
@@ -133,9 +136,12 @@ def _compare_documents(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
 
 def equal(a: Any, b: Any) -> bool:
     """Say whether two values are the same to the server: 1 is 1.0, True is not 1, and the order of fields counts."""
-    if type(a) is type(b) and type(a) in (str, ObjectId, bool):
-        return bool(a == b)
-    return compare(a, b) == 0
+    return bool(a == b) if _are_plain(a, b) else compare(a, b) == 0
+
+
+def _are_plain(a: Any, b: Any) -> bool:
+    """Say whether Python's `==` answers for two values as the server does."""
+    return type(a) is type(b) and type(a) in _PLAIN
 
 
 def encode_key(value: Any) -> bytes:

@@ -149,12 +149,9 @@ class _Changes:
             store.insert(self.context.writable(self.context.database, self.name), created)
             return created
         changed = self._apply(found, change, query, options, inserting=False)
-        # Compared as bytes: 1 and 1.0 are equal, but not the same document.
-        if wire.encode(changed) != wire.encode(found):
-            collection = store.collection(self.context.database, self.name)
-            assert collection is not None
-            store.replace(collection, found, changed)
-            self.modified += 1
+        collection = store.collection(self.context.database, self.name)
+        assert collection is not None
+        self.modified += store.replace(collection, found, changed)
         return changed
 
     def _check(self, change: Any, query: Mapping[str, Any], options: Mapping[str, Any]) -> None:
