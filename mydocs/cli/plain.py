@@ -13,7 +13,6 @@ from mydocs.migrations.events import BatchDone, Event, LeaseTaken, LeaseWaiting,
 from mydocs.migrations.report import RunFinished
 
 SIGN_OF_LIFE_SECONDS = 30.0  # as in the wait for indexes: pipelines take a silent job for one that hangs
-LOOK_SECONDS = 1.0  # how late a sign of life may be
 
 
 class PlainView:
@@ -34,14 +33,20 @@ class PlainView:
                 self._said = self._clock()
                 self._streams.line(line)
 
-    def tick(self) -> None:
-        """Give a sign of life, if nothing has been said for long and something goes on."""
+    def tick(self) -> float:
+        """
+        Give a sign of life, if nothing has been said for long and something goes on.
+
+        :return: seconds in which none will be due
+        """
         with self._lock:
             now = self._clock()
-            if self._what is not None and now - self._said >= SIGN_OF_LIFE_SECONDS:
-                what, since = self._what
+            if now - self._said >= SIGN_OF_LIFE_SECONDS:
                 self._said = now
-                self._streams.line(f"{what}: still at it after {render.rounded_text(now - since)}")
+                if self._what is not None:
+                    what, since = self._what
+                    self._streams.line(f"{what}: still at it after {render.rounded_text(now - since)}")
+            return SIGN_OF_LIFE_SECONDS - (now - self._said)
 
     def _line(self, event: Event) -> str | None:
         now = self._clock()
@@ -80,8 +85,8 @@ def ticking(view: PlainView) -> Iterator[None]:
     is_over = threading.Event()
 
     def look() -> None:
-        while not is_over.wait(LOOK_SECONDS):
-            view.tick()
+        while not is_over.wait(view.tick()):
+            pass
 
     thread = threading.Thread(target=look, name="mydocs-signs-of-life", daemon=True)
     thread.start()
