@@ -38,7 +38,7 @@ def measure(lab: Lab) -> Section:
     rows += [cannot(NAME, "replicas in one process", tool, why) for tool in RUNNERS[1:]]
     return Section(
         title=f"Crowds on {SCRIPTS} scripts of one insert each",
-        limit=f"each script once; {3 * SCRIPTS + 3} commands of the one that works, 2 of each other",
+        limit=f"each script once; {2 * SCRIPTS + 4} commands of the one that works, 2 of each other",
         rows=tuple(rows),
     )
 
@@ -98,7 +98,7 @@ def _task_row(tasks: int, found: list[tuple[Ran, Seen]]) -> Row:
     memory = max(ran.told["peak_mb"] - ran.told["idle_mb"] for ran, _ in found)
     times = mean(seen.inserts["runs"] / SCRIPTS for _, seen in found)
     commands = median(seen.total for _, seen in found)
-    own = commands - 3 * SCRIPTS
+    own = commands - 2 * SCRIPTS
     return Row(
         section=NAME,
         work=f"{tasks:,} tasks of one process",

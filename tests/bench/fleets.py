@@ -43,6 +43,6 @@ def measure(lab: Lab) -> Section:
     rows += [cannot(NAME, "many in one process", tool, why) for tool in (PYMONGO_MIGRATE, MONGODB_MIGRATIONS)]
     return Section(
         title=f"Databases from one process, {SCRIPTS} migrations each, 16 at one time",
-        limit=f"first {3 * SCRIPTS + 3} commands a database, repeated 1",
+        limit=f"first {2 * SCRIPTS + 4} commands a database, repeated 1",
         rows=tuple(rows),
     )

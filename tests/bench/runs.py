@@ -1,5 +1,7 @@
 """First and repeated runs of trivial migrations, here and 20 ms away. I/O."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,70 +18,98 @@ EXTRAS = {
     MONGODB_MIGRATIONS: ": state after, one connection each; no lock",
 }
 AWAY = 0.020  # seconds of added round trip: another region of the same continent
+REPEATS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A tool's first and second run on one new database."""
+class Job:
+    """One tool's runs of so many migrations, from so far away."""
 
-    seconds: tuple[float, float]
-    commands: tuple[int, int]
+    tool: str
+    folder: Path
+    count: int
+    round_trip: float
+
+    @property
+    def where(self) -> str:
+        return f"{self.count:,} at {self.round_trip * 1000:.0f} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A process that ran all that was pending, and the database that it has left."""
+
+    seconds: float
+    commands: int
+    database: str
 
 
 def measure(lab: Lab) -> Section:
-    """Measure near runs one by one; far ones, which wait nearly all of their time, side by side."""
-    # A thousand migrations are two thousand and more round trips, which is an average in itself.
-    rounds = {10: 1} if lab.quick else {10: 5, 100: 3, 1_000: 1}
+    """Measure one run at a time, but far first runs of all tools side by side: they wait nearly all of their time."""
+    # A thousand migrations far away are two thousand and more round trips, which is an average in itself.
+    sizes = {10: (1, 1)} if lab.quick else {10: (5, 5), 100: (3, 3), 1_000: (3, 1)}
     rows: list[Row] = []
     with scratch() as base:
-        for count in rounds:
-            for tool in RUNNERS:
-                write_migrations(folder_of(base, tool, count), tool, count)
-        for round_trip in (0.0, AWAY):
-            for count, times in rounds.items():
-                again = 3 if count == 1_000 and not round_trip else times
+        folders = {
+            (tool, count): write_migrations(folder_of(base, tool, count), tool, count)
+            for count in sizes
+            for tool in RUNNERS
+        }
+        for far, round_trip in enumerate((0.0, AWAY)):
+            for count, rounds in sizes.items():
+                jobs = [Job(tool, folders[tool, count], count, round_trip) for tool in RUNNERS]
                 with lab.at_distance(round_trip) as url:
-                    jobs = [(tool, url, folder_of(base, tool, count), count) for _ in range(again) for tool in RUNNERS]
-                    pairs = side_by_side(lambda job: _pair(lab, *job), jobs, len(RUNNERS) if round_trip else 1)
-                rows += _rows(jobs, pairs, count, round_trip)
+                    first = _rounds(lab, url, jobs, rounds[far], len(RUNNERS) if far else 1)
+                    left = {tool: runs[-1].database for tool, runs in first.items()}
+                    repeated = _rounds(lab, url, jobs, 1 if lab.quick else REPEATS, 1, left)
+                rows += _rows("first", jobs, first) + _rows("repeated", jobs, repeated)
     return Section(
         title="N migrations that each insert one document: whole processes; ratio to mydocs",
-        limit="first 3 N + 3 commands: 2 N + 3 of a runner with a lease, N of the scripts; repeated 1",
+        limit="first 2 N + 4 commands: N + 4 of a runner with a lease, N of the scripts; repeated 1",
         rows=tuple(rows),
     )
 
 
-def _pair(lab: Lab, tool: str, url: str, folder: Path, count: int) -> Pair:
-    database = lab.database()
-    argv = lab.tools.run_command(tool, url, database, folder)
+def _rounds(
+    lab: Lab, url: str, jobs: Sequence[Job], rounds: int, at_once: int, databases: dict[str, str] | None = None
+) -> dict[str, list[Measured]]:
+    """Run each job so often, the tools in turn; each time on a new database unless ``databases`` names them."""
+    found: defaultdict[str, list[Measured]] = defaultdict(list)
+    in_turn = [job for _ in range(rounds) for job in jobs]
+    measured = side_by_side(
+        lambda job: _run(lab, url, job, databases[job.tool] if databases else lab.database()), in_turn, at_once
+    )
+    for job, one in zip(in_turn, measured, strict=True):
+        found[job.tool].append(one)
+    return found
+
+
+def _run(lab: Lab, url: str, job: Job, database: str) -> Measured:
     seen = lab.seen[database]
-    first = lab.run(argv).seconds
-    after_first = seen.total
-    again = lab.run(argv).seconds
-    if seen.inserts["runs"] != count:
-        raise RuntimeError(f"{tool} ran {seen.inserts['runs']} of {count} migrations")
-    return Pair((first, again), (after_first, seen.total - after_first))
+    before = seen.total
+    seconds = lab.run(lab.tools.run_command(job.tool, url, database, job.folder)).seconds
+    if seen.inserts["runs"] != job.count:
+        raise RuntimeError(f"{job.tool} ran {seen.inserts['runs']} of {job.count} migrations")
+    return Measured(seconds, seen.total - before, database)
 
 
-def _rows(jobs: list[tuple[str, str, Path, int]], pairs: list[Pair], count: int, round_trip: float) -> list[Row]:
+def _rows(what: str, jobs: Sequence[Job], found: dict[str, list[Measured]]) -> list[Row]:
+    ours = median(run.seconds for run in found[MYDOCS])
     rows = []
-    where = f"{count:,} at {round_trip * 1000:.0f} ms"
-    for which, what in enumerate(("first", "repeated")):
-        of = {tool: [pair for job, pair in zip(jobs, pairs, strict=True) if job[0] == tool] for tool in RUNNERS}
-        ours = median(pair.seconds[which] for pair in of[MYDOCS])
-        for tool, found in of.items():
-            commands = median(pair.commands[which] for pair in found)
-            own = commands - (0 if which else count)
-            rows.append(
-                Row(
-                    section=NAME,
-                    work=f"{what} {where}",
-                    tool=tool,
-                    size=count,
-                    seconds=tuple(pair.seconds[which] for pair in found),
-                    commands=commands,
-                    ratio=median(pair.seconds[which] for pair in found) / ours,
-                    note=f"{own:,.0f} of its own{EXTRAS[tool]}",
-                )
+    for job in jobs:
+        runs = found[job.tool]
+        commands = median(run.commands for run in runs)
+        own = commands - (job.count if what == "first" else 0)
+        rows.append(
+            Row(
+                section=NAME,
+                work=f"{what} {job.where}",
+                tool=job.tool,
+                size=job.count,
+                seconds=tuple(run.seconds for run in runs),
+                commands=commands,
+                ratio=median(run.seconds for run in runs) / ours,
+                note=f"{own:,.0f} of its own{EXTRAS[job.tool]}",
             )
+        )
     return rows

@@ -77,10 +77,12 @@ def measure(lab: Lab, one_by_one: dict[str, list[tuple[Ran, Seen]]]) -> Section:
     rows: list[Row] = []
     all_cases = cases(lab)
     ours = [side_by_side(partial(_run, lab, tool=MYDOCS), [case] * rounds, rounds) for case in all_cases]
-    theirs = {tool: side_by_side(partial(_run, lab, tool=tool), all_cases, 3) for tool in (ALL_FIRST, PLAIN_LOOP)}
+    theirs = {
+        tool: side_by_side(partial(_run, lab, tool=tool), all_cases * rounds, 4) for tool in (ALL_FIRST, PLAIN_LOOP)
+    }
     for number, case in enumerate(all_cases):
         rows.append(_row(case, MYDOCS, ours[number]))
-        rows += [_row(case, tool, [found[number]]) for tool, found in theirs.items()]
+        rows += [_row(case, tool, found[number :: len(all_cases)]) for tool, found in theirs.items()]
         if case.work in one_by_one:
             rows.append(_row(case, ONE_BY_ONE, one_by_one[case.work]))
         else:
