@@ -23,7 +23,7 @@ from mydocs.migrations import ledger, load, mongo, transaction
 from mydocs.migrations.capture import Capture, capturing, current
 from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible
 from mydocs.migrations.events import Sink, StepFinished, StepStarted, emit
-from mydocs.migrations.lease import Lease
+from mydocs.migrations.lease import RELEASE_SECONDS, Lease
 from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,
@@ -158,19 +158,20 @@ class Executor:
 
     async def _run(self, step: Step, direction: str) -> None:
         script = step.script
-        entry = await self._start(self._opening(step, direction), step.previous)
         self.sealed = None
-        captured = Capture(
-            self.sink,
-            transactional=script.transactional,
-            places=entry.checkpoint,
-            store=partial(ledger.keep_place, self.db, self.lease, entry),
-            tracked=self._tracked,
-        )
-        interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
-        indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
-        with capturing(self.db, captured), mongo.kept_open(self.db, lambda: current.get() is not None):
-            async with _lightodm_bound(self.db, step):
+        async with _lightodm_bound(self.db, step):
+            # From here to the record of its end nothing but its own work can be broken off.
+            entry = await self._start(self._opening(step, direction), step.previous)
+            captured = Capture(
+                self.sink,
+                transactional=script.transactional,
+                places=entry.checkpoint,
+                store=partial(ledger.keep_place, self.db, self.lease, entry),
+                tracked=self._tracked,
+            )
+            interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
+            indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
+            with capturing(self.db, captured), mongo.kept_open(self.db, lambda: current.get() is not None):
                 if step.module is None:
                     await self._attempt(entry, lambda: load.run_plain(script.path), indexes, script)
                 elif script.transactional:
@@ -208,6 +209,7 @@ class Executor:
             # To the end: Motor would send the record even if the wait for its answer were broken off.
             _, cancelled = await to_the_end(ledger.start(self.db, self.lease, entry, previous))
         else:
+            self.lease.check()
             entry, self.begun = self.begun, None
         self.done.append(entry)
         emit(
@@ -284,12 +286,14 @@ class Executor:
     async def _finish(self, entry: Entry, *, goes_on: bool) -> None:
         if entry is not self.sealed:
             try:
-                if goes_on and self.following is not None and self.following.previous is None:
-                    opened = self._opening(self.following, "up")
-                    self.begun = opened if await ledger.hand_over(self.db, self.lease, entry, opened) else None
+                if goes_on and self.following is not None and _is_new(self.following):
+                    self.begun = self._opening(self.following, "up")
+                    if not await ledger.hand_over(self.db, self.lease, entry, self.begun):
+                        self.begun = None
                 else:
                     await self._record(entry)
             except LeaseLost:
+                self.begun = None
                 # A commit without an answer went through after all: then its record stands, and not the failure.
                 if self.sealed is None or not await ledger.has_ended(self.db, self.sealed):
                     raise
@@ -319,14 +323,15 @@ class Executor:
         await ledger.remove(self.db, self.lease, replace(entry, state=MigrationState.RUNNING), session)
 
     async def _forget_begun(self) -> None:
-        """Take back the record of a step that a cancellation kept from its start."""
+        """Take back the record of a step that something kept from its start."""
         begun, self.begun = self.begun, None
         if begun is None:
             return
         try:
-            await to_the_end(ledger.remove(self.db, self.lease, begun), limit=RECORD_SECONDS)
+            await to_the_end(ledger.remove(self.db, self.lease, begun), limit=RELEASE_SECONDS)
         except (PyMongoError, LeaseLost, TimeoutError) as error:
-            logger.warning("%s did not run and will show as interrupted: %s", begun.script, error)
+            self.done.append(begun)
+            logger.warning("%s did not run and may show as interrupted: %r", begun.script, error)
 
     def _stored(self, error: BaseException) -> StoredError:
         if isinstance(error, asyncio.CancelledError):
@@ -351,6 +356,11 @@ def _is_taken_back(entry: Entry) -> bool:
     return entry.direction == "down" and entry.state is MigrationState.APPLIED
 
 
+def _is_new(step: Step) -> bool:
+    """Whether a step may be recorded ahead: no earlier attempt is to be kept, and nobody has to settle it by hand."""
+    return step.previous is None and step.script.idempotent
+
+
 def _can_meet_lightodm(step: Step) -> bool:
     """Whether a script may ask lightodm for its database: any plain one, and one that has imported it by now."""
     return step.module is None or "lightodm" in sys.modules
@@ -369,4 +379,6 @@ async def _lightodm_bound(db: mongo.Database, step: Step) -> AsyncIterator[None]
             with lightodm_bound_to(sync):
                 yield
         finally:
-            await to_the_end(anyio.to_thread.run_sync(stack.close))
+            _, cancelled = await to_the_end(anyio.to_thread.run_sync(stack.close))
+    if cancelled:
+        raise asyncio.CancelledError

@@ -140,7 +140,7 @@ async def hand_over(db: mongo.Database, lease: Lease, ended: Entry, following: E
 
     :param ended: as for :func:`finish`
     :param following: of :func:`opening`
-    :return: whether the next one is recorded; not where somebody has an entry there, which :func:`start` then tells
+    :return: whether the next one is recorded; where the server refuses that, :func:`start` meets and tells the reason
     :raises LeaseLost: where the first entry is not this run's any more, or the lease is gone; nothing is written then
     """
     lease.check()
@@ -156,7 +156,7 @@ async def hand_over(db: mongo.Database, lease: Lease, ended: Entry, following: E
         statement = (error.details or {}).get("index")
         if statement == 0 and error.code == 28765:  # "$abs only supports numeric types"
             raise LeaseLost(lease.term) from error
-        if statement == 1 and error.code == 11000:
+        if statement == 1 and not mongo.is_transient(error):
             return False
         raise
     return True

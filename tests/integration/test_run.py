@@ -18,7 +18,7 @@ from pymongo import IndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import lease as leases
-from mydocs.migrations import migrate, mongo
+from mydocs.migrations import ledger, migrate, mongo
 from mydocs.migrations.errors import (
     DirectoryMissing,
     IndexConflict,
@@ -34,7 +34,7 @@ from mydocs.migrations.errors import (
 )
 from mydocs.migrations.events import Event, IndexChanged, LeaseTaken, LeaseWaiting, Planned, StepFinished, StepStarted
 from mydocs.migrations.lease import Owner, acquire
-from mydocs.migrations.model import IndexState, IndexType, MigrationState
+from mydocs.migrations.model import Entry, IndexState, IndexType, MigrationState
 from mydocs.migrations.mongo import Database
 from mydocs.migrations.report import Outcome, RunFinished
 from mydocs.migrations.runner import dry_run
@@ -97,6 +97,60 @@ async def lease_is_free(db: Database) -> bool:
 
 
 # What a run does
+
+
+async def test_a_lease_that_is_lost_between_two_scripts_starts_nothing(
+    db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("001_first.py", TRIVIAL)
+    write("002_second.py", TRIVIAL)
+    hand_over = ledger.hand_over
+
+    async def lose(db: Database, lease: leases.Lease, ended: Entry, following: Entry) -> bool:
+        done = await hand_over(db, lease, ended, following)
+        lease.lost = following.version == "002"
+        return done
+
+    monkeypatch.setattr(ledger, "hand_over", lose)
+    with pytest.raises(LeaseLost) as caught:
+        await migrate(db, directory=folder)
+    assert len(await documents(db, "runs")) == 1
+    assert await states(db) == {"standard": "applied", "001": "applied", "002": "running"}
+    report = caught.value.report
+    assert report is not None
+    assert [m.state for m in report.migrations] == [MigrationState.APPLIED, MigrationState.INTERRUPTED]
+
+
+@pytest.mark.parametrize("text", [TRIVIAL, "    IDEMPOTENT = False" + TRIVIAL], ids=["idempotent", "not idempotent"])
+async def test_a_script_that_must_not_run_twice_is_recorded_when_it_starts_and_not_before(
+    db: Database, local_server: LocalServer, folder: Path, write: Write, text: str
+) -> None:
+    write("001_first.py", TRIVIAL)
+    write("002_second.py", text)
+    await migrate(db, directory=folder)
+    records = [r.body["updates"] for r in local_server.controls.counted() if r.body.get("update") == "_migrations"]
+    together = ["001", "002"] in [[update["q"]["_id"] for update in updates] for updates in records]
+    assert together == ("IDEMPOTENT" not in text)
+    assert await states(db) == {"standard": "applied", "001": "applied", "002": "applied"}
+
+
+async def test_a_refused_record_of_the_next_script_leaves_the_end_of_the_one_before(
+    db: Database, folder: Path, write: Write
+) -> None:
+    write(
+        "001_first.py",
+        """
+        async def up(db):
+            await db["_migrations"].insert_one({"_id": "002", "state": "failed", "attempts": 7, "run": {"id": "x"}})
+    """,
+    )
+    write("002_second.py", TRIVIAL)
+    with pytest.raises(LeaseLost) as caught:
+        await migrate(db, directory=folder)
+    report = caught.value.report
+    assert report is not None
+    assert [m.state for m in report.migrations] == [MigrationState.APPLIED, MigrationState.PENDING]
+    assert await states(db) == {"standard": "applied", "001": "applied", "002": "failed"}
 
 
 async def test_a_first_run_takes_every_step_in_order_and_records_it(
