@@ -57,6 +57,11 @@ class Step:
     previous: Entry | None
     module: ModuleType | None
 
+    @property
+    def version(self) -> str:
+        """As the ledger has it, where it knows the script: its file may have got another number of digits since."""
+        return self.previous.version if self.previous else self.script.version
+
 
 def prepare(standings: tuple[Standing, ...]) -> list[Step]:
     """
@@ -127,7 +132,7 @@ class Executor:
         :raises LeaseLost: where the lease was gone before a step's end was recorded
         """
         self.entries = tuple(entries)
-        leaving = {step.script.version for step in steps}
+        leaving = {step.version for step in steps}
         self.staying = tuple(entry for entry in entries if entry.version not in leaving)
         await self._check_transactions(steps)
         for step in steps:
@@ -194,7 +199,7 @@ class Executor:
         script = step.script
         return ledger.opening(
             self.stamp,
-            version=script.version,
+            version=step.version,
             name=script.name,
             script=script.file_name,
             checksum=script.checksum,

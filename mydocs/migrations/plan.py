@@ -71,7 +71,7 @@ def classify(
     on_disk = {script.number: script for script in scripts}
     return tuple(
         Standing(
-            version=on_disk[number].version if number in on_disk else by_number[number].version,
+            version=by_number[number].version if number in by_number else on_disk[number].version,
             state=_state(on_disk.get(number), by_number.get(number), lease, holder),
             script=on_disk.get(number),
             entry=by_number.get(number),

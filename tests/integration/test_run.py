@@ -153,6 +153,21 @@ async def test_a_refused_record_of_the_next_script_leaves_the_end_of_the_one_bef
     assert await states(db) == {"standard": "applied", "001": "applied", "002": "failed"}
 
 
+async def test_a_failed_script_whose_number_got_another_digit_runs_again(
+    db: Database, folder: Path, write: Write
+) -> None:
+    path = write("001_first.py", "    async def up(db):\n        raise ValueError")
+    with pytest.raises(MigrationFailed):
+        await migrate(db, directory=folder)
+    path.unlink()
+    write("0001_first.py", TRIVIAL)
+    report = await migrate(db, directory=folder)
+    assert [(m.version, m.script, m.state) for m in report.migrations] == [
+        ("001", "0001_first.py", MigrationState.APPLIED)
+    ]
+    assert (await entry(db, "001"))["attempts"] == 2
+
+
 async def test_a_first_run_takes_every_step_in_order_and_records_it(
     any_db: Database, folder: Path, write: Write
 ) -> None:
