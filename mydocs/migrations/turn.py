@@ -19,9 +19,9 @@ from mydocs.migrations.ledger import Snapshot
 from mydocs.migrations.looks import Looks, shared_looks
 from mydocs.migrations.model import LeaseView
 
-MIN_GAP = 0.5  # seconds between two looks of one process
+MIN_GAP = 0.3  # seconds between two looks of one process: most runs with little to do take about as long
 MAX_GAP = 10.0  # seconds; six looks a minute
-GAP_SHARE = 0.5  # of the time waited so far; ten looks in the first half minute
+GAP_SHARE = 0.6  # of the time waited so far; seven looks in the first ten seconds
 JITTER = 0.1  # of the gap and on top of it, so that processes that were started together do not go on together
 
 

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from statistics import mean, median
 
+from mydocs.migrations.turn import MIN_GAP
+
 from .lab import Lab, Ran, Seen, folder_of, scratch
 from .peers import MONGODB_MIGRATIONS, MYDOCS, PYMONGO_MIGRATE, RUNNERS, environment, write_migrations
 from .table import Row, Section, cannot
@@ -76,6 +78,7 @@ def _processes(lab: Lab, tool: str, folder: Path) -> tuple[float, int, Seen]:
 
 def _process_row(tool: str, found: list[tuple[float, int, Seen]]) -> Row:
     times = mean(seen.inserts["runs"] / SCRIPTS for _, _, seen in found)
+    patience = f"; who waits looks each {MIN_GAP} s at first" if tool == MYDOCS else ""
     return Row(
         section=NAME,
         work=f"{PROCESSES} processes",
@@ -83,7 +86,7 @@ def _process_row(tool: str, found: list[tuple[float, int, Seen]]) -> Row:
         seconds=tuple(seconds for seconds, _, _ in found),
         commands=median(seen.total for _, _, seen in found),
         note=f"each script ran {times:.1f} times; {sum(failed for _, failed, _ in found)} of "
-        f"{PROCESSES * len(found)} processes failed{'; those who wait look each 0.5 s' if tool == MYDOCS else ''}",
+        f"{PROCESSES * len(found)} processes failed{patience}",
     )
 
 
