@@ -36,8 +36,7 @@ async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexMod
     """
     Bring standard indexes to their definitions, in one build for all that are absent; returns when they are built.
 
-    An index under another name with the same key and options counts as present. Expiry, hidden and (from no to yes)
-    unique are changed in place.
+    An index under another name with the same key and options counts as present. Expiry and hidden are changed in place.
 
     :return: for each model, in their order, what was done
     :raises IndexConflict: where an index with other options stands in the way; it is never dropped
@@ -58,8 +57,8 @@ async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexMod
         await _create_standard(db, where, absent)
     records = []
     for document, change in zip(documents, changes, strict=True):
-        for modification in change.coll_mods:
-            await mongo.command_again(db, {"collMod": where, "index": dict(modification)})
+        if change.coll_mod is not None:
+            await mongo.command_again(db, {"collMod": where, "index": dict(change.coll_mod)})
         action = _STANDARD_ACTIONS[change.action]
         capture.say(IndexDefined(collection=where, name=document["name"], type=IndexType.STANDARD, action=action.value))
         records.append(

@@ -27,13 +27,13 @@ class StandardChange:
     What to do for one standard index.
 
     :param name: of the index that exists, or that is to be created
-    :param coll_mods: one value after the other for `index` in a `collMod`
+    :param coll_mod: the value of `index` in a `collMod`
     :param sentence: for a conflict: what, which, and what to do
     """
 
     action: StandardAction
     name: str
-    coll_mods: tuple[Mapping[str, Any], ...] = ()
+    coll_mod: Mapping[str, Any] | None = None
     sentence: str | None = None
 
 
@@ -128,9 +128,9 @@ def standard_change(asked: Definition, listed_all: Iterable[Definition]) -> Stan
         return StandardChange(action=StandardAction.CREATE, name=name)
     present = same_key[0]
     existing = str(present.get("name"))
-    coll_mods = _coll_mods(existing, wanted, standard_document(present))
-    if coll_mods:
-        return StandardChange(action=StandardAction.MODIFY, name=existing, coll_mods=coll_mods)
+    in_place = _in_place(wanted, standard_document(present))
+    if in_place:
+        return StandardChange(action=StandardAction.MODIFY, name=existing, coll_mod={"name": existing, **in_place})
     others = "; ".join(compare(wanted, standard_document(present)))
     return _conflict(
         f"index {existing} on {_text(wanted)} exists with other options ({others}), which cannot be changed in place; "
@@ -143,8 +143,12 @@ def _conflict(sentence: str, name: str) -> StandardChange:
     return StandardChange(action=StandardAction.CONFLICT, name=name, sentence=sentence)
 
 
-def _coll_mods(name: str, wanted: Options, present: Options) -> tuple[Mapping[str, Any], ...]:
-    """Give the commands that make up for all of the differences, or none at all."""
+def _in_place(wanted: Options, present: Options) -> Mapping[str, Any]:
+    """
+    Give the options that make up for all of the differences, or none at all.
+
+    An index is not made unique, although a server can: that is a promise about the data, for its owner to make.
+    """
     changed = {line.partition(":")[0] for line in compare(wanted, present)}
     in_place: dict[str, Any] = {}
     # The server sets a time to live on an index of one ordinary field only, and takes none away.
@@ -153,12 +157,7 @@ def _coll_mods(name: str, wanted: Options, present: Options) -> tuple[Mapping[st
         in_place["expireAfterSeconds"] = wanted["expireAfterSeconds"]
     if "hidden" in changed:
         in_place["hidden"] = wanted["hidden"]
-    to_unique = "unique" in changed and wanted["unique"]
-    if changed - in_place.keys() - ({"unique"} if to_unique else set()):
-        return ()
-    # prepareUnique refuses new duplicates first, so that `unique` need only look at what is there.
-    steps = ({"prepareUnique": True}, {"unique": True}) if to_unique else ()
-    return tuple({"name": name, **step} for step in ((in_place,) if in_place else ()) + steps)
+    return {} if changed - in_place.keys() else in_place
 
 
 def _pairs(keys: Keys) -> list[tuple[str, Any]]:

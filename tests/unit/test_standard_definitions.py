@@ -134,12 +134,7 @@ A = {"a": 1}
             id="begins to expire, hidden",
         ),
         pytest.param(index(A), [index(A, hidden=True)], ("modify", "a_1", {"hidden": False}), id="shown again"),
-        pytest.param(
-            index(A, unique=True, hidden=True),
-            [index(A)],
-            ("modify", "a_1", {"hidden": True}, {"prepareUnique": True}, {"unique": True}),
-            id="unique",
-        ),
+        pytest.param(index(A, unique=True, hidden=True), [index(A)], ("conflict", "a_1"), id="unique"),
         pytest.param(
             index(A, "mine", hidden=True),
             [index(A, "a_1", sparse=True), index(A, "mine")],
@@ -169,7 +164,7 @@ def test_change_is_the_least_that_does_it(
     done = standard_change(asked, listed)
     action, name, *steps = expected
     assert (done.action, done.name) == (action, name)
-    assert done.coll_mods == tuple({"name": name, **step} for step in steps)
+    assert done.coll_mod == ({"name": name, **steps[0]} if steps else None)
     assert (done.sentence is None) == (action != "conflict")
 
 
