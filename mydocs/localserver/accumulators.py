@@ -56,12 +56,6 @@ _ACCUMULATORS: Mapping[str, tuple[Step, Callable[[list[Any]], Any]]] = {
     "$stdDevPop": (_keep_all, lambda seen: deviation(seen, sample=False)),
     "$stdDevSamp": (_keep_all, lambda seen: deviation(seen, sample=True)),
 }
-_NOT_IMPLEMENTED = frozenset(
-    {
-        "$accumulator", "$bottom", "$bottomN", "$concatArrays", "$firstN", "$lastN", "$maxN", "$median", "$minN",
-        "$percentile", "$setUnion", "$top", "$topN",
-    }
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -109,10 +103,8 @@ def _accumulator(
     if len(value) != 1:
         raise CommandError(40238, f"The field '{name}' must specify one accumulator")
     ((operator, argument),) = value.items()
-    if operator in _NOT_IMPLEMENTED:
-        raise NotKnown(f"the accumulator {operator}")
     if operator not in _ACCUMULATORS:
-        raise CommandError(15952, f"unknown group operator '{operator}'")
+        raise NotKnown(f"the accumulator {operator}")
     if operator == "$count":
         if argument != {}:
             raise CommandError(14, "$count takes no arguments, i.e. $count:{}")

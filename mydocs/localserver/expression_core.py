@@ -18,78 +18,6 @@ _REFUSED_VARIABLES = frozenset(
     {"CLUSTER_TIME", "DESCEND", "PRUNE", "KEEP", "SEARCH_META", "USER_ROLES", "JS_SCOPE", "IS_MR"}
 )
 # What MongoDB has and this server does not: refused as not implemented, anything else as unrecognized.
-_NOT_IMPLEMENTED = frozenset(
-    [
-        "$accumulator",
-        "$acos",
-        "$acosh",
-        "$allElementsTrueOf",
-        "$asin",
-        "$asinh",
-        "$atan",
-        "$atan2",
-        "$atanh",
-        "$binarySize",
-        "$bitAnd",
-        "$bitNot",
-        "$bitOr",
-        "$bitXor",
-        "$bottom",
-        "$bottomN",
-        "$bsonSize",
-        "$cos",
-        "$cosh",
-        "$dateFromParts",
-        "$dateToParts",
-        "$degreesToRadians",
-        "$derivative",
-        "$firstN",
-        "$function",
-        "$indexOfBytes",
-        "$isoDayOfWeek",
-        "$isoWeek",
-        "$isoWeekYear",
-        "$lastN",
-        "$maxN",
-        "$median",
-        "$meta",
-        "$minN",
-        "$percentile",
-        "$radiansToDegrees",
-        "$rand",
-        "$sampleRate",
-        "$sin",
-        "$sinh",
-        "$sigmoid",
-        "$stdDevPop",
-        "$stdDevSamp",
-        "$tan",
-        "$tanh",
-        "$top",
-        "$topN",
-        "$toHashedIndexKey",
-        "$toUUID",
-        "$toArray",
-        "$toObject",
-        "$tsIncrement",
-        "$tsSecond",
-        "$week",
-        "$encStrContains",
-        "$encStrEndsWith",
-        "$encStrStartsWith",
-        "$encStrNormalizedEq",
-        "$createObjectId",
-        "$hash",
-        "$hexHash",
-        "$subtype",
-        "$similarityCosine",
-        "$similarityDotProduct",
-        "$similarityEuclidean",
-        "$currentDate",
-        "$concatObjects",
-        "$convertToArray",
-    ]
-)
 
 
 def truthy(value: Any) -> bool:
@@ -205,9 +133,7 @@ class Compiler:
             builder = self._operators.get(first)
             if builder is not None:
                 return builder(first, document[first], self)
-            if first in _NOT_IMPLEMENTED or first.startswith("$_internal"):
-                raise NotKnown(f"the expression {first}")
-            raise CommandError(168, f"Unrecognized expression '{first}'")
+            raise NotKnown(f"the expression {first}")
         for key in document:
             if key.startswith("$"):
                 raise CommandError(16410, f"FieldPath field names may not start with '$'. Given '{key}'.")

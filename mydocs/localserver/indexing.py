@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from bson import Int64
+
 from mydocs.localserver.catalogue import ID_INDEX, Collection, Index, shown
 from mydocs.localserver.context import Context, number
 from mydocs.localserver.errors import CommandError
@@ -82,6 +84,15 @@ def update_search_index(context: Context, body: Document) -> Document:
 def drop_search_index(context: Context, body: Document) -> Document:
     """Take a search index out of the catalogue."""
     return context.engine.search.drop(*_search_target(context, body), body)
+
+
+def list_search_indexes(context: Context, body: Document) -> Document:
+    """List search indexes as the deprecated command does; drivers send the stage `$listSearchIndexes`."""
+    database, name, identity = _search_target(context, body)
+    context.existing(name, f"Collection '{database}.{name}' does not exist.")
+    selector: Document = {key: body[key] for key in ("name", "id") if key in body}
+    found = context.engine.search.list(database, name, identity, selector)
+    return {"cursor": {"id": Int64(0), "ns": f"{database}.{name}", "firstBatch": found}}
 
 
 def _search_target(context: Context, body: Mapping[str, Any]) -> tuple[str, str, Any]:

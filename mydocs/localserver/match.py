@@ -23,11 +23,6 @@ from mydocs.localserver.values import as_document, split_path, to_int, type_name
 
 __all__ = ["compile_filter", "find_positional", "is_operators"]
 
-_REFUSED_TOP = frozenset({"$where", "$text", "$jsonSchema", "$sampleRate"})
-_REFUSED = frozenset(
-    {"$geoWithin", "$geoIntersects", "$near", "$nearSphere", "$within", "$geoNear", "$maxDistance", "$minDistance"}
-)
-
 
 class Node(Protocol):
     """A part of a filter: a test of documents that can say which array elements it rests on."""
@@ -123,14 +118,8 @@ class _Parser:
                 raise CommandError(9, f"{key} must be an integer value of 1")
             answer = key == "$alwaysTrue"
             yield Whole(lambda _: answer)
-        elif key in _REFUSED_TOP or key in _REFUSED or key.startswith("$_internal"):
-            raise NotKnown(f"{key} in a filter")
         elif key != "$comment":
-            raise CommandError(
-                2,
-                f"unknown top level operator: {key}. If you have a field name that starts with a '$' symbol, "
-                "consider using $getField or $setField.",
-            )
+            raise NotKnown(f"{key} in a filter")
 
     def tests(self, path: str, value: Any) -> list[Leaf | Not]:
         if isinstance(value, Regex):
@@ -166,7 +155,7 @@ class _Parser:
                 found.append(self._elem_match(path, value))
             elif name in LEAVES:
                 found.append(LEAVES[name](name, value))
-            elif name in _REFUSED or name.startswith("$_internal"):
+            elif name.startswith("$"):
                 raise NotKnown(f"{name} in a filter")
             else:
                 raise CommandError(2, f"unknown operator: {name}")

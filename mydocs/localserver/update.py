@@ -9,7 +9,7 @@ from typing import Any
 
 from bson.regex import Regex
 
-from mydocs.localserver.errors import CommandError
+from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.match import compile_filter, find_positional, is_operators
 from mydocs.localserver.projection import compile_update_stage
 from mydocs.localserver.update_operators import KEEP, OPERATORS, REMOVE, Change, copied
@@ -125,9 +125,7 @@ def _run_pipeline(
         ((name, spec),) = stage.items()
         function = compile_update_stage(name, spec, now=now, variables=variables)
         if function is None:
-            if not name.startswith("$"):
-                raise CommandError(40324, f"Unrecognized pipeline stage name: '{name}'")
-            raise CommandError(72, f"{name} is not allowed to be used within an update")
+            raise NotKnown(f"the stage {name} in an update")
         document = function(document)
     result: Document = copied(document)
     return result
@@ -137,11 +135,9 @@ def _parse(update: Mapping[str, Any]) -> list[_Step]:
     steps: list[_Step] = []
     for operator, fields in update.items():
         if operator not in OPERATORS and operator != "$rename":
-            raise CommandError(
-                9,
-                f"Unknown modifier: {operator}. Expected a valid update modifier or pipeline-style update specified as "
-                "an array",
-            )
+            if operator.startswith("$"):
+                raise NotKnown(f"{operator} in an update")
+            raise CommandError(9, f"Unknown modifier: {operator}. Expected a valid update modifier")
         if not isinstance(fields, Mapping):
             raise CommandError(
                 9,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mydocs.localserver.clock import SystemClock
-from mydocs.localserver.commands import COMMANDS, ELSEWHERE, GENERIC, Command
+from mydocs.localserver.commands import COMMANDS, GENERIC, Command
 from mydocs.localserver.controls import Controls
 from mydocs.localserver.engine import Engine
 from mydocs.localserver.handshake import Greeting, Login
@@ -42,7 +42,3 @@ def test_an_odd_command_is_answered_with_a_code(name: str, data: st.DataObject) 
         reply = engine.run(name, "d", body, greeting)
     assert reply["ok"] == 1.0 or (reply["code"] > 1 and reply["errmsg"])
     engine.close()
-
-
-def test_a_command_is_either_known_here_or_refused_by_name() -> None:
-    assert not ELSEWHERE & COMMANDS.keys()

@@ -213,7 +213,7 @@ def test_a_pipeline_can_write_its_result(db: Db) -> None:
         pytest.param({"find": "a", "xyz": 1}, 40415, id="unknown field"),
         pytest.param({"find": "a", "filter": "x"}, 14, id="wrong type"),
         pytest.param({"find": ""}, 73, id="no name"),
-        pytest.param({"noSuchCommand": 1}, 59, id="unknown command"),
+        pytest.param({"noSuchCommand": 1}, 238, id="unknown command"),
         pytest.param({"aggregate": "a", "pipeline": []}, 9, id="no cursor"),
         pytest.param({"aggregate": "a", "pipeline": [{}], "cursor": {}}, 40323, id="empty stage"),
         pytest.param({"delete": "a", "deletes": [{"q": {}, "limit": 2}]}, 9, id="limit of a delete"),

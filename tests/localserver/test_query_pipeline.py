@@ -223,13 +223,13 @@ def test_out_replaces_what_was_there_even_in_another_database() -> None:
 @pytest.mark.parametrize(
     ("pipeline", "code"),
     [
-        pytest.param([{"$foo": 1}], 40324, id="unknown stage"),
+        pytest.param([{"$foo": 1}], 238, id="unknown stage"),
         pytest.param([{"$limit": 1, "$skip": 1}], 40323, id="two stages in one"),
         pytest.param([{"$limit": 0}], 15958, id="limit of nothing"),
         pytest.param([{"$out": "x"}, {"$limit": 1}], 40601, id="out in the middle"),
-        pytest.param([{"$group": {"_id": 1, "x": {"$foo": 1}}}], 15952, id="unknown accumulator"),
+        pytest.param([{"$group": {"_id": 1, "x": {"$foo": 1}}}], 238, id="unknown accumulator"),
         pytest.param([{"$group": {}}], 15955, id="group without _id"),
-        pytest.param([{"$match": {"$foo": 1}}], 2, id="wrong filter"),
+        pytest.param([{"$match": {"$foo": 1}}], 238, id="unknown filter"),
         pytest.param([{"$graphLookup": {}}], 238, id="a stage that is left out"),
         pytest.param([{"$merge": {"into": "x", "on": "k"}}], 238, id="merge on other fields"),
     ],

@@ -138,6 +138,16 @@ def test_a_listing_can_be_read_in_batches_and_from_a_secondary(docs: Documents) 
     assert count == {"n": 250}
 
 
+def test_the_deprecated_command_lists_what_the_stage_does(docs: Documents) -> None:
+    docs.create_search_indexes([SearchIndexModel(definition=TEXT, name=name) for name in ("a", "b")])
+    command = docs.database.command
+    assert command("listSearchIndexes", "docs")["cursor"]["firstBatch"] == list(docs.list_search_indexes())
+    assert [one["name"] for one in command("listSearchIndexes", "docs", name="b")["cursor"]["firstBatch"]] == ["b"]
+    with pytest.raises(OperationFailure, match=r"test\.nothing") as caught:
+        command("listSearchIndexes", "nothing")
+    assert caught.value.code == 26
+
+
 def test_a_listing_is_only_ever_the_first_stage(docs: Documents) -> None:
     docs.insert_one({"a": 1})
     with pytest.raises(OperationFailure):
