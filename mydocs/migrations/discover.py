@@ -54,7 +54,11 @@ def discover(directory: Path) -> Discovery:
     scripts: list[Script] = []
     problems: list[str] = []
     warnings: list[str] = []
-    for path in sorted(directory.iterdir()):
+    try:
+        paths = sorted(directory.iterdir())
+    except OSError as error:
+        raise DirectoryMissing(directory, error.strerror) from error
+    for path in paths:
         if path.name[0] not in "0123456789":
             continue
         if path.suffix.lower() != ".py":
@@ -161,15 +165,15 @@ class _Facts:
             node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         }
         self.constants = dict(_constants(tree.body))
-        for name in ("up", "down"):
+        self.kind = ScriptKind.ASYNC if "up" in self.functions else ScriptKind.PLAIN
+        if self.kind is ScriptKind.PLAIN and isinstance(self.functions.get("down"), ast.AsyncFunctionDef):
+            raise _Problem(f"{file_name} defines `async def down` and no `async def up(db)`")
+        for name in ("up", "down") if self.kind is ScriptKind.ASYNC else ():
             if isinstance(self.functions.get(name), ast.FunctionDef):
                 raise _Problem(
                     f"{file_name}, line {self.functions[name].lineno}: `def {name}` must be `async def {name}(db)`"
                 )
-        if "down" in self.functions and "up" not in self.functions:
-            raise _Problem(f"{file_name} defines `down` and no `async def up(db)`")
-        self.kind = ScriptKind.ASYNC if "up" in self.functions else ScriptKind.PLAIN
-        self.reversible = "down" in self.functions
+        self.reversible = self.kind is ScriptKind.ASYNC and "down" in self.functions
         self.warning: str | None = None
         if self.kind is ScriptKind.PLAIN and _binds(tree.body, "up"):
             self.warning = (
@@ -181,7 +185,7 @@ class _Facts:
             raise _Problem(f"{file_name} says TRANSACTIONAL = True, which needs `async def up(db, session)`")
         if transactional:
             self._refuse_index_calls(tree)
-        for name in self.functions.keys() & {"up", "down"}:
+        for name in self.functions.keys() & {"up", "down"} if self.kind is ScriptKind.ASYNC else ():
             self._check_signature(name, ("db", "session") if transactional else ("db",))
 
     def constant(self, name: str, *, default: bool) -> bool:

@@ -168,12 +168,15 @@ class UsageError(MigrationError):
 
 
 class DirectoryMissing(UsageError):
-    """There is no folder to read scripts from."""
+    """
+    There is no folder to read scripts from.
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(
-            f"no directory {directory}; name the one that holds the scripts with --dir or MYDOCS_MIGRATIONS_DIR"
-        )
+    :param reason: why the one that is there cannot be read
+    """
+
+    def __init__(self, directory: Path, reason: str | None = None) -> None:
+        problem = f"the directory {directory} cannot be read ({reason})" if reason else f"no directory {directory}"
+        super().__init__(f"{problem}; name the one that holds the scripts with --dir or MYDOCS_MIGRATIONS_DIR")
 
 
 class UnknownVersion(UsageError):
@@ -262,13 +265,15 @@ class LeaseError(MigrationError):
 class LeaseHeld(LeaseError):
     """Somebody else held the lease for as long as we were ready to wait."""
 
-    def __init__(self, holder: LeaseView, waited: float) -> None:
+    def __init__(
+        self,
+        holder: LeaseView,
+        waited: float,
+        remedy: str = "wait for it, raise --lock-timeout, or look at `mydocs migrate unlock`",
+    ) -> None:
         self.holder = holder
-        super().__init__(
-            f"{describe_holder(holder)} holds the lease"
-            + (f", still after {waited:.0f} s" if waited >= 1 else "")
-            + "; wait for it, raise --lock-timeout, or look at `mydocs migrate unlock`"
-        )
+        still = f", still after {waited:.0f} s" if waited >= 1 else ""
+        super().__init__(f"{describe_holder(holder)} holds the lease{still}; {remedy}")
 
 
 class LeaseLost(LeaseError):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -153,7 +154,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path, mo
         pytest.param(b"x = " + b"(" * 3000 + b")" * 3000, "001_a.py", id="nested beyond the parser"),
         pytest.param(b"def up(db): ...\n", "line 1: `def up` must be `async def up", id="up is not async"),
         pytest.param(UP.encode() + b"def down(db): ...", "must be `async def down", id="down is not async"),
-        pytest.param(DOWN.encode(), "`down` and no `async def up", id="down without up"),
+        pytest.param(DOWN.encode(), "`async def down` and no `async def up", id="down without up"),
         pytest.param(b"async def up(): ...", "called as `up\\(db\\)`", id="up takes nothing"),
         pytest.param(b"async def up(db, session): ...", "called as `up\\(db\\)`", id="up wants a second argument"),
         pytest.param(b"async def up(db, *, key): ...", "called as `up\\(db\\)`", id="up wants a keyword"),
@@ -205,11 +206,18 @@ def test_a_script_in_a_transaction_may_read_what_indexes_there_are(tmp_path: Pat
     assert one(tmp_path, TRANSACTIONAL.replace("{call}", call)).transactional
 
 
+def test_a_folder_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "iterdir", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(DirectoryMissing, match=r"cannot be read \(Permission denied\).*--dir"):
+        discover(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "reversible"),
     [
         pytest.param(UP, ScriptKind.ASYNC, False, id="up"),
         pytest.param(UP + DOWN, ScriptKind.ASYNC, True, id="up and down"),
+        pytest.param("def down(a, b): ...\n", ScriptKind.PLAIN, False, id="a plain script's own down"),
         pytest.param("async def up(db, session=None): ...", ScriptKind.ASYNC, False, id="more with a default"),
         pytest.param("async def up(*arguments): ...", ScriptKind.ASYNC, False, id="any arguments"),
         pytest.param("print('done')", ScriptKind.PLAIN, False, id="top level"),
