@@ -10,7 +10,7 @@ import mydocs
 from mydocs.cli import calls
 from mydocs.cli.edge import EXIT_CODES, EdgeGroup
 from mydocs.cli.light import LightCommand, LightGroup
-from mydocs.cli.options import Common, keep_common, with_common
+from mydocs.cli.options import Common, keep_common, say_help, with_common
 from mydocs.cli.streams import Output, current
 from mydocs.migrations.templates import TemplateKind
 
@@ -53,8 +53,7 @@ def root(
         current().result(f"mydocs {mydocs.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
-        raise typer.Exit(2)
+        say_help(context)
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate run --wait --timeout 30m --report run.html")

@@ -82,8 +82,17 @@ def keep_common(context: typer.Context, **values: Any) -> None:
     """Be a group's callback: keep what it was given for the command that follows."""
     context.obj = Common(**values)
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
-        raise typer.Exit(2)
+        say_help(context)
+
+
+def say_help(context: typer.Context) -> None:
+    """Answer a group that was called without a command; JSON was asked for, so JSON says it."""
+    if current().output is Output.JSON:
+        from mydocs.migrations.errors import UsageError
+
+        raise UsageError(f"no command; `{context.command_path} --help` names them")
+    typer.echo(context.get_help(), err=True)
+    raise typer.Exit(2)
 
 
 keep_common.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what Typer reads

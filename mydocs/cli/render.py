@@ -111,7 +111,7 @@ def status_text(report: RunReport) -> str:
             for a in report.history or ()
         ),
     )
-    parts = [migrations or "no migrations", indexes, f"earlier attempts:\n{history}" if history else ""]
+    parts = [migrations or "no migrations", indexes, f"attempts:\n{history}" if history else ""]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -136,9 +136,14 @@ def summary(report: RunReport) -> str:
 
 def mark_text(report: RunReport) -> str:
     """Show what `mark` or `repair` has settled."""
-    rows = table(MIGRATION_HEAD, ((m.version, m.name, m.state.value, "") for m in report.migrations))
+    rows = table(MIGRATION_HEAD, ((m.version, m.name, _settled_state(m), "") for m in report.migrations))
     last = f"{_count(len(report.migrations), 'migration')} settled" if report.migrations else "nothing to settle"
     return "\n\n".join(part for part in (rows, last) if part)
+
+
+def _settled_state(migration: MigrationReport) -> str:
+    gone = migration.script is None and migration.state is MigrationState.PENDING
+    return "forgotten" if gone else migration.state.value
 
 
 def repair_text(changed: Sequence[Standing], missing: Sequence[Standing]) -> str:
@@ -152,6 +157,11 @@ def repair_text(changed: Sequence[Standing], missing: Sequence[Standing]) -> str
 
 def event_line(event: Event) -> str | None:
     """Say an event in one plain line; ``None`` for those that the result tells."""
+    text = _event_text(event)
+    return text and " ".join(text.split())
+
+
+def _event_text(event: Event) -> str | None:
     match event:
         case Planned():
             steps = [*(["standard indexes"] if event.standard else []), *event.versions]

@@ -21,6 +21,10 @@ JOIN_SECONDS = 10.0  # how long somebody who finds the directory taken looks for
 LOOK_SECONDS = 0.05  # between two looks; a server needs about as long to start
 
 
+class PasswordMissing(ServerError):
+    """A user is named, and the environment holds no password."""
+
+
 @contextlib.contextmanager
 def local_url(directory: Path, *, search: SearchSettings | None = None) -> Iterator[str]:
     """
@@ -71,11 +75,12 @@ def serve(
     Run a server until SIGINT or SIGTERM. Call it in the main thread.
 
     :param announce: called with each line that somebody who started the server should read
-    :raises ServerError: it cannot start, or a user is named and the environment holds no password
+    :raises ServerError: it cannot start
+    :raises PasswordMissing: a user is named and the environment holds no password
     """
     password = os.environ.get(PASSWORD_VARIABLE) if user else None
     if user and not password:
-        raise ServerError(f"--user needs a password; set it in the environment variable {PASSWORD_VARIABLE}")
+        raise PasswordMissing(f"--user needs a password; set it in the environment variable {PASSWORD_VARIABLE}")
     ended = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -199,6 +199,14 @@ def test_bar_is_as_wide_as_asked_for(share: float, width: int) -> None:
     assert drawn.count("#") == int(share * width)
 
 
+def test_an_event_is_one_line_whatever_an_error_says() -> None:
+    error = StoredError(type="ValueError", message="first\n  second")
+    event = StepFinished(
+        version="001", name="a", script="001_a.py", state=MigrationState.FAILED, seconds=1.0, error=error
+    )
+    assert render.event_line(event) == "migration 001 a: failed in 1.00 s: ValueError: first second"
+
+
 def test_plain_view_gives_a_sign_of_life_each_30_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     view = PlainView(Streams([]), lambda: now[0])

@@ -64,6 +64,7 @@ def test_wrong_command_line_is_one_sentence_and_exit_2(
         pytest.param(["migrate", "run", "--output=json", "--nope"], "UsageError", id="option"),
         pytest.param(["migrate", "-o", "json", "run"], "SettingsInvalid", id="settings, asked for before the command"),
         pytest.param(["migrate", "list", "-o", "json"], "DirectoryMissing", id="folder"),
+        pytest.param(["migrate", "--output", "json"], "UsageError", id="no command"),
     ],
 )
 def test_json_is_one_object_also_when_the_command_line_is_wrong(
