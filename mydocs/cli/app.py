@@ -258,7 +258,9 @@ def unlock(
     held = found is not None and found.id is not None  # a lease that was given back leaves its document
     streams = current()
     if streams.output is Output.TABLE:
-        streams.result(f"removed the lease of {describe_holder(found)}" if held else "no lease is held")
+        # Only force takes one away that is alive; the lease of a process that died has run out by itself.
+        taken = f"removed the lease of {describe_holder(found)}" if found is not None and found.live else None
+        streams.result(taken or "no lease is held" + (f"; the last was of {describe_holder(found)}" if held else ""))
     else:
         calls.show_document({"database": database, "lease": plain(asdict(found)) if held else None})
 

@@ -192,9 +192,7 @@ async def release(db: mongo.Database, lease: Lease) -> None:
 async def break_lease(db: mongo.Database, view: LeaseView) -> bool:
     """Take the lease from the holder that ``view`` shows. Returns whether it was still that one's."""
     whose = {"term": view.term, "owner.id": view.id}
-    # The term grows, so that the fence holds against the holder, who may still be alive.
-    fields = {"owner": None, "expires_at": "$$NOW", "term": {"$add": ["$term", 1]}}
-    reply = await mongo.command_again(db, _change(whose, fields))
+    reply = await mongo.command_again(db, _change(whose, {"owner": None, "expires_at": "$$NOW"}))
     return bool(reply["n"])
 
 

@@ -43,18 +43,19 @@ async def mark(
     :param everything: all scripts of the folder, in place of ``versions``
     :raises UnknownVersion: where a version is no script's and no entry's
     """
-    if everything == bool(versions):
-        raise UsageError("name the versions to mark, or all of them with --all, and not both")
-    async with call_on(db, on_event) as call, leading(call, lock_timeout) as lease:
-        found = await discovered(call, directory)
-        standings = await _standings(call, found)
-        chosen = [s for s in standings if s.script] if everything else [find(standings, v) for v in versions]
-        for standing in chosen:
-            if applied:
-                await _mark_applied(call, lease, standing)
-            else:
-                await _mark_pending(call, lease, standing)
-        await _report_on(call, found, [standing.version for standing in chosen])
+    async with call_on(db, on_event) as call:
+        if everything == bool(versions):
+            raise UsageError("name the versions to mark, or all of them with --all, and not both")
+        async with leading(call, lock_timeout) as lease:
+            found = await discovered(call, directory)
+            standings = await _standings(call, found)
+            chosen = [s for s in standings if s.script] if everything else [find(standings, v) for v in versions]
+            for standing in chosen:
+                if applied:
+                    await _mark_applied(call, lease, standing)
+                else:
+                    await _mark_pending(call, lease, standing)
+            await _report_on(call, found, chosen)
     return call.report()
 
 
@@ -85,7 +86,7 @@ async def repair(
             if standing.entry is not None:
                 await ledger.log(db, standing.entry, direction="up")
                 await ledger.remove(db, lease, standing.entry)
-        await _report_on(call, found, [s.version for s in (*wanted.changed, *wanted.missing)])
+        await _report_on(call, found, (*wanted.changed, *wanted.missing))
     return call.report()
 
 
@@ -100,7 +101,7 @@ async def unlock(db: mongo.Database, *, force: bool = False) -> LeaseView | None
     """
     Free the lease of a holder that is gone.
 
-    :param force: also that of one which may be alive; its ledger writes are fenced off from then on
+    :param force: also that of one which may be alive; it is told by its next renewal, and stops
     :return: the lease as it was
     :raises LeaseHeld: while it lives and ``force`` is not given
     """
@@ -109,7 +110,7 @@ async def unlock(db: mongo.Database, *, force: bool = False) -> LeaseView | None
         view = call.snapshot.lease
         if view is not None and view.live:
             if not force:
-                raise LeaseHeld(view, 0.0)
+                raise LeaseHeld(view, 0.0, "wait for it, or `mydocs migrate unlock --force` takes it away all the same")
             if not await break_lease(db, view):
                 raise NotPossible("the lease has changed hands just now; look again with `mydocs migrate unlock`")
     return call.snapshot.lease
@@ -161,18 +162,17 @@ async def _mark_pending(call: Call, lease: Lease, standing: Standing) -> None:
         await ledger.remove(call.db, lease, standing.entry)
 
 
-async def _report_on(call: Call, found: Discovery, versions: Sequence[str]) -> None:
-    """Report where the migrations stand that were settled, as the ledger shows them now."""
-    before = {s.version: s for s in await _standings(call, found)}
+async def _report_on(call: Call, found: Discovery, settled: Sequence[Standing]) -> None:
+    """Report where migrations stand that were settled, as the ledger shows them now; what it does not is pending."""
+    now = {standing.version: standing.state for standing in await _standings(call, found)}
     call.migrations = tuple(
         MigrationReport(
-            version=version,
-            name=before[version].name,
-            script=script.file_name if (script := before[version].script) else None,
-            state=before[version].state,
+            version=standing.version,
+            name=standing.name,
+            script=standing.script.file_name if standing.script else None,
+            state=now.get(standing.version, MigrationState.PENDING),
         )
-        for version in versions
-        if version in before
+        for standing in settled
     )
 
 

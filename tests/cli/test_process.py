@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -125,6 +126,32 @@ def test_mark_rollback_repair_and_unlock(program: Program, folder: Path, local_u
     assert program("migrate", "repair", "--yes", *server).code == 0
     assert program("migrate", "run", *server).out == "nothing to do\n"
     assert program("migrate", "unlock", *server).out == "no lease is held\n"
+
+
+def test_unlock_says_what_it_has_done(program: Program, local_url: str) -> None:
+    server = ["--url", local_url, "--db", "x"]
+    with pymongo.MongoClient[dict[str, Any]](local_url, tz_aware=True) as client:
+        locks = client["x"]["_migrations_lock"]
+        now = datetime.now(UTC)
+        lease = {"_id": "lease", "owner": {"host": "web-1", "pid": 7, "id": "a"}, "term": 3, "acquired_at": now}
+        locks.insert_one({**lease, "expires_at": now - timedelta(hours=1)})
+        assert program("migrate", "unlock", *server).out == (
+            "no lease is held; the last was of web-1 (pid 7), term 3, expired\n"
+        )
+        locks.update_one({}, {"$set": {"expires_at": now + timedelta(hours=1)}})
+    refused = program("migrate", "unlock", *server)
+    assert refused.code == 7
+    assert "`mydocs migrate unlock --force`" in refused.err
+    forced = program("migrate", "unlock", "--force", *server)
+    assert forced.code == 0
+    assert forced.out.startswith("removed the lease of web-1 (pid 7), term 3, ")
+    assert program("migrate", "unlock", *server).out == "no lease is held\n"
+
+
+def test_a_served_user_needs_a_password(program: Program) -> None:
+    ended = program("local", "serve", "--port", "0", "--user", "me")
+    assert ended.code == 2
+    assert "MYDOCS_LOCAL_PASSWORD" in ended.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -152,7 +152,6 @@ class LeaseMachine(RuleBasedStateMachine):
         assert (view.live, view.term) == (self.is_held, self.term)
         if self.is_held and force:
             assert self.run(break_lease(self.db, view))
-            self.term += 1
             self.holder = None
             assert not self.run(break_lease(self.db, view)), "whoever has taken it since loses it to nobody"
 
