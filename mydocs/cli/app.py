@@ -125,7 +125,7 @@ def list_(common: Common) -> None:
 def status(
     common: Common,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 8 if anything is left to do.")] = False,
-    history: Annotated[bool, typer.Option("--history", help="Also show the attempts before the last one.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Also show every attempt, oldest first.")] = False,
 ) -> None:
     """Show every migration and every tracked index with its state."""
     report = calls.report(common, "status_text", "survey.status", history=history)

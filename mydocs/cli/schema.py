@@ -57,10 +57,10 @@ def _migration() -> Schema:
             "error": {"oneOf": [{"type": "null"}, _stored_error()]},
         },
         optional={
-            "kind": _enum(ScriptKind),
-            "reversible": {"type": "boolean"},
+            "kind": {"enum": [*_values(ScriptKind), None], "description": "null where there is no file"},
+            "reversible": _nullable("boolean", "null where there is no file"),
             "checksum": _nullable("string", "sha256: and 64 digits", pattern="^sha256:[0-9a-f]{64}$"),
-            "applied_at": _time("of a migration that is applied"),
+            "applied_at": _time("of a migration that is applied", nullable=True),
             "path": {"type": "string", "description": "of `new`: the file that was written"},
         },
     )

@@ -21,7 +21,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationReport:
-    """One migration. ``seconds`` is what its script took; the last four are known to `list` and `status` only."""
+    """
+    One migration. ``seconds`` is what its script took.
+
+    :param surveyed: a look at files and ledger found it, so what follows is all that is known
+    """
 
     version: str
     name: str
@@ -29,6 +33,7 @@ class MigrationReport:
     state: MigrationState
     seconds: float | None = None
     error: StoredError | None = None
+    surveyed: bool = False
     kind: ScriptKind | None = None
     reversible: bool | None = None
     checksum: str | None = None
@@ -59,7 +64,7 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptReport:
-    """One attempt, up or down, that the ledger no longer shows."""
+    """One attempt, up or down: one that the ledger shows, or one that it no longer does."""
 
     version: str
     direction: str
@@ -116,14 +121,13 @@ def _migration(migration: MigrationReport) -> dict[str, Any]:
         "seconds": _rounded(migration.seconds),
         "error": _error(migration.error),
     }
-    if migration.kind is not None:
+    if migration.surveyed:
         document |= {
-            "kind": migration.kind.value,
+            "kind": migration.kind.value if migration.kind else None,
             "reversible": migration.reversible,
             "checksum": migration.checksum,
+            "applied_at": migration.applied_at.isoformat() if migration.applied_at else None,
         }
-    if migration.applied_at is not None:
-        document["applied_at"] = migration.applied_at.isoformat()
     return document
 
 

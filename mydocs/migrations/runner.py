@@ -159,6 +159,8 @@ async def wait_until_current(
                     emit(call.sink, StillWaiting(what=tuple(late), seconds=waited))
                 call.snapshot = await look(db, looks, waited)
         waited = time.monotonic() - started
+        standings = classify(found.scripts, call.snapshot.entries, call.snapshot.lease)
+        call.standings = tuple(standing for standing in standings if standing.script is not None)
         if late := _unapplied(call, found, standard_indexes):
             raise NotReady(late, waited)
         await wait_for_tracked(call, None if timeout is None else max(0.0, timeout - waited))

@@ -13,8 +13,16 @@ from mydocs.migrations.documents import parse_attempt
 from mydocs.migrations.errors import WorkLeft
 from mydocs.migrations.events import Sink
 from mydocs.migrations.ledger import Snapshot
-from mydocs.migrations.model import STANDARD_VERSION, IndexRecord, IndexState, IndexType, MigrationState
-from mydocs.migrations.plan import Standing, classify, tracked
+from mydocs.migrations.model import (
+    STANDARD_VERSION,
+    Entry,
+    IndexRecord,
+    IndexState,
+    IndexType,
+    LeaseView,
+    MigrationState,
+)
+from mydocs.migrations.plan import Standing, classify, is_interrupted, tracked
 from mydocs.migrations.report import AttemptReport, IndexReport, MigrationReport, RunReport
 from mydocs.migrations.runner import Call, call_on, discovered
 from mydocs.migrations.standard import IndexModels, standard_checksum, standard_listing, standard_names
@@ -49,7 +57,7 @@ async def status(
     It costs one command, one more for each collection with tracked search indexes, and one more for each with standard
     indexes. What is not done, :func:`work_left` names.
 
-    :param history: also the attempts that the ledger no longer shows
+    :param history: also every attempt, oldest first: those that the ledger shows and those that it no longer does
     :param indexes: ``False`` for what the ledger says alone, in one command; of indexes it can then only tell that the
         standard ones were not created yet
     """
@@ -59,7 +67,9 @@ async def status(
         else:
             await _read_ledger(call, directory, standard_indexes)
         if history:
-            call.history = tuple(_attempt(document) for document in await ledger.read_log(db))
+            logged = [_logged(document) for document in await ledger.read_log(db)]
+            shown = [_shown(entry, call.snapshot.lease) for entry in call.snapshot.entries]
+            call.history = tuple(sorted([*logged, *shown], key=_begun))
     return call.report()
 
 
@@ -227,6 +237,7 @@ def _migration_report(standing: Standing) -> MigrationReport:
         state=standing.state,
         seconds=entry.seconds if entry else None,
         error=entry.error if entry else None,
+        surveyed=True,
         kind=script.kind if script else None,
         reversible=script.reversible if script else None,
         checksum=script.checksum if script else None,
@@ -302,12 +313,25 @@ def _standard_planned(models: IndexModels, snapshot: Snapshot) -> bool:
     )
 
 
-def _attempt(document: Mapping[str, Any]) -> AttemptReport:
-    entry = parse_attempt(document)
+def _logged(document: Mapping[str, Any]) -> AttemptReport:
+    return _attempt(parse_attempt(document), str(document.get("direction", "up")), str(document.get("outcome", "")))
+
+
+def _shown(entry: Entry, lease: LeaseView | None) -> AttemptReport:
+    interrupted = entry.state is MigrationState.RUNNING and is_interrupted(entry, lease)
+    return _attempt(entry, entry.direction, (MigrationState.INTERRUPTED if interrupted else entry.state).value)
+
+
+def _begun(attempt: AttemptReport) -> float:
+    at = attempt.started_at or attempt.finished_at
+    return at.timestamp() if at else 0.0
+
+
+def _attempt(entry: Entry, direction: str, outcome: str) -> AttemptReport:
     return AttemptReport(
         version=entry.version,
-        direction=str(document.get("direction", "up")),
-        outcome=str(document.get("outcome", "")),
+        direction=direction,
+        outcome=outcome,
         started_at=entry.started_at,
         finished_at=entry.finished_at,
         host=entry.run.host if entry.run else None,

@@ -131,8 +131,11 @@ def test_what_a_migration_of_status_and_list_has_more(says: Json, folder: Path) 
     says("run")
     (listed,) = says("list")[1]["migrations"]
     assert {"kind", "reversible", "checksum"} < listed.keys()
-    (applied,) = says("status")[1]["migrations"]
+    (folder / "002_pending.py").write_text(NOISY)
+    applied, pending = says("status")[1]["migrations"]
     assert applied["applied_at"].endswith("+00:00")
+    assert applied.keys() == pending.keys()
+    assert pending["applied_at"] is None
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,9 @@ async def test_what_was_taken_back_is_pending_again_and_its_history_is_kept(thre
     report = await status(three, directory=folder, history=True, standard_indexes={})
     assert [m.state.value for m in report.migrations] == ["applied", "applied", "pending"]
     assert report.history is not None
-    assert ("003", "down") in [(attempt.version, attempt.direction) for attempt in report.history]
+    assert [(attempt.version, attempt.direction, attempt.outcome) for attempt in report.history] == [
+        *(("001", "up", "applied"), ("002", "up", "applied"), ("003", "up", "applied"), ("003", "down", "applied")),
+    ]
     await migrate(three, directory=folder, standard_indexes={})
     assert await three["runs"].count_documents({"up": "c"}) == 2
 

@@ -28,7 +28,7 @@ from mydocs.migrations import (
 )
 from mydocs.migrations.errors import NotAuthorised
 from mydocs.migrations.events import Event, IndexChanged, Warned
-from mydocs.migrations.model import IndexState, IndexTarget
+from mydocs.migrations.model import IndexState, IndexTarget, MigrationState
 from mydocs.migrations.mongo import Database
 from mydocs.migrations.readiness import Track
 from mydocs.migrations.report import Outcome
@@ -427,6 +427,7 @@ async def test_the_gate_opens_when_somebody_else_has_applied_everything(
         await asyncio.to_thread(local_server.controls.wait_for, lambda recorded: recorded.name == "aggregate")
         group.create_task(migrate(any_db, directory=folder))
     assert [(index.name, index.state) for index in gate.result().indexes] == [("ft", IndexState.READY)]
+    assert [(m.version, m.state) for m in gate.result().migrations] == [("001", MigrationState.APPLIED)]
 
 
 async def test_the_gate_runs_and_writes_nothing_and_names_what_is_missing(
@@ -436,4 +437,6 @@ async def test_the_gate_runs_and_writes_nothing_and_names_what_is_missing(
     with pytest.raises(NotReady, match="the standard indexes are not created, 001 is pending") as caught:
         await wait_until_current(any_db, directory=folder, timeout=0.05)
     assert caught.value.exit_code == 5
+    assert caught.value.report is not None
+    assert [(m.version, m.state) for m in caught.value.report.migrations] == [("001", MigrationState.PENDING)]
     assert await any_db.list_collection_names() == []

@@ -120,6 +120,7 @@ def test_list_and_status_add_their_own_keys() -> None:
         name="a",
         script="001_a.py",
         state=MigrationState.APPLIED,
+        surveyed=True,
         kind=ScriptKind.ASYNC,
         reversible=True,
         checksum="sha256:1",
