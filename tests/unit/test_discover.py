@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 from hypothesis import given
@@ -204,6 +204,14 @@ def test_a_script_in_a_transaction_that_would_change_indexes_is_an_error_with_it
 def test_a_script_in_a_transaction_may_read_what_indexes_there_are(tmp_path: Path) -> None:
     call = "await db.a.index_information(session=session)  # not create_index()"
     assert one(tmp_path, TRANSACTIONAL.replace("{call}", call)).transactional
+
+
+def test_a_text_is_parsed_once_and_an_edit_is_seen_at_once(tmp_path: Path) -> None:
+    first = one(tmp_path, UP)
+    with patch("ast.parse", side_effect=AssertionError("parsed again")):
+        assert one(tmp_path, UP) == first
+    edited = one(tmp_path, UP + DOWN)
+    assert (edited.checksum != first.checksum, edited.reversible) == (True, True)
 
 
 def test_a_folder_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
