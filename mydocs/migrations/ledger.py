@@ -38,10 +38,11 @@ class Snapshot:
     lease: LeaseView | None
 
 
-async def read(db: mongo.Database) -> Snapshot:
+async def read(db: mongo.Database, *, patiently: bool = False) -> Snapshot:
     """
     Read lease and ledger in one command, the lease first; see :func:`mydocs.migrations.plan.is_interrupted`.
 
+    :param patiently: bear a server that is away for two minutes, as somebody who waits does
     :raises LedgerInvalid: where a document is none of ours
     """
     found = await mongo.documents_again(
@@ -51,6 +52,7 @@ async def read(db: mongo.Database) -> Snapshot:
             "pipeline": [*leases.view_stages(), {"$unionWith": COLLECTION}],
             "cursor": {"batchSize": BATCH},
         },
+        retrying=mongo.PATIENT if patiently else None,
     )
     # An ObjectId, a version or "standard" are the keys of the ledger; the lease is the only "lease".
     lease = next((leases.parse(document) for document in found if document["_id"] == "lease"), None)

@@ -72,6 +72,9 @@ ATLAS_CODE = 8000  # any error of Atlas' own: "bad auth", "user is not allowed t
 
 LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
 _DRIVER_DUMP = re.compile(r"(, Timeout: | \(configured timeouts: |, full error: ).*", re.DOTALL)
+TRANSIENT_SECONDS = (
+    120.0  # that a wait goes on without a good answer: elections take 12 s, a restart of mongot a minute
+)
 RETRY_SECONDS = 30.0  # no new try later than this after the first; one try may itself take the driver's selection time
 
 
@@ -131,13 +134,28 @@ RETRY = AsyncRetrying(
 )
 
 
-async def again(call: Callable[[], Awaitable[T]], *, seconds: float = RETRY_SECONDS) -> T:
-    """Await ``call()``, again after each transient error for so long; only for what is idempotent."""
+PATIENT = RETRY.copy(
+    retry=retry_if_exception(is_transient),
+    stop=stop_after_delay(TRANSIENT_SECONDS),
+    wait=wait_random_exponential(multiplier=0.2, max=10.0),
+)
+"""For a look of somebody who waits: there is time, and whoever is waited for may be waiting for the same server."""
+
+
+async def again(
+    call: Callable[[], Awaitable[T]], *, seconds: float = RETRY_SECONDS, retrying: AsyncRetrying | None = None
+) -> T:
+    """
+    Await ``call()``, again after each transient error; only for what is idempotent.
+
+    :param seconds: no new try later than this after the first
+    :param retrying: in place of that, how to go on
+    """
 
     async def attempt() -> T:  # tenacity awaits only what is defined as a coroutine, and a lambda is not
         return await call()
 
-    return await RETRY.copy(stop=stop_after_delay(seconds))(attempt)
+    return await (retrying.copy() if retrying else RETRY.copy(stop=stop_after_delay(seconds)))(attempt)
 
 
 async def command(
@@ -181,10 +199,14 @@ async def documents(
 
 
 async def documents_again(
-    db: Database, body: Mapping[str, Any], *, codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
+    db: Database,
+    body: Mapping[str, Any],
+    *,
+    codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
+    retrying: AsyncRetrying | None = None,
 ) -> list[Document]:
     """Read what a command finds, from its start again after each transient error."""
-    return await again(lambda: documents(db, body, codec_options=codec_options))
+    return await again(lambda: documents(db, body, codec_options=codec_options), retrying=retrying)
 
 
 async def search_listing(db: Database, collection: str, names: Sequence[str]) -> list[Document]:

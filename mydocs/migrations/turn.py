@@ -37,7 +37,7 @@ async def look(db: mongo.Database, looks: Looks[Snapshot], waited: float, lease:
         gap = min(gap, lease.remaining + MIN_GAP)
     # Each look serves all who share it, so together they may look more often than one alone.
     within = max(MIN_GAP, gap / looks.members) * random.uniform(1.0, 1.0 + JITTER)
-    return await looks.next(lambda: ledger.read(db), within=within)
+    return await looks.next(lambda: ledger.read(db, patiently=True), within=within)
 
 
 async def take_turn(

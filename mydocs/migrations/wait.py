@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 LISTINGS_AT_ONCE = 8  # collections; Motor has five threads a core for everything
 LISTING_SECONDS = 30.0  # on the client; the server's own limit is a third of it
-TRANSIENT_SECONDS = 120.0  # since the last good answer: an election takes 12 s, a restart of mongot a minute
 SIGN_OF_LIFE_SECONDS = 30.0
 
 
@@ -147,11 +146,11 @@ class _Poller:
             except (PyMongoError, TimeoutError) as error:
                 silent = time.monotonic() - last_answer
                 late = isinstance(error, TimeoutError)
-                if late and silent > TRANSIENT_SECONDS:
+                if late and silent > mongo.TRANSIENT_SECONDS:
                     raise ServerUnreachable(
                         f"{self._collection} cannot be listed within {LISTING_SECONDS:.0f} s"
                     ) from error
-                if silent > TRANSIENT_SECONDS or not (late or mongo.is_transient(error)):
+                if silent > mongo.TRANSIENT_SECONDS or not (late or mongo.is_transient(error)):
                     raise
                 logger.info("listing the search indexes of %s: %s; trying again", self._collection, error)
             else:

@@ -374,7 +374,7 @@ async def test_a_listing_that_never_comes_is_an_error_of_the_one_tree(
 ) -> None:
     await migrate(client["app"], directory=scripts)
     monkeypatch.setattr(waits, "LISTING_SECONDS", 0.05)
-    monkeypatch.setattr(waits, "TRANSIENT_SECONDS", 0.0)
+    monkeypatch.setattr(mongo, "TRANSIENT_SECONDS", 0.0)
     answer = threading.Event()
     local_server.controls.delay(answer, when=lambda r: "$listSearchIndexes" in str(r.body), times=None)
     with pytest.raises(ServerUnreachable, match="pages cannot be listed") as caught:

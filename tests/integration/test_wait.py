@@ -1,6 +1,7 @@
 """Waits on a local server whose index builds go well, go wrong, lag, vanish or never end."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import OperationFailure
 from pymongo.operations import SearchIndexModel
 
@@ -21,13 +23,14 @@ from mydocs.migrations import (
     NotReady,
     ensure_search_indexes,
     migrate,
+    mongo,
     readiness,
     turn,
     wait_for_indexes,
     wait_until_current,
 )
 from mydocs.migrations.errors import NotAuthorised
-from mydocs.migrations.events import Event, IndexChanged, Warned
+from mydocs.migrations.events import Event, IndexChanged, StillWaiting, Warned
 from mydocs.migrations.model import IndexState, IndexTarget, MigrationState
 from mydocs.migrations.mongo import Database
 from mydocs.migrations.readiness import Track
@@ -307,7 +310,7 @@ async def test_a_passing_trouble_does_not_end_a_wait(
 async def test_a_trouble_that_lasts_longer_than_its_budget_ends_the_wait(
     any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mydocs.migrations.wait.TRANSIENT_SECONDS", 0.1)
+    monkeypatch.setattr("mydocs.migrations.mongo.TRANSIENT_SECONDS", 0.1)
     targets = await asked(any_db, "ft")
     local_server.search.unreachable(inf)
     with pytest.raises(OperationFailure, match="Search Index Management"):
@@ -428,6 +431,37 @@ async def test_the_gate_opens_when_somebody_else_has_applied_everything(
         group.create_task(migrate(any_db, directory=folder))
     assert [(index.name, index.state) for index in gate.result().indexes] == [("ft", IndexState.READY)]
     assert [(m.version, m.state) for m in gate.result().migrations] == [("001", MigrationState.APPLIED)]
+
+
+async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_looks_for_one(
+    folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "MIN_GAP", 0.02)
+    monkeypatch.setattr(mongo.logger, "level", logging.INFO)
+    found_none = asyncio.Event()
+
+    class Found(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "ServerSelectionTimeoutError" in record.getMessage():
+                found_none.set()
+
+    handler = Found()
+    mongo.logger.addHandler(handler)
+    write("001_a.py", SCRIPT)
+
+    def sink(event: Event) -> None:
+        if isinstance(event, StillWaiting) and not found_none.is_set():
+            local_server.controls.down()
+
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(local_server.url, serverSelectionTimeoutMS=50)
+    async with asyncio.TaskGroup() as group:
+        gate = group.create_task(wait_until_current(client["app"], directory=folder, timeout=LIMIT, on_event=sink))
+        await found_none.wait()
+        local_server.controls.up()
+        await migrate(client["app"], directory=folder)
+    mongo.logger.removeHandler(handler)
+    client.close()
+    assert gate.result().outcome is Outcome.OK
 
 
 async def test_the_gate_runs_and_writes_nothing_and_names_what_is_missing(
