@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pymongo import MongoClient
+
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Controls, Recorded
 
@@ -72,6 +74,11 @@ class Lab:
         """Give a database that nobody has used."""
         return f"bench{next(self._numbers)}"
 
+    def drop(self, database: str) -> None:
+        """Forget a database that is done with: the search indexes of all are looked through at each listing."""
+        with MongoClient[dict[str, Any]](self.url) as client:
+            client.drop_database(database)
+
     def run(self, argv: Sequence[str], *, timeout: float = PROCESS_SECONDS) -> Ran:
         """
         Run a process to its end.
@@ -96,6 +103,8 @@ class Lab:
 
     def _record(self, recorded: Recorded) -> None:
         body = recorded.body
+        if recorded.name == "dropDatabase":
+            return  # the bench's own
         with self._guard:
             seen = self.seen[recorded.database]
             seen.commands[recorded.name] += 1

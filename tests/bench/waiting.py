@@ -101,7 +101,9 @@ def _run(lab: Lab, case: Case, *, tool: str) -> tuple[Ran, Seen]:
     home = MYDOCS if tool == MYDOCS else SEARCH_UTILS
     worker = "wait_mydocs" if tool == MYDOCS else "wait_peers"
     argv = lab.tools.worker(home, worker, lab.url, database, mode, case.collections, *case.builds)
-    return lab.run(argv), lab.seen[database]
+    ran = lab.run(argv)
+    lab.drop(database)
+    return ran, lab.seen[database]
 
 
 def _row(case: Case, tool: str, found: Sequence[tuple[Ran, Seen]]) -> Row:
