@@ -434,10 +434,15 @@ async def test_the_gate_opens_when_somebody_else_has_applied_everything(
 
 
 async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_looks_for_one(
-    folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    db: Database,
+    folder: Path,
+    write: Write,
+    local_server: LocalServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(turn, "MIN_GAP", 0.02)
-    monkeypatch.setattr(mongo.logger, "level", logging.INFO)
+    caplog.set_level(logging.INFO, logger=mongo.logger.name)
     found_none = asyncio.Event()
 
     class Found(logging.Handler):
@@ -458,7 +463,7 @@ async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_l
         gate = group.create_task(wait_until_current(client["app"], directory=folder, timeout=LIMIT, on_event=sink))
         await found_none.wait()
         local_server.controls.up()
-        await migrate(client["app"], directory=folder)
+        await migrate(db, directory=folder)  # by a client that looks for its server for longer
     mongo.logger.removeHandler(handler)
     client.close()
     assert gate.result().outcome is Outcome.OK
