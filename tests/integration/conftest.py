@@ -13,10 +13,6 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.search import SearchSettings
 from mydocs.migrations.mongo import Database
 
-# Without the second monitor that watches round trips: where a test ends while that is still connecting, PyMongo 4.20
-# cancels it and leaves its socket open (pool_shared._async_create_connection), which a later test would be blamed for.
-ONE_MONITOR: dict[str, Any] = {"serverMonitoringMode": "poll"}
-
 
 @pytest.fixture
 def local_server(local_clock: Any) -> Any:
@@ -62,6 +58,6 @@ async def any_db(request: pytest.FixtureRequest, local_server: LocalServer) -> A
         yield motor["app"]
         motor.close()
     else:
-        async with AsyncMongoClient[dict[str, Any]](local_server.url, tz_aware=True, **ONE_MONITOR) as client:
+        async with AsyncMongoClient[dict[str, Any]](local_server.url, tz_aware=True) as client:
             await client.aconnect()  # it looks at files of the machine when it connects, in the event loop
             yield client["app"]

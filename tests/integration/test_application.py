@@ -80,7 +80,7 @@ async def client(request: pytest.FixtureRequest, local_server: LocalServer) -> A
         yield motor
         motor.close()
     else:
-        async with AsyncMongoClient[dict[str, Any]](local_server.url, serverMonitoringMode="poll") as pymongo_client:
+        async with AsyncMongoClient[dict[str, Any]](local_server.url) as pymongo_client:
             await pymongo_client["admin"].command("ping")
             yield pymongo_client
 
