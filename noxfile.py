@@ -57,7 +57,8 @@ def _tests(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet")
     pure = ",".join(f"mydocs/migrations/{name}.py" for name in PURE)
     session.run("coverage", "report", "--fail-under=100", "--show-missing", f"--include={pure}")
-    session.run("pytest", "--ignore=tests/unit")
+    # They wait for sockets and processes more than they compute.
+    session.run("pytest", "--ignore=tests/unit", "--numprocesses=4")
 
 
 @nox.session(default=False)

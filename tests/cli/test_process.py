@@ -35,6 +35,8 @@ async def up(db):
     await ensure_search_indexes(db.documents, [model])
 """
 
+pytestmark = pytest.mark.seconds(60)  # each starts several processes
+
 Program = Callable[..., Any]
 Start = Callable[..., "subprocess.Popen[str]"]
 

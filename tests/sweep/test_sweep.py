@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from mydocs.migrations.documents import COLLECTION as LEDGER
 from mydocs.migrations.lease import LEASE_SECONDS
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
+
+pytestmark = [pytest.mark.anyio, pytest.mark.seconds(90)]
 
 SLICES = 12  # each test takes every twelfth command, so that none takes long
 LOOKS = 4  # at the indexes, at the end of a run; a run may see them ready at the first, or one look later
@@ -157,6 +159,14 @@ async def check_invariants(db: Database, known_applied: set[str], runs_then: Cou
 
 
 @pytest.fixture
+def covered(record_property: Callable[[str, object], None]) -> Iterator[Counter[str]]:
+    """Faults by kind; their sum over all tests is printed at the end."""
+    counts: Counter[str] = Counter()
+    yield counts
+    record_property("faults", dict(counts))
+
+
+@pytest.fixture
 async def commands(scripts: Path) -> int:
     """How many commands two runs take that nothing disturbs: one up to the script that fails, and the rest."""
     async with bench() as b:
@@ -174,7 +184,6 @@ FAULTS: dict[str, Callable[[Controls, int], Fault]] = {
 }
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("part", range(SLICES))
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_nothing_is_lost_or_done_twice_after_a_fault_at_any_command(
@@ -194,7 +203,6 @@ async def test_nothing_is_lost_or_done_twice_after_a_fault_at_any_command(
             covered[fault] += 1
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("part", range(SLICES))
 async def test_nothing_is_lost_or_done_twice_after_a_kill_at_any_command(
     part: int, scripts: Path, commands: int, covered: Counter[str]
