@@ -53,8 +53,7 @@ async def rollback(
             if wait:
                 started = time.monotonic()
                 await _until_all_gone(db, dropped, timeout)
-                waited = time.monotonic() - started
-                await wait_for_tracked(call, None if timeout is None else max(0.0, timeout - waited))
+                await wait_for_tracked(call, timeout, waited=time.monotonic() - started)
     return call.report()
 
 

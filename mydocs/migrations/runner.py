@@ -163,7 +163,7 @@ async def wait_until_current(
         call.standings = tuple(standing for standing in standings if standing.script is not None)
         if late := _unapplied(call, found, standard_indexes):
             raise NotReady(late, waited)
-        await wait_for_tracked(call, None if timeout is None else max(0.0, timeout - waited))
+        await wait_for_tracked(call, timeout, waited=waited)
     return call.report()
 
 
@@ -339,8 +339,12 @@ async def _migrate(
         await executor.run(plan, models)
 
 
-async def wait_for_tracked(call: Call, timeout: float | None) -> None:
-    """Wait for every index that the ledger names, counting in what this call has written."""
+async def wait_for_tracked(call: Call, timeout: float | None, *, waited: float = 0.0) -> None:
+    """
+    Wait for every index that the ledger names, counting in what this call has written.
+
+    :param waited: seconds of ``timeout`` that are gone
+    """
     now = time.monotonic()
     asked_at = {
         (record.collection, record.name): now - (datetime.now(UTC) - entry.finished_at).total_seconds()
@@ -352,7 +356,8 @@ async def wait_for_tracked(call: Call, timeout: float | None) -> None:
         target_of(record, min(now, asked_at.get((record.collection, record.name), now)))
         for record in tracked(call.entries())
     ]
-    call.tracks = await wait_for(call.db, targets, timeout=timeout, sink=call.sink)
+    left = None if timeout is None else max(0.0, timeout - waited)
+    call.tracks = await wait_for(call.db, targets, timeout=left, sink=call.sink)
     raise_unready(call.tracks, timeout or 0.0)
 
 

@@ -11,15 +11,16 @@ import pytest
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.search import Dialect
-from mydocs.migrations import LeaseHeld, MigrationFailed, NotReady, indexes, migrate, reverse, wait_for_indexes
+from mydocs.migrations import LeaseHeld, MigrationFailed, NotReady, indexes, migrate, reverse, runner, wait_for_indexes
+from mydocs.migrations import wait as waits
 from mydocs.migrations.errors import NotReversible, UnknownVersion
 from mydocs.migrations.events import Event, Planned, StepFinished
 from mydocs.migrations.lease import Owner, acquire
 from mydocs.migrations.model import MigrationState
 from mydocs.migrations.mongo import Database
+from mydocs.migrations.readiness import Track
 from mydocs.migrations.report import Outcome
 from mydocs.migrations.reverse import rollback
-from mydocs.migrations.runner import Call
 from mydocs.migrations.survey import status
 
 Write = Callable[[str, str], Path]
@@ -188,20 +189,24 @@ async def test_a_way_back_whose_time_is_up_names_what_is_still_listed(
 
 
 async def test_the_dropped_and_the_others_share_the_time_of_a_way_back(
-    db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+    db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([100.0, 107.5])  # before and after the wait for what is dropped
+    clock = iter([100.0, 159.9])  # before and after the wait for what is dropped
     monkeypatch.setattr(reverse, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     limits: list[float | None] = []
 
-    async def wait_for_tracked(_: Call, timeout: float | None) -> None:
+    async def wait_for(*arguments: Any, timeout: float | None, **options: Any) -> tuple[Track, ...]:
         limits.append(timeout)
+        return await waits.wait_for(*arguments, timeout=timeout, **options)
 
-    monkeypatch.setattr(reverse, "wait_for_tracked", wait_for_tracked)
-    write("001_search.py", SEARCH)
+    monkeypatch.setattr(runner, "wait_for", wait_for)
+    write("001_stays.py", SEARCH.replace('"ft"', '"stays"'))
+    write("002_search.py", SEARCH)
+    local_server.search.outcome("stays", build_seconds=inf)
     await migrate(db, directory=folder, standard_indexes={})
-    await rollback(db, directory=folder, wait=True, timeout=60.0)
-    assert limits == [52.5]
+    with pytest.raises(NotReady, match=r"not ready after 60 s: pages\.stays \(building\)"):
+        await rollback(db, directory=folder, wait=True, timeout=60.0)
+    assert limits == [pytest.approx(0.1)]
 
 
 async def test_a_way_back_without_a_limit_has_none(
