@@ -172,6 +172,7 @@ class _Facts:
 
     def __init__(self, file_name: str, tree: ast.Module) -> None:
         self.file_name = file_name
+        self.body = tree.body
         self.functions = {
             node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         }
@@ -201,6 +202,8 @@ class _Facts:
 
     def constant(self, name: str, *, default: bool) -> bool:
         if name not in self.constants:
+            if _binds(self.body, name):
+                raise _Problem(f"{self.file_name}: {name} must be written as True or False, on a line of its own")
             return default
         node = self.constants[name]
         if not (isinstance(node, ast.Constant) and isinstance(node.value, bool)):
@@ -249,7 +252,9 @@ def _binds(body: Iterable[ast.stmt], name: str) -> bool:
             case _:
                 found = any(
                     isinstance(part, ast.Name) and part.id == name and isinstance(part.ctx, ast.Store)
-                    for part in ast.iter_child_nodes(node)
+                    for child in ast.iter_child_nodes(node)
+                    if isinstance(child, ast.expr)
+                    for part in ast.walk(child)
                 ) or any(_binds(getattr(node, block, ()), name) for block in ("body", "orelse", "finalbody"))
         if found:
             return True

@@ -168,6 +168,10 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path, mo
         pytest.param(b"TRANSACTIONAL = True\n", "TRANSACTIONAL = True, which needs", id="plain and transactional"),
         pytest.param(b"IDEMPOTENT = 0\n" + UP.encode(), "line 1: IDEMPOTENT must be", id="constant is no bool"),
         pytest.param(b"IDEMPOTENT = not 1\n", "IDEMPOTENT must be written as True or False", id="constant is computed"),
+        pytest.param(
+            b"if 1:\n    IDEMPOTENT = False\n", "IDEMPOTENT must be written as .*on a line", id="constant in a block"
+        ),
+        pytest.param(b"IDEMPOTENT, n = False, 1\n", "IDEMPOTENT must be written as", id="constant in a tuple"),
     ],
 )
 def test_a_file_that_cannot_be_a_migration_is_an_error_that_says_why(tmp_path: Path, raw: bytes, says: str) -> None:
@@ -248,7 +252,6 @@ def test_the_kind_follows_from_the_top_level(tmp_path: Path, text: str, kind: Sc
         pytest.param("IDEMPOTENT: bool = False\n" + UP, False, False, id="with annotation"),
         pytest.param("IDEMPOTENT = True\nTRANSACTIONAL = False\n" + UP, True, False, id="said for clarity"),
         pytest.param("TRANSACTIONAL = True\nasync def up(db, session): ...", True, True, id="transactional"),
-        pytest.param("if True:\n    IDEMPOTENT = False\n" + UP, True, False, id="not at top level"),
     ],
 )
 def test_the_constants_are_read_without_running_the_file(
