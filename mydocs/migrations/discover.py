@@ -60,7 +60,8 @@ def discover(directory: Path) -> Discovery:
     problems: list[str] = []
     warnings: list[str] = []
     try:
-        paths = sorted(directory.iterdir())
+        # Absolute, as a script may change the working directory.
+        paths = sorted(directory.absolute().iterdir())
     except OSError as error:
         raise DirectoryMissing(directory, error.strerror) from error
     for path in paths:
@@ -163,6 +164,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         reversible=facts.reversible,
         idempotent=facts.constant("IDEMPOTENT", default=True),
         transactional=facts.constant("TRANSACTIONAL", default=False),
+        names_lightodm="lightodm" in source,
     )
     return script, facts.warning
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, TypeAlias
 
 import anyio
@@ -51,11 +51,11 @@ Indexes: TypeAlias = Callable[[], tuple[IndexRecord, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A script that is checked and can be called; ``module`` is ``None`` for a plain one."""
+    """A script that is checked and can be called: the module of an async one, the code of a plain one."""
 
     script: Script
     previous: Entry | None
-    module: ModuleType | None
+    loaded: ModuleType | CodeType
 
     @property
     def version(self) -> str:
@@ -73,12 +73,8 @@ def prepare(standings: tuple[Standing, ...]) -> list[Step]:
     steps = []
     for standing in standings:
         if (script := standing.script) is not None:
-            module = None
-            if script.kind is ScriptKind.ASYNC:
-                module = load.load_async(script)
-            else:
-                load.check_plain(script)
-            steps.append(Step(script=script, previous=standing.entry, module=module))
+            loaded = load.load_async(script) if script.kind is ScriptKind.ASYNC else load.load_plain(script)
+            steps.append(Step(script=script, previous=standing.entry, loaded=loaded))
     if any(_can_meet_lightodm(step) for step in steps):
         import_module("mydocs.migrations.binding")  # here in a thread: lightodm takes longer than most scripts
     return steps
@@ -177,16 +173,17 @@ class Executor:
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
             indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
             with capturing(self.db, captured), mongo.kept_open(self.db, lambda: current.get() is not None):
-                if step.module is None:
-                    await self._attempt(entry, lambda: load.run_plain(script.path), indexes, script)
+                if isinstance(step.loaded, CodeType):
+                    plain = partial(load.run_plain, script.path, step.loaded)
+                    await self._attempt(entry, plain, indexes, script)
                 elif script.transactional:
-                    function = partial(load.call, getattr(step.module, direction), self.db)
+                    function = partial(load.call, getattr(step.loaded, direction), self.db)
                     seal = partial(self._seal, entry, indexes, time.monotonic())
                     await self._attempt(
                         entry, lambda: transaction.in_transaction(self.db, function, seal), indexes, script
                     )
                 else:
-                    function = getattr(step.module, direction)
+                    function = getattr(step.loaded, direction)
                     await self._attempt(entry, lambda: load.call(function, self.db), indexes, script)
 
     def _tracked(self) -> tuple[IndexRecord, ...]:
@@ -367,8 +364,8 @@ def _is_new(step: Step) -> bool:
 
 
 def _can_meet_lightodm(step: Step) -> bool:
-    """Whether a script may ask lightodm for its database: any plain one, and one that has imported it by now."""
-    return step.module is None or "lightodm" in sys.modules
+    """Whether a script may ask lightodm for its database: any plain one, one that names it, or any once it is there."""
+    return isinstance(step.loaded, CodeType) or step.script.names_lightodm or "lightodm" in sys.modules
 
 
 @asynccontextmanager

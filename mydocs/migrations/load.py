@@ -3,18 +3,19 @@
 import asyncio
 import contextlib
 import io
+import os
 import sys
 import threading
 import traceback
 import types
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import anyio.lowlevel
 import anyio.to_thread
 
-from mydocs.migrations.discover import read_source
+from mydocs.migrations.discover import checksum, read_source
 from mydocs.migrations.errors import ScriptsInvalid
 from mydocs.migrations.model import Script
 from mydocs.migrations.tasks import to_the_end
@@ -44,10 +45,12 @@ def load_async(script: Script) -> types.ModuleType:
     sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up by its name
     try:
         with _import_path(script.path.parent):
-            exec(_compile(script.path), module.__dict__)
+            exec(_compile(script), module.__dict__)
+    except ScriptsInvalid:
+        raise
     except (Exception, SystemExit) as error:
         where = place_in(script.path, error)
-        problem = f"{type(error).__name__}: {error}".rstrip(": ")
+        problem = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
         raise ScriptsInvalid([f"{script.file_name}{where} cannot be loaded: {problem}"]) from error
     finally:
         sys.modules.pop(module.__name__, None)  # two runs of one process may load the same script at once
@@ -57,50 +60,65 @@ def load_async(script: Script) -> types.ModuleType:
     return module
 
 
-def check_plain(script: Script) -> None:
+def load_plain(script: Script) -> types.CodeType:
     """
     Compile a plain script, which finds what parsing does not, and run nothing of it.
 
     :raises ScriptsInvalid: with file and line, where it cannot be compiled
     """
     try:
-        _compile(script.path)
+        return _compile(script)
     except SyntaxError as error:
         raise ScriptsInvalid([f"{script.file_name}, line {error.lineno} is not valid Python: {error.msg}"]) from error
 
 
 async def call(step: Step, *arguments: object) -> bool:
     """
-    Await an ``up`` or ``down``. Returns ``False``: it was not cancelled unnoticed; see :func:`run_plain`.
+    Await an ``up`` or ``down``.
 
+    :return: whether the task was cancelled meanwhile and the script has ended all the same, as for :func:`run_plain`
     :raises ScriptExit: in place of what an event loop must not meet, and of a cancellation of the script's own making
     """
-    try:
-        await step(*arguments)
-    except asyncio.CancelledError as error:
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+    ended: BaseException | bool = False
+    cancelled = False
+
+    async def run() -> None:
+        nonlocal ended
+        try:
+            await step(*arguments)
+            ended = True
+        except asyncio.CancelledError as error:
+            ended = error
             raise
-        raise ScriptExit(error) from error
-    except (Exception, GeneratorExit):
-        raise
-    except BaseException as error:
-        if not _is_success(error):
-            raise ScriptExit(error) from error
-    return False
+        except BaseException as error:  # noqa: BLE001  # raised below, alone and not in a group
+            ended = error
+
+    try:
+        # A task of its own, so that what cancels it from within is told from what cancels the run.
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+    except asyncio.CancelledError:
+        if ended is False or isinstance(ended, asyncio.CancelledError):
+            raise
+        cancelled = True
+    if isinstance(ended, Exception):
+        raise ended
+    if isinstance(ended, BaseException) and not _is_success(ended):
+        raise ScriptExit(ended) from ended
+    return cancelled
 
 
-async def run_plain(path: Path) -> bool:
+async def run_plain(path: Path, code: types.CodeType) -> bool:
     """
     Run a whole file once as ``python path`` would, in a worker thread.
 
     Cancellation waits for it: a thread cannot be stopped, and what it does must be recorded as it ended.
 
+    :param code: of :func:`load_plain`: what runs is what was checked, whatever has become of the file since
     :return: whether the task was cancelled meanwhile, which is then the caller's to pass on
     :raises ScriptExit: where it leaves with a status other than 0
     """
-    _, cancelled = await to_the_end(anyio.to_thread.run_sync(_run_as_main, path))
+    _, cancelled = await to_the_end(anyio.to_thread.run_sync(_run_as_main, path, code))
     return cancelled
 
 
@@ -125,7 +143,8 @@ def text_of(error: BaseException) -> str:
     """Return an error's own words; of a group those of all that is in it."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(f"{type(each).__name__}: {text_of(each)}".rstrip(": ") for each in error.exceptions)
-    return _exit_text(error)
+    # A file's name may have put half of a surrogate pair into it, which neither a stream nor BSON takes.
+    return _exit_text(error).encode("utf-8", "backslashreplace").decode()
 
 
 def line_in(path: Path, error: BaseException) -> int | None:
@@ -138,13 +157,13 @@ def line_in(path: Path, error: BaseException) -> int | None:
     return error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
 
 
-def _run_as_main(path: Path) -> None:
+def _run_as_main(path: Path, code: types.CodeType) -> None:
     module = types.ModuleType("__main__")
     module.__file__ = str(path)
     module.__dict__["__builtins__"] = __builtins__
     with _process_lock, _as_main(module, path):
         try:
-            exec(_compile(path), module.__dict__)
+            exec(code, module.__dict__)
         except Exception:
             raise
         except BaseException as error:
@@ -153,20 +172,26 @@ def _run_as_main(path: Path) -> None:
 
 
 class _ToStderr(io.RawIOBase):
-    """Where a plain script's standard output goes. The script may close or wrap it; standard error stays open."""
+    """Where a plain script's streams end. The script may close or wrap its own; standard error stays open."""
+
+    def __init__(self, stderr: TextIO) -> None:
+        self._stderr = stderr
 
     def writable(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        return self._stderr.fileno()
+
     def write(self, data: Any) -> int:
         raw = bytes(data)
-        buffer = getattr(sys.stderr, "buffer", None)
+        buffer = getattr(self._stderr, "buffer", None)
         if buffer is None:
-            sys.stderr.write(raw.decode("utf-8", "backslashreplace"))
+            self._stderr.write(raw.decode("utf-8", "backslashreplace"))
         else:
-            sys.stderr.flush()
+            self._stderr.flush()
             buffer.write(raw)
-        sys.stderr.flush()
+        self._stderr.flush()
         return len(raw)
 
     def close(self) -> None:
@@ -175,17 +200,22 @@ class _ToStderr(io.RawIOBase):
 
 @contextlib.contextmanager
 def _as_main(module: types.ModuleType, path: Path) -> Iterator[None]:
-    arguments, main, stderr = sys.argv, sys.modules["__main__"], sys.stderr
-    buffer = io.BufferedWriter(_ToStderr())
-    output = io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    sys.argv, sys.modules["__main__"] = [str(path)], module
+    arguments, main, stdout, stderr = sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr
+    output, errors = _stream(stderr), _stream(stderr)
+    sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr = [str(path)], module, output, errors
     try:
-        with _import_path(path.parent), contextlib.redirect_stdout(output):
+        with _import_path(path.parent), contextlib.chdir(os.curdir):
             yield
     finally:
-        sys.argv, sys.modules["__main__"], sys.stderr = arguments, main, stderr
-        with contextlib.suppress(ValueError):  # closed by the script
-            output.flush()
+        sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr = arguments, main, stdout, stderr
+        for stream in (output, errors):
+            with contextlib.suppress(ValueError):  # closed by the script
+                stream.flush()
+
+
+def _stream(stderr: TextIO) -> TextIO:
+    buffer = io.BufferedWriter(_ToStderr(stderr))
+    return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 @contextlib.contextmanager
@@ -198,8 +228,11 @@ def _import_path(folder: Path) -> Iterator[None]:
             sys.path.remove(str(folder))
 
 
-def _compile(path: Path) -> types.CodeType:
-    return compile(read_source(path), str(path), "exec", dont_inherit=True)
+def _compile(script: Script) -> types.CodeType:
+    source = read_source(script.path)
+    if checksum(source) != script.checksum:  # what was planned, and will be recorded, is another text
+        raise ScriptsInvalid([f"{script.file_name} was edited while this run began; give the same command again"])
+    return compile(source, str(script.path), "exec", dont_inherit=True)
 
 
 def _is_success(error: BaseException) -> bool:
@@ -210,5 +243,8 @@ def _exit_text(error: BaseException) -> str:
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return f"exited with status {error.code}"
     if isinstance(error, asyncio.CancelledError):
-        return "a task that it awaited was cancelled"
-    return str(error)
+        return "a task was cancelled, and not by the run"
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # the script's own `__str__`
+        return "<its text cannot be shown>"

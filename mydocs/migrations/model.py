@@ -76,6 +76,7 @@ class Script:
     reversible: bool = False
     idempotent: bool = True
     transactional: bool = False
+    names_lightodm: bool = False  # somewhere in its text
 
     @property
     def file_name(self) -> str:

@@ -86,7 +86,7 @@ async def migrate(
         snapshot = await ledger.read(db)
         plan = call.planned(_plan(found, snapshot, options, standard_indexes), snapshot)
         if not plan.is_empty:
-            await _migrate(call, found, options, standard_indexes, lock_timeout)
+            await _migrate(call, directory, found, options, standard_indexes, lock_timeout)
         if wait:
             await wait_for_tracked(call, timeout)
     return call.report()
@@ -181,6 +181,7 @@ class Call:
     standard: IndexModels | None = None
     done: list[Entry] = field(default_factory=list)
     tracks: tuple[Track, ...] = ()
+    warned: set[str] = field(default_factory=set)
     migrations: tuple[MigrationReport, ...] = ()  # found by a look, where nothing was run
     indexes: tuple[IndexReport, ...] = ()
     history: tuple[AttemptReport, ...] | None = None
@@ -195,7 +196,10 @@ class Call:
         return plan
 
     def warn(self, message: str) -> None:
-        emit(self.sink, Warned(message=message))
+        """Say it once, however often it is found."""
+        if message not in self.warned:
+            self.warned.add(message)
+            emit(self.sink, Warned(message=message))
 
     def entries(self) -> tuple[Entry, ...]:
         """The ledger as it stands after this call's own writes."""
@@ -317,7 +321,12 @@ def _plan(
 
 
 async def _migrate(
-    call: Call, found: Discovery, options: Options, models: IndexModels, lock_timeout: float | None
+    call: Call,
+    directory: str | Path,
+    found: Discovery,
+    options: Options,
+    models: IndexModels,
+    lock_timeout: float | None,
 ) -> None:
     """Do the work under the lease, or see somebody else finish it."""
 
@@ -329,6 +338,7 @@ async def _migrate(
         call.standings, call.snapshot = (), seen or call.snapshot
         return
     async with held(call.db, lease):
+        found = await discovered(call, directory)  # again, like the ledger: the wait for the lease may have been long
         snapshot = await ledger.read(call.db)
         plan = call.planned(_plan(found, snapshot, options, models, call.owner.id), snapshot)
         stamp = stamp_of(lease)

@@ -40,7 +40,10 @@ ENDED_BY_SERVER = (
     "longer than the server lets a transaction last (a minute by default; change less in it)"
 )
 
-Work = Callable[[Any], Awaitable[object]]
+Work = Callable[[Any], Awaitable[bool]]
+"""Takes the session, and says whether the task was cancelled meanwhile."""
+
+Seal = Callable[[Any], Awaitable[None]]
 
 
 async def is_possible(db: mongo.Database) -> bool:
@@ -49,7 +52,7 @@ async def is_possible(db: mongo.Database) -> bool:
     return "setName" in reply or reply.get("msg") == "isdbgrid"
 
 
-async def in_transaction(db: mongo.Database, work: Work, seal: Work) -> bool:
+async def in_transaction(db: mongo.Database, work: Work, seal: Seal) -> bool:
     """
     Await ``work(session)``, then ``seal(session)``, and commit; all of it again after a transient error.
 
@@ -66,7 +69,7 @@ async def in_transaction(db: mongo.Database, work: Work, seal: Work) -> bool:
         while True:
             await _begin(session)
             try:
-                await work(session)
+                unheard = await work(session)
                 if not session.in_transaction:
                     raise NotPossible(ENDED_BY_SCRIPT)
                 _, cancelled = await to_the_end(_end(session, seal))
@@ -85,7 +88,7 @@ async def in_transaction(db: mongo.Database, work: Work, seal: Work) -> bool:
                 reason = mongo.without_secrets(db, mongo.text_of(error))
                 capture.say(Warned(message=f"the transaction came to nothing and is run again: {reason}"))
             else:
-                return cancelled
+                return cancelled or unheard
             await anyio.sleep(pause * random.random())
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
@@ -98,7 +101,7 @@ async def _begin(session: Any) -> None:
         await begun
 
 
-async def _end(session: Any, seal: Work) -> None:
+async def _end(session: Any, seal: Seal) -> None:
     await seal(session)
     started, pause = time.monotonic(), FIRST_PAUSE
     while True:

@@ -58,6 +58,14 @@ def test_stdout_holds_the_json_alone_whatever_scripts_print(program: Program, fo
     assert [text for text in ("printed", "written", "from a child", "from a shell") if text not in ended.err] == []
 
 
+def test_lightodm_gives_an_async_script_the_database_of_the_run(program: Program, folder: Path, local_url: str) -> None:
+    """Also one that imports it while it runs: else it would get the database that the environment names."""
+    text = "async def up(db):\n    import lightodm\n    print(lightodm.get_database().name, db.name)\n"
+    (folder / "001_imports.py").write_text(text)
+    ended = program("migrate", "run", "--url", local_url, "--db", "ours")
+    assert "ours ours" in ended.err
+
+
 def test_table_ends_with_a_sentence(program: Program, folder: Path, local_url: str, local_server: LocalServer) -> None:
     (folder / "001_search.py").write_text(SEARCH)
     ended = program("migrate", "run", "--wait", "--url", local_url, "--db", "x")

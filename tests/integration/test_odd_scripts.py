@@ -3,8 +3,11 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 
@@ -12,7 +15,8 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import MigrationFailed, NotReady, documents, ledger, migrate
 from mydocs.migrations import lease as leases
-from mydocs.migrations.errors import NeedsDecision
+from mydocs.migrations.errors import ChangedScripts, NeedsDecision
+from mydocs.migrations.events import Event, LeaseWaiting
 from mydocs.migrations.model import Entry, MigrationState
 from mydocs.migrations.mongo import Database
 
@@ -34,6 +38,15 @@ CREATE_IF_NOT_LISTED = """
 """
 
 
+STUBBORN = """
+import asyncio
+async def up(db):
+    try:
+        await db["runs"].insert_one({})
+        await asyncio.sleep(9)
+    except asyncio.CancelledError:
+        pass
+"""
 CLOSES = """
     import inspect
     async def up(db):
@@ -65,6 +78,27 @@ async def entry_of(db: Database, version: str) -> Entry:
             "CancelledError",
             "was cancelled",
             id="a cancellation of its own",
+        ),
+        pytest.param(
+            "import asyncio\nasync def up(db):\n    asyncio.current_task().cancel()\n    await asyncio.sleep(9)",
+            4,
+            "CancelledError",
+            "was cancelled",
+            id="its own cancellation",
+        ),
+        pytest.param(
+            "raise ValueError('no title in caf\\udce9.txt')",
+            1,
+            "ValueError",
+            r"no title in caf\\udce9\.txt",
+            id="a file name that is no text",
+        ),
+        pytest.param(
+            "class Odd(Exception):\n    def __str__(self): return self\nraise Odd()",
+            3,
+            "Odd",
+            "its text cannot be shown",
+            id="no text",
         ),
         pytest.param(
             "import asyncio\nasync def bad():\n    raise ValueError('inner')\nasync def up(db):\n"
@@ -100,8 +134,10 @@ async def test_a_group_of_errors_is_told_whole(db: Database, folder: Path, write
         "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\nprint('x')\n",
         "import sys\nprint('x')\nsys.stdout.close()\n",
         "import sys\nsys.stderr = None\n",
+        "import sys\nsys.stderr.close()\n",
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(1)'], stdout=sys.stdout, check=True)\n",
     ],
-    ids=["wrapped", "closed", "taken away"],
+    ids=["wrapped", "closed", "errors taken away", "errors closed", "given to a process"],
 )
 async def test_a_plain_script_may_do_what_it_likes_with_its_output(
     text: str, db: Database, folder: Path, write: Write, capfd: pytest.CaptureFixture[str]
@@ -130,6 +166,69 @@ async def test_a_script_that_closes_its_client_closes_nothing(
     report = await migrate(any_db, directory=folder)
     assert [migration.state for migration in report.migrations] == [MigrationState.APPLIED] * 2
     assert "close" not in vars(getattr(any_db.client, "delegate", any_db.client))
+
+
+@pytest.mark.parametrize("text", ["import os\nos.chdir('/')\n", "import os\nasync def up(db):\n    os.chdir('/')\n"])
+async def test_a_script_that_changes_the_working_directory_does_so_for_itself(
+    text: str, db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    write("001_leaves.py", text)
+    write("002_reads.py", "import pathlib\nassert '002' in pathlib.Path(__file__).read_text()\n")
+    report = await migrate(db, directory=folder.name)
+    assert [migration.state for migration in report.migrations] == [MigrationState.APPLIED] * 2
+
+
+async def test_what_runs_and_is_recorded_is_what_was_checked(db: Database, folder: Path, write: Write) -> None:
+    """A script, or a checkout, may write to the folder while the run is under way."""
+    second = write(
+        "002_second.py", "import lightodm\nlightodm.get_database()['runs'].insert_one({'_id': 'as checked'})\n"
+    )
+    write("001_first.py", f"import pathlib\npathlib.Path({str(second)!r}).write_text('raise ValueError')\n")
+    await migrate(db, directory=folder)
+    assert [document["_id"] async for document in db["runs"].find()] == ["as checked"]
+    with pytest.raises(ChangedScripts, match="002_second"):
+        await migrate(db, directory=folder)
+
+
+async def test_a_script_that_is_edited_while_the_lease_is_waited_for_runs_as_it_is_then(
+    db: Database, folder: Path, write: Write
+) -> None:
+    path = write("001_first.py", "async def up(db):\n    await db['runs'].insert_one({'_id': 'before'})\n")
+    holder = await leases.acquire(db, leases.Owner())
+    assert holder is not None
+    waiting = asyncio.Event()
+
+    def sink(event: Event) -> None:
+        if isinstance(event, LeaseWaiting):
+            waiting.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(migrate, db, directory=folder, on_event=sink))
+        await waiting.wait()
+        path.write_text("async def up(db):\n    await db['runs'].insert_one({'_id': 'after'})\n")
+        await leases.release(db, holder)
+    assert [document["_id"] async for document in db["runs"].find()] == ["after"]
+    assert (await migrate(db, directory=folder)).migrations == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [STUBBORN, "TRANSACTIONAL = True" + STUBBORN.replace("up(db)", "up(db, session)")],
+    ids=["async", "transactional"],
+)
+async def test_a_script_that_goes_on_although_it_was_cancelled_is_applied_and_the_last(
+    text: str, any_db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    write("001_stubborn.py", text)
+    write("002_next.py", "async def up(db):\n    raise ValueError\n")
+    run = asyncio.create_task(migrate(any_db, directory=folder))
+    begun = lambda recorded: recorded.body.get("insert") == "runs"  # noqa: E731
+    await anyio.to_thread.run_sync(local_server.controls.wait_for, begun, 10.0)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert {e.version: e.state for e in (await ledger.read(any_db)).entries if e.script} == {"001": "applied"}
 
 
 async def test_an_index_of_a_failed_attempt_is_waited_for_after_the_next(
