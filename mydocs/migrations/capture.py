@@ -75,7 +75,7 @@ class Capture:
         store: Store | None = None,
         tracked: Callable[[], Iterable[IndexRecord]] = lambda: (),
     ) -> None:
-        """:param tracked: what the ledger says of search indexes; asked only where a collection goes"""
+        """:param tracked: what the ledger says of search indexes; asked only where an index is changed or goes"""
         self.transactional = transactional
         self.database: str | None = None  # the step's, once its commands are listened to
         self._tracked = tracked
@@ -103,13 +103,20 @@ class Capture:
         """
         with self._lock:
             found = self._found if interrupted else {}
-            every = {(record.collection, record.name): record for record in earlier}
-            return tuple((found | every | self._records).values())
+            before = found | {(record.collection, record.name): record for record in earlier}
+            now = {key: _after(before.get(key), record) for key, record in self._records.items()}
+            return tuple((before | now).values())
 
     def note(self, record: IndexRecord) -> None:
         """Take a record as the latest word on its index."""
+        key = (record.collection, record.name)
         with self._lock:
-            self._records[record.collection, record.name] = record
+            self._records[key] = _after(self._records.get(key), record)
+
+    def type_of(self, collection: str, name: str) -> IndexType | None:
+        """What kind of index it is, as far as script and ledger tell."""
+        known = [*self._tracked(), *self.records]
+        return next((r.type for r in reversed(known) if (r.collection, r.name) == (collection, name)), None)
 
     def emit(self, event: Event) -> None:
         """Pass an event of the script on to the run's sink."""
@@ -123,8 +130,13 @@ class Capture:
         return Checkpoint(key, place if isinstance(place, Mapping) else None, self._store, self._loop)
 
     def command_seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        """Read a command that has succeeded."""
+        """Read a command that the server has answered."""
         collection = str(body[name])
+        if not reply.get("ok"):
+            if name == _UPDATE:  # PyMongo lets a missing collection pass (Collection.update_search_index)
+                missing = f"{reply.get('errmsg', 'refused')}; the driver does not say so, and nothing was updated"
+                self.emit(Warned(message=f"{name} on {collection}: {missing}"))
+            return
         if name == _CREATE:
             for asked, created in zip(body["indexes"], reply.get("indexesCreated", ()), strict=False):
                 definition = asked.get("definition", {})
@@ -140,15 +152,15 @@ class Capture:
             )
             self.emit(Warned(message=message))
             return
+        known = self.type_of(collection, index)
         with self._lock:
-            before = self._records.get((collection, index))
             if name == _UPDATE:
                 # Also after a create of the same script: what counts is that an earlier definition may be listed.
                 definition = body.get("definition", {})
-                kind = before.type if before else infer_type(definition)
+                kind = known or infer_type(definition)
                 action, asked_for = IndexAction.UPDATED, definition
             else:
-                kind = before.type if before else IndexType.SEARCH
+                kind = known or IndexType.SEARCH
                 action, asked_for = IndexAction.DROPPED, None
             self._records[collection, index] = IndexRecord(
                 collection=collection, name=index, type=kind, action=action, definition=asked_for
@@ -191,7 +203,7 @@ class Capture:
         """Learn from a listing that the script itself has asked for: the names of ids, and what it found there."""
         for document in reply.get("cursor", {}).get("firstBatch", ()):
             name, definition = document.get("name"), document.get("latestDefinition")
-            if isinstance(name, str):
+            if isinstance(name, str) and document.get("status") != "DELETING":
                 self._learn(collection, name, document.get("id"))
                 kind = document.get("type")
                 found = IndexRecord(
@@ -222,6 +234,14 @@ class Capture:
                 definition=definition,
                 id=str(index_id) if dropped and index_id is not None else None,
             )
+
+
+def _after(before: IndexRecord | None, record: IndexRecord) -> IndexRecord:
+    """What two words on an index come to: what the script has made does not get unmade by being found so later."""
+    made = before is not None and before.action not in (IndexAction.UNCHANGED, IndexAction.DROPPED)
+    if before is not None and made and record.action is IndexAction.UNCHANGED:
+        return replace(record, action=before.action, id=before.id)
+    return record
 
 
 @contextmanager
@@ -287,6 +307,12 @@ def records_of(database: str, collection: str) -> dict[str, IndexRecord]:
     if capture is None or capture.database not in (None, database):
         return {}
     return {record.name: record for record in capture.records if record.collection == collection}
+
+
+def type_of(database: str, collection: str, name: str) -> IndexType | None:
+    """What kind of index it is, as far as the step under way and the ledger tell."""
+    capture = current.get()
+    return None if capture is None or capture.database not in (None, database) else capture.type_of(collection, name)
 
 
 def say(event: Event) -> None:

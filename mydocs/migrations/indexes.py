@@ -67,8 +67,12 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
     capture.refuse_in_transaction("drop_search_indexes", NO_INDEXES)
     db = mongo.database_of(collection)
     for name in names:
-        await _drop(db, collection.name, name)
-        _done(db, collection.name, name, IndexType.SEARCH, IndexAction.DROPPED, None)
+        kind = capture.type_of(db.name, collection.name, name) or IndexType.SEARCH
+        was_there = await _drop(db, collection.name, name)
+        record = IndexRecord(collection=collection.name, name=name, type=kind, action=IndexAction.DROPPED)
+        capture.note(record, db.name)  # also of one that an attempt before this has dropped
+        if was_there:
+            capture.say(IndexDefined(collection=collection.name, name=name, type=kind, action=record.action.value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,15 +239,19 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
         return IndexAction.UPDATED
 
 
-async def _drop(db: mongo.Database, where: str, name: str) -> None:
+async def _drop(db: mongo.Database, where: str, name: str) -> bool:
+    """:return: whether there was such an index"""
     try:
         await mongo.again(lambda: mongo.command(db, {"dropSearchIndex": where, "name": name}), seconds=SEARCH_SECONDS)
     except OperationFailure as error:
         if mongo.is_no_search(error):
             raise SearchUnavailable(str((error.details or {}).get("errmsg", error))) from error
         # 26: no such collection, 27: no such index; Atlas says the third while it is at it.
-        if error.code not in (26, 27) and "already requested to be deleted" not in str(error):
+        if error.code in (26, 27):
+            return False
+        if "already requested to be deleted" not in str(error):
             raise
+    return True
 
 
 async def until_gone(

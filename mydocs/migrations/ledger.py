@@ -337,6 +337,6 @@ def _as_read(entry: Entry) -> dict[str, Any]:
 
 
 def _now() -> datetime:
-    """The client's clock, to the millisecond that BSON keeps. Nothing is decided by it."""
+    """The client's clock, to the millisecond that BSON keeps. It decides which of two entries is the later one."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)

@@ -9,7 +9,7 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationFailed, migrate, wait_for_indexes
-from mydocs.migrations.events import Event, Warned
+from mydocs.migrations.events import Event, IndexDefined, Warned
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
 
@@ -114,6 +114,11 @@ CREATE = "pages.create_search_index(model=SearchIndexModel(name='ft', definition
         ),
         pytest.param(script(ASYNC, "await db['runs'].insert_one({})"), [], id="none"),
         pytest.param(
+            script(ASYNC, *2 * ["await ensure_search_indexes(pages, [SearchIndexModel(name='ft', definition=OLD)])"]),
+            [(*FT, "created", OLD)],
+            id="created and found again is created",
+        ),
+        pytest.param(
             script(
                 ASYNC,
                 f"await {CREATE}",
@@ -185,6 +190,49 @@ async def test_what_was_done_to_an_index_of_an_earlier_run_is_recorded(
     await local_db.command({"createSearchIndexes": "pages", "indexes": [{"name": "ft", "definition": OLD}]})
     ((_, name, _, told, asked),) = await recorded(local_db, tmp_path, text)
     assert (name, told, asked) == ("ft", action, definition)
+
+
+@pytest.mark.parametrize("text", ["await pages.drop_search_index('vec')", "await drop_search_indexes(pages, 'vec')"])
+@pytest.mark.anyio
+async def test_an_index_that_is_dropped_keeps_its_type(local_db: Db, tmp_path: Path, text: str) -> None:
+    model = "SearchIndexModel(name='vec', type='vectorSearch', definition=VECTOR)"
+    await recorded(local_db, tmp_path, script(ASYNC, f"await ensure_search_indexes(pages, [{model}])"))
+    (tmp_path / "002_drops.py").write_text(script(ASYNC, text))
+    await migrate(local_db, directory=tmp_path, standard_indexes={})
+    entry = await local_db["_migrations"].find_one({"_id": "002"})
+    assert entry is not None
+    assert [(i["name"], i["type"], i["action"]) for i in entry["indexes"]] == [("vec", "vectorSearch", "dropped")]
+
+
+@pytest.mark.anyio
+async def test_what_a_failed_attempt_has_made_stays_made_when_the_next_one_finds_it(
+    local_db: Db, tmp_path: Path
+) -> None:
+    lines = ["await ensure_search_indexes(pages, [SearchIndexModel(name='ft', definition=OLD)])", "raise ValueError"]
+    await recorded(local_db, tmp_path, script(ASYNC, *lines))
+    assert await recorded(local_db, tmp_path, script(ASYNC, *lines[:1])) == [(*FT, "created", OLD)]
+
+
+@pytest.mark.anyio
+async def test_a_drop_of_what_is_not_there_is_not_told(local_db: Db, tmp_path: Path) -> None:
+    (tmp_path / "001_drops.py").write_text(script(ASYNC, "await drop_search_indexes(pages, 'nope')"))
+    seen: list[Event] = []
+    await migrate(local_db, directory=tmp_path, standard_indexes={}, on_event=seen.append)
+    assert not [event for event in seen if isinstance(event, IndexDefined)]
+
+
+@pytest.mark.anyio
+async def test_an_update_that_the_driver_lets_pass_on_a_missing_collection_is_a_warning(
+    local_db: Db, tmp_path: Path
+) -> None:
+    (tmp_path / "001_updates.py").write_text(script(ASYNC, "await db['absent'].update_search_index('ft', NEW)"))
+    seen: list[Event] = []
+    await migrate(local_db, directory=tmp_path, standard_indexes={}, on_event=seen.append)
+    entry = await local_db["_migrations"].find_one({"_id": "001"})
+    assert entry is not None
+    assert entry["indexes"] == []
+    (warning,) = [event for event in seen if isinstance(event, Warned)]
+    assert "updateSearchIndex on absent" in warning.message
 
 
 INDEX = "await ensure_search_indexes(pages, [SearchIndexModel(name='ft', definition=OLD)])"
