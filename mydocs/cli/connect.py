@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import signal
+import sys
+import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import anyio
@@ -32,6 +35,7 @@ Act = Callable[[Database, Sink], Awaitable[T]]
 
 LOCAL_DIRECTORY = ".mydocs"
 NOTICE_SECONDS = 3.0  # of silence, before an operator wonders whether anything is happening
+WORKERS = ("AnyIO worker thread", "ThreadPoolExecutor-")  # the threads' names in anyio, and in Motor's pool
 CLOSE_SECONDS = 2.0  # for the sessions' end at a server that may be gone
 
 
@@ -164,6 +168,25 @@ def _notice(client: Any, streams: Streams) -> None:
     hosts = ", ".join(f"{host}:{port}" if port else str(host) for host, port in servers)
     reasons = {str(server.error).partition(" (configured timeouts")[0] for server in servers.values() if server.error}
     streams.note(f"waiting for the server {hosts}" + (f" ({'; '.join(sorted(reasons))})" if reasons else ""))
+
+
+def is_waiting_for_the_server() -> bool:
+    """
+    Whether a worker thread is in the driver still, though every client is closed: for an answer that nobody wants.
+
+    A thread that a script has started is no worker of ours, and left to its end.
+    """
+    frames = sys._current_frames()  # noqa: SLF001  # documented; there is no public name
+    workers = [thread for thread in threading.enumerate() if thread.name.startswith(WORKERS)]
+    return any(_is_in_the_driver(frames.get(thread.ident or 0)) for thread in workers)
+
+
+def _is_in_the_driver(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("pymongo."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def leave_quickly() -> None:

@@ -29,7 +29,7 @@ EXIT_CODES = {
     143: "terminated",
 }
 INTERRUPTED = 130
-LEAVE_SECONDS = 2.0  # for threads that still hang on a server after a failure
+LEAVE_SECONDS = 2.0  # for threads that still hang on a server
 
 # Typer brings its own copy of click or uses the package, depending on its version; this name exists either way.
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
@@ -45,12 +45,12 @@ def main() -> None:
     except SystemExit as end:
         code = end.code
     if "pymongo.synchronous.monitor" in sys.modules:
-        from mydocs.cli.connect import leave_quickly
+        from mydocs.cli.connect import is_waiting_for_the_server, leave_quickly
 
         leave_quickly()
-        if code:
-            # A thread of the driver may be waiting for a server that does not answer; the exit would wait for it.
-            timer = threading.Timer(LEAVE_SECONDS, os._exit, [code if isinstance(code, int) else 1])
+        if code or is_waiting_for_the_server():
+            # The exit would wait for a thread of the driver that waits for an answer, which may never come.
+            timer = threading.Timer(LEAVE_SECONDS, os._exit, [code if isinstance(code, int) else int(code is not None)])
             timer.daemon = True
             timer.start()
     # The interpreter looks for cycles among all objects before it ends, which takes a fifth of a short command's time.

@@ -58,6 +58,14 @@ def test_stdout_holds_the_json_alone_whatever_scripts_print(program: Program, fo
     assert [text for text in ("printed", "written", "from a child", "from a shell") if text not in ended.err] == []
 
 
+def test_a_command_ends_although_the_server_never_answers_its_goodbye(
+    program: Program, folder: Path, local_url: str, local_server: LocalServer
+) -> None:
+    local_server.controls.delay(threading.Event(), command="endSessions", times=None)
+    ended = program("migrate", "status", "--url", local_url, "--db", "x", "-o", "json")
+    assert (ended.code, ended.json["outcome"]) == (0, "ok")
+
+
 def test_lightodm_gives_an_async_script_the_database_of_the_run(program: Program, folder: Path, local_url: str) -> None:
     """Also one that imports it while it runs: else it would get the database that the environment names."""
     text = "async def up(db):\n    import lightodm\n    print(lightodm.get_database().name, db.name)\n"
