@@ -9,6 +9,7 @@ unchanged, it dropped it only to create it again) and says so with :func:`note`;
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -163,7 +164,12 @@ class Capture:
                 kind = known or IndexType.SEARCH
                 action, asked_for = IndexAction.DROPPED, None
             self._records[collection, index] = IndexRecord(
-                collection=collection, name=index, type=kind, action=action, definition=asked_for
+                collection=collection,
+                name=index,
+                type=kind,
+                action=action,
+                definition=asked_for,
+                asked_at=time.monotonic(),
             )
 
     def collection_gone(self, collection: str) -> None:
@@ -233,6 +239,7 @@ class Capture:
                 action=IndexAction.REPLACED if dropped else IndexAction.CREATED,
                 definition=definition,
                 id=str(index_id) if dropped and index_id is not None else None,
+                asked_at=time.monotonic(),
             )
 
 
@@ -240,7 +247,7 @@ def _after(before: IndexRecord | None, record: IndexRecord) -> IndexRecord:
     """What two words on an index come to: what the script has made does not get unmade by being found so later."""
     made = before is not None and before.action not in (IndexAction.UNCHANGED, IndexAction.DROPPED)
     if before is not None and made and record.action is IndexAction.UNCHANGED:
-        return replace(record, action=before.action, id=before.id)
+        return replace(record, action=before.action, id=before.id, asked_at=before.asked_at)
     return record
 
 

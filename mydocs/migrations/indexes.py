@@ -315,7 +315,15 @@ def _done(
     definition: Definition | None,
     index_id: str | None = None,
 ) -> IndexRecord:
-    record = IndexRecord(collection=where, name=name, type=kind, action=action, definition=definition, id=index_id)
+    record = IndexRecord(
+        collection=where,
+        name=name,
+        type=kind,
+        action=action,
+        definition=definition,
+        id=index_id,
+        asked_at=None if action is IndexAction.UNCHANGED else time.monotonic(),
+    )
     capture.note(record, db.name)
     capture.say(IndexDefined(collection=where, name=name, type=kind, action=action.value))
     return record

@@ -100,7 +100,9 @@ class IndexRecord:
     type: IndexType
     action: IndexAction
     definition: Definition | None = None
-    id: str | None = None  # the server's, known in the run that re-created the index; never stored
+    # Known in the run that did it, and never stored:
+    id: str | None = None  # the server's, where the index was created again
+    asked_at: float | None = field(default=None, compare=False)  # monotonic seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

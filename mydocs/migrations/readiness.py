@@ -231,7 +231,9 @@ def look(track: Track, listed: Listed | None, now: float) -> Track:
         return _settle(track, IndexState.FAILED, _other_definition(verdict.differences), now)
     if track.seen and track.missing_looks >= GONE_LOOKS:
         return _settle(track, IndexState.FAILED, _VANISHED, now)
-    if absent and not track.seen and now - track.target.asked_at >= APPEAR_SECONDS:
+    # Not at the first look alone, though a script may have gone on for an hour since it asked for the index.
+    looked = track.missing_looks >= GONE_LOOKS
+    if absent and not track.seen and looked and now - track.target.asked_at >= APPEAR_SECONDS:
         return _settle(track, IndexState.FAILED, _NEVER_SEEN, now)
     return track
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio.to_thread
@@ -355,19 +354,14 @@ async def wait_for_tracked(call: Call, timeout: float | None, *, waited: float =
 
     :param waited: seconds of ``timeout`` that are gone
     """
+
+    def keep(tracks: tuple[Track, ...]) -> None:
+        call.tracks = tracks
+
     now = time.monotonic()
-    asked_at = {
-        (record.collection, record.name): now - (datetime.now(UTC) - entry.finished_at).total_seconds()
-        for entry in call.done
-        for record in entry.indexes
-        if entry.finished_at is not None
-    }
-    targets = [
-        target_of(record, min(now, asked_at.get((record.collection, record.name), now)))
-        for record in tracked(call.entries())
-    ]
+    targets = [target_of(record, now) for record in tracked(call.entries())]
     left = None if timeout is None else max(0.0, timeout - waited)
-    call.tracks = await wait_for(call.db, targets, timeout=left, sink=call.sink)
+    call.tracks = await wait_for(call.db, targets, timeout=left, sink=call.sink, keep=keep)
     raise_unready(call.tracks, timeout or 0.0)
 
 

@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import anyio
 from pymongo.errors import PyMongoError
@@ -19,12 +19,15 @@ logger = logging.getLogger(__name__)
 
 LISTINGS_AT_ONCE = 8  # collections; Motor has five threads a core for everything
 LISTING_SECONDS = 30.0  # on the client; the server's own limit is a third of it
+LAST_LISTING_SECONDS = 1.0  # for the look with which the server's silence becomes too long
 SIGN_OF_LIFE_SECONDS = 30.0
 
 
-def target_of(record: IndexRecord, asked_at: float) -> IndexTarget:
+def target_of(record: IndexRecord, now: float) -> IndexTarget:
     """
     Say what to wait for, from what a script did.
+
+    What another run has asked for ages from ``now`` on: the ledger's times are of another host's clock.
 
     Even of a new index the definition is compared: a later script may have updated it and been rolled back, and a
     self-managed server may have taken a create for one of the index that it has.
@@ -36,17 +39,23 @@ def target_of(record: IndexRecord, asked_at: float) -> IndexTarget:
         definition=record.definition,
         compare=record.definition is not None,
         id=record.id,
-        asked_at=asked_at,
+        asked_at=now if record.asked_at is None else record.asked_at,
     )
 
 
 async def wait_for(
-    db: mongo.Database, targets: Sequence[IndexTarget], *, timeout: float | None, sink: Sink | None
+    db: mongo.Database,
+    targets: Sequence[IndexTarget],
+    *,
+    timeout: float | None,
+    sink: Sink | None,
+    keep: Callable[[tuple[Track, ...]], None] = lambda _: None,
 ) -> tuple[Track, ...]:
     """
     Return once every target is settled, or the time is up. Nothing is raised for a target that fails or is late.
 
     :param timeout: seconds for all of them together, or ``None`` for no limit
+    :param keep: takes what was seen of each target by the end of the wait, also where that is broken off
     :raises PyMongoError: where the server cannot be asked any more, or refuses to answer
     """
     pollers = [
@@ -64,12 +73,15 @@ async def wait_for(
         if errors or all(other.is_settled for other in pollers):
             group.cancel_scope.cancel()
 
-    if pollers:
-        with anyio.move_on_after(timeout):
-            async with anyio.create_task_group() as group:
-                group.start_soon(_signs_of_life, pollers, sink)
-                for poller in pollers:
-                    group.start_soon(poll, poller)
+    try:
+        if pollers:
+            with anyio.move_on_after(timeout):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_signs_of_life, pollers, sink)
+                    for poller in pollers:
+                        group.start_soon(poll, poller)
+    finally:
+        keep(tuple(track for poller in pollers for track in poller.tracks))
     if errors:
         raise errors[0]
     now = time.monotonic()
@@ -135,7 +147,8 @@ class _Poller:
     ) -> None:
         async def ask() -> list[mongo.Document]:
             async with limiter:
-                with anyio.fail_after(LISTING_SECONDS):
+                left = mongo.TRANSIENT_SECONDS - (time.monotonic() - last_answer)
+                with anyio.fail_after(min(LISTING_SECONDS, max(left, LAST_LISTING_SECONDS))):
                     return await mongo.search_listing(self._db, self._collection, names)
 
         within = 0.0

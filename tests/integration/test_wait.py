@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -19,22 +19,24 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.search import Dialect
 from mydocs.migrations import (
     IndexFailed,
+    MigrationError,
     MigrationFailed,
     NotReady,
     ensure_search_indexes,
     migrate,
     mongo,
     readiness,
+    runner,
     turn,
     wait_for_indexes,
     wait_until_current,
 )
 from mydocs.migrations.errors import NotAuthorised
-from mydocs.migrations.events import Event, IndexChanged, StillWaiting, Warned
+from mydocs.migrations.events import Event, IndexChanged, IndexDefined, StillWaiting, Warned
 from mydocs.migrations.model import IndexState, IndexTarget, MigrationState
 from mydocs.migrations.mongo import Database
 from mydocs.migrations.readiness import Track
-from mydocs.migrations.report import Outcome
+from mydocs.migrations.report import Outcome, RunFinished
 from mydocs.migrations.wait import raise_unready, target_of, wait_for
 
 Write = Callable[[str, str], Path]
@@ -328,6 +330,61 @@ async def test_an_error_that_does_not_pass_ends_the_wait_at_once(
     assert (caught.value.code, fault.fired) == (code, 1)
 
 
+@pytest.mark.parametrize("broken_off", ["by the server", "by the caller"])
+async def test_a_wait_that_is_broken_off_reports_what_it_has_seen(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer, broken_off: str
+) -> None:
+    write("001_search.py", TWO)
+    local_server.search.outcome("slow", build_seconds=inf)
+    await migrate(any_db, directory=folder)
+    seen: list[Event] = []
+    told = asyncio.Event()
+
+    def sink(event: Event) -> None:
+        seen.append(event)
+        if len([each for each in seen if isinstance(each, IndexChanged)]) == 2:
+            told.set()
+
+    task = asyncio.ensure_future(wait_for_indexes(any_db, on_event=sink))
+    await told.wait()
+    if broken_off == "by the server":
+        local_server.controls.error(13, "no", command="aggregate")
+        with pytest.raises(MigrationError) as caught:
+            await task
+        report = caught.value.report
+    else:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert isinstance(seen[-1], RunFinished)
+        report = seen[-1].report
+    assert report is not None
+    assert [(index.name, index.state) for index in report.indexes] == [("quick", "ready"), ("slow", "building")]
+
+
+async def test_an_index_ages_from_the_moment_that_it_was_asked_for(
+    any_db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script may go on for hours before the wait begins."""
+    targets: list[IndexTarget] = []
+
+    async def wait(db: Database, asked_for: Sequence[IndexTarget], **options: Any) -> tuple[Track, ...]:
+        targets.extend(asked_for)
+        return await wait_for(db, asked_for, **options)
+
+    monkeypatch.setattr(runner, "wait_for", wait)
+    after: list[float] = []
+
+    def sink(event: Event) -> None:
+        if isinstance(event, IndexDefined):
+            after.append(time.monotonic())
+
+    write("001_search.py", THREE)
+    await migrate(any_db, directory=folder, wait=True, on_event=sink)
+    helped, last, raw = targets
+    assert helped.asked_at < after[0] < raw.asked_at < last.asked_at < after[1]
+
+
 async def test_all_indexes_of_a_collection_share_a_look_and_collections_are_looked_at_together(
     any_db: Database, local_server: LocalServer
 ) -> None:
@@ -352,6 +409,24 @@ IGNORED = """
         definition = {"fields": [vector], "storedSource": STORED}
         index = {"name": "vec", "type": "vectorSearch", "definition": definition}
         await db.command({"createSearchIndexes": "pages", "indexes": [index]})
+"""
+
+TWO = """
+    from pymongo.operations import SearchIndexModel
+    from mydocs.migrations import ensure_search_indexes
+    async def up(db):
+        models = [SearchIndexModel(name=name, definition={"mappings": {}}) for name in ("quick", "slow")]
+        await ensure_search_indexes(db["pages"], models)
+"""
+
+THREE = """
+    from pymongo.operations import SearchIndexModel
+    from mydocs.migrations import ensure_search_indexes
+    async def up(db):
+        await ensure_search_indexes(db["pages"], [SearchIndexModel(name="helped", definition={"mappings": {}})])
+        raw = {"name": "raw", "definition": {"mappings": {}}}
+        await db.command({"createSearchIndexes": "pages", "indexes": [raw]})
+        await ensure_search_indexes(db["pages"], [SearchIndexModel(name="last", definition={"mappings": {}})])
 """
 
 SCRIPT = """

@@ -319,7 +319,8 @@ def watch(*looks: tuple[float, Listed | None], asked_at: float = 0.0) -> Track:
             [(1, SELF_FAILED), (SELF_MANAGED_FAILED_GRACE + 1, SELF_FAILED)], "failed", "x", id="self-managed, for good"
         ),
         pytest.param([(1, None), (APPEAR_SECONDS - 0.1, None)], None, None, id="not seen yet"),
-        pytest.param([(1, None), (APPEAR_SECONDS, None)], "failed", NEVER_SEEN, id="never seen"),
+        pytest.param([(1, None), (59, None), (APPEAR_SECONDS, None)], "failed", NEVER_SEEN, id="never seen"),
+        pytest.param([(APPEAR_SECONDS, None)], None, None, id="not seen at the first look, asked for long ago"),
         pytest.param([(1, OTHER), (59, OTHER), (70, OTHER)], None, None, id="the old index is still there"),
         pytest.param([(1, OTHER), (2, None), (3, None), (4, None)], None, None, id="the old index goes first"),
         pytest.param([(1, STARTED), (2, None), (3, None)], None, None, id="gone for two looks"),
@@ -341,7 +342,7 @@ def test_outcome_of_several_looks(looks: list[tuple[float, Listed | None]], outc
 
 def test_a_wait_that_is_taken_up_again_counts_from_its_own_start() -> None:
     assert watch((1010.0, None), asked_at=1000.0).outcome is None
-    assert watch((1060.0, None), asked_at=1000.0).outcome is IndexState.FAILED
+    assert watch((1010.0, None), (1059.0, None), (1060.0, None), asked_at=1000.0).outcome is IndexState.FAILED
 
 
 MANY = parse(atlas(latestDefinition={"mappings": {"dynamic": True}, "analyzer": "lucene.french", "numPartitions": 2}))
