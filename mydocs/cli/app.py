@@ -172,7 +172,7 @@ def rollback(
         raise calls.usage("--steps and --to exclude each other; leave one of them out")
     limit, lock_limit = calls.limit(timeout, "--timeout"), calls.duration(lock_timeout, "--lock-timeout")
     file = calls.report_file(report, "rollback")
-    options: dict[str, Any] = {"steps": steps or 1, "target": to, "dry_run": dry_run}
+    options: dict[str, Any] = {"steps": steps, "target": to, "dry_run": dry_run}
     options |= {"wait": wait, "timeout": limit, "lock_timeout": lock_limit}
     calls.show(calls.report(common, "rollback_text", "reverse.rollback", file=file, **options))
 

@@ -4,7 +4,14 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mydocs.migrations.errors import ChangedScripts, NeedsDecision, NotReversible, OutOfOrder, UnknownVersion
+from mydocs.migrations.errors import (
+    ChangedScripts,
+    NeedsDecision,
+    NotReversible,
+    OutOfOrder,
+    UnknownVersion,
+    UsageError,
+)
 from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,
@@ -195,17 +202,23 @@ def find(standings: Sequence[Standing], version: str) -> Standing:
 
 def make_rollback(standings: Sequence[Standing], *, steps: int | None, target: str | None) -> tuple[Standing, ...]:
     """
-    Decide what to take back, newest first: the last ``steps`` applied ones, or all above ``target``.
+    Decide what to take back, newest first: the last ``steps`` applied ones (1), or all above ``target``.
 
+    One that somebody else is running counts as well: the lease is waited for before anything is taken back, and what
+    stands in the ledger then decides.
+
+    :raises UsageError: where ``steps`` is not 1 or more, or both are given
     :raises NotReversible: names every one that has no ``down``, before the first is touched
     :raises UnknownVersion: where ``target`` is no migration's number
     """
+    if steps is not None and (steps < 1 or target is not None):
+        raise UsageError("say how many migrations to take back, 1 or more, or which one is to stay, and not both")
     applied = [s for s in standings if s.entry is not None and s.state is not MigrationState.PENDING]
     if target is not None:
         limit = find(standings, target).number
         chosen = [s for s in applied if s.number > limit]
     else:
-        chosen = applied[max(0, len(applied) - (steps or 0)) :]
+        chosen = applied[-(steps or 1) :]
     problems = [problem for s in reversed(chosen) if (problem := _why_not_reversible(s)) is not None]
     if problems:
         raise NotReversible(problems)
@@ -219,8 +232,6 @@ def _why_not_reversible(standing: Standing) -> str | None:
         return f"{standing.script.file_name} is a plain script and cannot be rolled back; write a new migration"
     if not standing.script.reversible:
         return f"{standing.script.file_name} has no `async def down(db)`; write it, or write a new migration"
-    if standing.state is MigrationState.RUNNING:
-        return f"{standing.script.file_name} is running"
     return None
 
 

@@ -25,7 +25,7 @@ async def rollback(
     db: mongo.Database,
     *,
     directory: str | Path = "migrations",
-    steps: int = 1,
+    steps: int | None = None,
     target: str | None = None,
     wait: bool = False,
     timeout: float | None = 3600.0,
@@ -36,11 +36,12 @@ async def rollback(
     """
     Take migrations back; what was taken back is pending again.
 
-    :param steps: how many, counted from the newest that is applied
+    :param steps: how many, 1 or more, counted from the newest that is applied; ``None`` for 1
     :param target: take back all above this version, in place of ``steps``
     :param wait: return only when dropped search indexes are gone and the others can be queried
     :param timeout: seconds for all of that wait together, ``None`` for no limit
     :param dry_run: say what would be taken back, and do nothing
+    :raises UsageError: where ``steps`` is less than 1, or both are given
     :raises NotReversible: names every migration that has no ``down``, before the first one is touched
     :raises MigrationFailed: where a ``down`` raised; those before it are taken back
     :raises NotReady: names the indexes that are still listed, or cannot be queried yet, when the time is up
@@ -57,7 +58,7 @@ async def rollback(
     return call.report()
 
 
-async def _plan(call: Call, found: Discovery, steps: int, target: str | None) -> tuple[Standing, ...]:
+async def _plan(call: Call, found: Discovery, steps: int | None, target: str | None) -> tuple[Standing, ...]:
     call.snapshot = await ledger.read(call.db)
     standings = classify(found.scripts, call.snapshot.entries, call.snapshot.lease)
     chosen = make_rollback(standings, steps=steps, target=target)
@@ -68,7 +69,7 @@ async def _plan(call: Call, found: Discovery, steps: int, target: str | None) ->
 
 
 async def _roll_back(
-    call: Call, found: Discovery, steps: int, target: str | None, lock_timeout: float | None
+    call: Call, found: Discovery, steps: int | None, target: str | None, lock_timeout: float | None
 ) -> list[IndexRecord]:
     async with leading(call, lock_timeout) as lease:
         if any(entry.legacy for entry in call.snapshot.entries):

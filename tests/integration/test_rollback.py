@@ -1,5 +1,7 @@
 """The way back: newest first, checked before the first, recorded as truly as the way forth."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
@@ -7,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from mydocs.localserver import LocalServer
@@ -14,7 +17,7 @@ from mydocs.localserver.search import Dialect
 from mydocs.migrations import LeaseHeld, MigrationFailed, NotReady, indexes, migrate, reverse, runner, wait_for_indexes
 from mydocs.migrations import wait as waits
 from mydocs.migrations.errors import NotReversible, UnknownVersion
-from mydocs.migrations.events import Event, Planned, StepFinished
+from mydocs.migrations.events import Event, LeaseWaiting, Planned, StepFinished
 from mydocs.migrations.lease import Owner, acquire
 from mydocs.migrations.model import MigrationState
 from mydocs.migrations.mongo import Database
@@ -185,6 +188,29 @@ async def test_a_way_back_whose_time_is_up_names_what_is_still_listed(
     with pytest.raises(NotReady, match=r"pages\.other is dropped and still listed, pages\.ft is dropped") as caught:
         await rollback(any_db, directory=folder, steps=2, wait=True, timeout=0.1)
     assert caught.value.exit_code == 5
+    assert await states(any_db) == {}
+
+
+async def test_a_way_back_waits_for_the_run_that_is_under_way(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer
+) -> None:
+    write("001_both.py", BOTH)
+    gate, waiting = threading.Event(), asyncio.Event()
+    local_server.controls.delay(gate, when=lambda recorded: recorded.body.get("insert") == "runs")
+
+    def sink(event: Event) -> None:
+        if isinstance(event, LeaseWaiting):
+            waiting.set()
+
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(migrate(any_db, directory=folder, standard_indexes={}))
+        await anyio.to_thread.run_sync(local_server.controls.wait_for, lambda r: r.body.get("insert") == "runs")
+        with pytest.raises(LeaseHeld):
+            await rollback(any_db, directory=folder, lock_timeout=0)
+        back = group.create_task(rollback(any_db, directory=folder, on_event=sink))
+        await waiting.wait()
+        gate.set()
+    assert [report.result().migrations[0].state for report in (run, back)] == ["applied", "pending"]
     assert await states(any_db) == {}
 
 

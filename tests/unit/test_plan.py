@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.migrations.errors import ChangedScripts, NeedsDecision, NotReversible, OutOfOrder, PlanError, UnknownVersion
+from mydocs.migrations.errors import (
+    ChangedScripts,
+    NeedsDecision,
+    NotReversible,
+    OutOfOrder,
+    PlanError,
+    UnknownVersion,
+    UsageError,
+)
 from mydocs.migrations.model import (
     Entry,
     IndexAction,
@@ -277,7 +285,6 @@ def test_one_name_on_two_collections_is_two_indexes() -> None:
         pytest.param("1a 2a 3a", 1, None, "3", id="the newest"),
         pytest.param("1a 2a 3a", 2, None, "32", id="newest first"),
         pytest.param("1a 2a 3a", 9, None, "321", id="no more than there are"),
-        pytest.param("1a 2a 3a", 0, None, "", id="none"),
         pytest.param("1a 2a 3a", None, "1", "32", id="the target stays"),
         pytest.param("1a 2a 3a", None, "3", "", id="the newest stays"),
         pytest.param("1a 2f", 1, None, "2", id="a failed one can be taken back"),
@@ -312,7 +319,8 @@ def test_the_holder_of_the_lease_takes_no_other_run_for_alive(holder: str | None
     assert standing.state is state
 
 
-def test_what_is_running_is_not_taken_back() -> None:
-    standings = classify(scripts("1"), [entry(1, "r", term=2)], lease(2, live=True))
-    with pytest.raises(NotReversible, match=r"001_s1\.py is running"):
-        make_rollback(standings, steps=1, target=None)
+@pytest.mark.parametrize(("steps", "target"), [(0, None), (-1, None), (1, "001")])
+def test_a_rollback_is_told_how_far_in_one_way(steps: int, target: str | None) -> None:
+    standings = classify(scripts("1"), [entry(1, "a")], lease(2, live=False))
+    with pytest.raises(UsageError, match="1 or more, or which one is to stay"):
+        make_rollback(standings, steps=steps, target=target)
