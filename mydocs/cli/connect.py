@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import json
+import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -26,7 +29,7 @@ from mydocs.cli.streams import Output, Streams, stdout_is_stderr
 from mydocs.migrations.errors import Interrupted, MigrationError, ServerUnreachable, SettingsInvalid
 from mydocs.migrations.events import Event, Sink
 from mydocs.migrations.redaction import redact
-from mydocs.migrations.report import RunFinished, RunReport
+from mydocs.migrations.report import ErrorReport, Outcome, RunFinished, RunReport, to_json
 from mydocs.migrations.settings import Settings, secrets_of
 
 T = TypeVar("T")
@@ -55,7 +58,8 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
 
     with watched() as watch:
         try:
-            with stdout_is_stderr(), _server(settings, streams) as url:
+            with stdout_is_stderr() as stdout, _server(settings, streams) as url:
+                watch.last_words = partial(_last_words, settings, streams, stdout)
                 streams.secrets = (*settings.secrets, *secrets_of(url, None))
                 check(url, streams.secrets)
                 return anyio.run(_main, settings, url, watch, streams, sink, act, backend="asyncio")
@@ -141,7 +145,7 @@ def _server(settings: Settings, streams: Streams) -> Iterator[str]:
                 streams.note(f"local server, which is not MongoDB, with its data in {LOCAL_DIRECTORY}")
             yield url
     except (launch.DirectoryInUse, launch.ServerError) as error:
-        raise MigrationError(f"the local server cannot start: {error}") from error
+        raise SettingsInvalid(f"the local server cannot start: {error}") from error
 
 
 def local_launcher() -> Any:
@@ -168,6 +172,16 @@ def _notice(client: Any, streams: Streams) -> None:
     hosts = ", ".join(f"{host}:{port}" if port else str(host) for host, port in servers)
     reasons = {str(server.error).partition(" (configured timeouts")[0] for server in servers.values() if server.error}
     streams.note(f"waiting for the server {hosts}" + (f" ({'; '.join(sorted(reasons))})" if reasons else ""))
+
+
+def _last_words(settings: Settings, streams: Streams, stdout: int | None, code: int) -> None:
+    """Say on stdout, in JSON, what a process can say that is left at once."""
+    if streams.output is not Output.JSON or stdout is None:
+        return
+    message = "left at once, by a second signal; `mydocs migrate status` shows what is unfinished"
+    error = ErrorReport(type=Interrupted.__name__, message=message, exit_code=code)
+    report = RunReport(outcome=Outcome.INTERRUPTED, database=settings.database, error=error)
+    os.write(stdout, json.dumps(to_json(report)).encode() + b"\n")
 
 
 def is_waiting_for_the_server() -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mydocs.cli.connect import local_launcher
 from mydocs.cli.streams import Streams
-from mydocs.migrations.errors import MigrationError, SettingsInvalid
+from mydocs.migrations.errors import SettingsInvalid
 
 
 def serve(streams: Streams, directory: Path, port: int, user: str | None, build_seconds: float | None) -> None:
@@ -12,8 +12,7 @@ def serve(streams: Streams, directory: Path, port: int, user: str | None, build_
     Serve until SIGINT or SIGTERM; its address goes to stdout, all else to stderr.
 
     :param build_seconds: how long the build of each search index takes; ``None`` for the server's own number
-    :raises SettingsInvalid: where a user is named and no password is set
-    :raises MigrationError: where it cannot start
+    :raises SettingsInvalid: where it cannot start
     """
     launch = local_launcher()
     search = None if build_seconds is None else launch.SearchSettings(build_seconds=build_seconds)
@@ -29,4 +28,4 @@ def serve(streams: Streams, directory: Path, port: int, user: str | None, build_
     except launch.PasswordMissing as error:
         raise SettingsInvalid(str(error)) from error
     except (launch.ServerError, OSError) as error:
-        raise MigrationError(f"the local server cannot start: {error}") from error
+        raise SettingsInvalid(f"the local server cannot start: {error}") from error

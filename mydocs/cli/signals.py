@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import anyio
@@ -23,6 +23,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.last_words: Callable[[int], None] = lambda code: None  # before the process is left at once
         self._at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scope: anyio.CancelScope | None = None
@@ -47,6 +48,8 @@ class Watch:
             self._loop.call_soon_threadsafe(self._scope.cancel)
         elif now - self._at > SAME_WISH_SECONDS:
             _say(b"mydocs: left at once; `mydocs migrate status` shows what is unfinished\n")
+            with contextlib.suppress(OSError):
+                self.last_words(128 + number)
             os._exit(128 + number)
 
 

@@ -136,12 +136,12 @@ def opened(arguments: Sequence[str]) -> Iterator[Streams]:
 
 
 @contextlib.contextmanager
-def stdout_is_stderr() -> Iterator[None]:
+def stdout_is_stderr() -> Iterator[int | None]:
     """
     Send what scripts, and processes that they start, print to stdout to stderr.
 
     The descriptor is what subprocesses inherit; the Python object is what a test runner or an application may have
-    replaced by one without a descriptor. Both are given back.
+    replaced by one without a descriptor. Both are given back. Yields a descriptor of the real stdout, if there is one.
     """
     saved = None
     with contextlib.suppress(OSError):
@@ -150,7 +150,7 @@ def stdout_is_stderr() -> Iterator[None]:
         os.dup2(STDERR, STDOUT)
     try:
         with contextlib.redirect_stdout(_ToStderr()):
-            yield
+            yield saved
     finally:
         _flush()
         if saved is not None:

@@ -43,7 +43,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -120,7 +120,7 @@ def parse(document: dict[str, Any]) -> LeaseView:
         pid=pid if isinstance(pid, int) else None,
         id=owner["id"] if owner else None,
         term=term,
-        acquired_at=acquired_at if isinstance(acquired_at, datetime) else None,
+        acquired_at=acquired_at.replace(tzinfo=UTC) if isinstance(acquired_at, datetime) else None,
         live=remaining > 0,
         remaining=max(0.0, remaining / 1000),
     )

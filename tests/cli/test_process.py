@@ -157,6 +157,10 @@ def test_unlock_says_what_it_has_done(program: Program, local_url: str) -> None:
             "no lease is held; the last was of web-1 (pid 7), term 3, expired\n"
         )
         locks.update_one({}, {"$set": {"expires_at": now + timedelta(hours=1)}})
+    forced = program("migrate", "unlock", "--force", *server, "-o", "json")
+    assert forced.json["lease"]["acquired_at"].endswith("+00:00")
+    with pymongo.MongoClient[dict[str, Any]](local_url, tz_aware=True) as client:
+        client["x"]["_migrations_lock"].replace_one({}, {**lease, "expires_at": now + timedelta(hours=1)})
     refused = program("migrate", "unlock", *server)
     assert refused.code == 7
     assert "`mydocs migrate unlock --force`" in refused.err
@@ -209,17 +213,26 @@ def test_signal_lets_a_plain_script_end_and_starts_no_other(
 
 def test_second_signal_leaves_at_once(start: Start, program: Program, folder: Path, local_url: str) -> None:
     (folder / "001_slow.py").write_text(SLOW_PLAIN)
-    with start("migrate", "run", "--url", local_url, "--db", "x") as process:
+    with start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json") as process:
         _until(process.stderr, "begun")
         process.send_signal(signal.SIGINT)
         _until(process.stderr, "interrupted")
         # More than the time within which two signals count as one wish; there is no event to wait for.
         threading.Event().wait(0.1)
         process.send_signal(signal.SIGINT)
-        process.communicate()
+        out, _ = process.communicate()
     assert process.returncode == 130
+    said = json.loads(out)
+    assert (said["outcome"], said["database"], said["error"]["exit_code"]) == ("interrupted", "x", 130)
     with pymongo.MongoClient[dict[str, Any]](local_url) as client:
         assert client["x"]["_migrations"].find_one({"_id": "001"})["state"] == "running"  # type: ignore[index]  # is there
+
+
+def test_a_local_server_that_cannot_start_is_a_mistake_of_the_call(program: Program, folder: Path) -> None:
+    with LocalServer(folder.parent / ".mydocs", user="me", password="secret"):
+        ended = program("migrate", "status", "--local", "-o", "json")
+    assert (ended.code, ended.json["error"]["type"]) == (2, "SettingsInvalid")
+    assert "MYDOCS_LOCAL_PASSWORD" in ended.json["error"]["message"]
 
 
 def test_login_that_fails_is_3(program: Program, folder: Path) -> None:
