@@ -5,7 +5,7 @@ NEXT = {
     "MigrationFailed": "mend the script and give the same command again; `mydocs migrate status` shows what is done",
     "ChangeInvalid": "mend the script and give the same command again: it goes on after the last finished batch",
     "NotPossible": "mend the script and give the same command again",
-    "ScriptsInvalid": "mend the files; `mydocs migrate list` checks them without a database",
+    "ScriptsInvalid": "mend the files; `mydocs migrate list` checks what can be seen without running them",
     "OutOfOrder": "`mydocs migrate run --allow-out-of-order` runs them all the same",
     "NotReversible": "`mydocs migrate new` makes a migration that undoes it",
     "LedgerInvalid": "`mydocs migrate status` looks again",
@@ -16,9 +16,17 @@ NEXT = {
     "SearchUnavailable": "`mydocs migrate run --wait --local` tries the migrations on this machine",
     "ServerError": "`mydocs migrate status` asks again and shows what is done",
     "IndexFailed": "`mydocs migrate new --kind search` makes the migration; `mydocs migrate wait` looks again",
-    "LeaseLost": "`mydocs migrate run` takes it up again",
-    "Interrupted": "`mydocs migrate status` shows what is done, `mydocs migrate run` goes on",
+    "LeaseLost": "give the same command again",
+    "Interrupted": "`mydocs migrate status` shows what is done",
     "PlanError": "`mydocs migrate status` shows where each migration stands",
+}
+
+
+# By its exit code, where it was not the script that failed.
+SCRIPT_LET_DOWN = {
+    3: "see to the server and the user's roles (docs/permissions.md), and give the same command again",
+    5: "`mydocs migrate status` shows the index; give the same command again when it is ready",
+    6: "mend the index's definition and give the same command again",
 }
 
 
@@ -26,4 +34,6 @@ def next_step(error: BaseException) -> str | None:
     """Return what to type next; ``None`` where the error's sentence names it, or no command would help."""
     if "`mydocs " in str(error) and type(error).__name__ != "LeaseLost":
         return None
+    if type(error).__name__ == "MigrationFailed" and (code := getattr(error, "exit_code", 1)) in SCRIPT_LET_DOWN:
+        return SCRIPT_LET_DOWN[code]
     return next((NEXT[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in NEXT), None)

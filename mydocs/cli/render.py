@@ -150,7 +150,7 @@ def repair_text(changed: Sequence[Standing], missing: Sequence[Standing]) -> str
     """Show what `repair` is going to accept and to forget."""
     rows = [
         *((s.version, s.name, "changed", "accept the text as it is now") for s in changed),
-        *((s.version, s.name, "missing", "forget that it was applied") for s in missing),
+        *((s.version, s.name, s.state.value, "forget it") for s in missing),
     ]
     return table(("VERSION", "NAME", "STATE", "REPAIR"), rows)
 

@@ -95,11 +95,8 @@ class NeedsDecision(PlanError):
 
     def __init__(self, script: Script, state: MigrationState) -> None:
         self.version = script.version
-        super().__init__(
-            f"{script.file_name} {'was interrupted' if state is MigrationState.INTERRUPTED else 'failed'} and says "
-            f"IDEMPOTENT = False; look at what it did, then settle it with `mydocs migrate mark {script.version} "
-            f"--applied` (it is done) or `mydocs migrate mark {script.version} --pending` (run it again)"
-        )
+        how = "was interrupted" if state is MigrationState.INTERRUPTED else "failed"
+        super().__init__(f"{script.file_name} {how} and {_settled_by_hand(script.version)}")
 
 
 class NotReversible(PlanError):
@@ -126,9 +123,11 @@ class MigrationFailed(MigrationError):
     line: int | None = None
     """In the file of ``path``; set where the error passed through it."""
 
-    def __init__(self, script: str, where: str, problem: str) -> None:
+    def __init__(self, script: str, where: str, problem: str, *, by_hand: str | None = None) -> None:
+        """:param by_hand: the version of a script that must not run twice by itself"""
         self.script = script
-        super().__init__(f"{script} failed{where}: {problem}")
+        also = "" if by_hand is None else f"; it {_settled_by_hand(by_hand)}"
+        super().__init__(f"{script} failed{where}: {problem}{also}")
 
 
 class IndexConflict(MigrationError):
@@ -200,10 +199,18 @@ class ServerError(MigrationError):
 
 
 class ServerUnreachable(ServerError):
-    """No answer within the time that the driver and the retries allow."""
+    """
+    No answer within the time that the driver and the retries allow.
 
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"no answer from the server: {problem}; check the URL, the network and that the server is up")
+    :param search: the server did answer, for the search process behind it which does not
+    """
+
+    def __init__(self, problem: str, *, search: bool = False) -> None:
+        super().__init__(
+            f"the server has no answer from its search process (mongot): {problem}; see that it runs"
+            if search
+            else f"no answer from the server: {problem}; check the URL, the network and that the server is up"
+        )
 
 
 class NotAuthorised(ServerError):
@@ -231,14 +238,15 @@ class SearchUnavailable(ServerError):
 
 
 class NotReady(MigrationError):
-    """The time was up before every index could be queried."""
+    """The time was up before every index could be queried, or before every script was applied."""
 
     exit_code = 5
 
-    def __init__(self, what: Sequence[str], seconds: float) -> None:
+    def __init__(self, what: Sequence[str], seconds: float, progress: str = "the builds go on") -> None:
+        """:param progress: what becomes of it now"""
         self.what = tuple(what)
         super().__init__(
-            f"not ready after {round(seconds, 1):g} s: {', '.join(what)}; the work goes on, "
+            f"not ready after {round(seconds, 1):g} s: {', '.join(what)}; {progress}, "
             "`mydocs migrate wait` takes the wait up again"
         )
 
@@ -304,7 +312,14 @@ class Interrupted(MigrationError):
 
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number
-        super().__init__("interrupted; what was done is recorded, run again to go on")
+        super().__init__("interrupted; what was done until then is recorded, the same command again goes on")
+
+
+def _settled_by_hand(version: str) -> str:
+    return (
+        f"says IDEMPOTENT = False; look at what it did, then settle it with `mydocs migrate mark {version} --applied` "
+        f"(it is done) or `mydocs migrate mark {version} --pending` (run it again)"
+    )
 
 
 def describe_holder(holder: LeaseView) -> str:

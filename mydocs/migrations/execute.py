@@ -348,7 +348,8 @@ class Executor:
         cause = load.cause_of(error)
         text = mongo.without_secrets(self.db, load.text_of(cause))
         named = text if isinstance(cause, SystemExit) else f"{type(cause).__name__}: {text}".rstrip(": ")
-        failure = MigrationFailed(script.file_name, load.place_in(script.path, error), named)
+        by_hand = None if script.idempotent else script.version
+        failure = MigrationFailed(script.file_name, load.place_in(script.path, error), named, by_hand=by_hand)
         failure.exit_code = mongo.exit_code_of(cause)
         failure.path, failure.line = script.path, load.line_in(script.path, error)
         return failure

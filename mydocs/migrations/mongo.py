@@ -395,7 +395,9 @@ def as_migration_error(error: BaseException) -> MigrationError | None:
             return SettingsInvalid(f"the database name is not allowed: {text_of(error)}; check --db")
         if is_no_search(error):
             return SearchUnavailable(text_of(error))
-        return ServerUnreachable(text_of(error)) if is_transient(error) else CommandRefused(text_of(error), error.code)
+        if is_transient(error):
+            return ServerUnreachable(text_of(error), search=is_search_starting(error))
+        return CommandRefused(text_of(error), error.code)
     if isinstance(error, PyMongoError):
         return ServerUnreachable(text_of(error))
     return None

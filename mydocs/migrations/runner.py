@@ -48,6 +48,8 @@ from mydocs.migrations.standard import IndexModels, standard_checksum, standard_
 from mydocs.migrations.turn import look, take_turn
 from mydocs.migrations.wait import SIGN_OF_LIFE_SECONDS, raise_unready, target_of, wait_for
 
+NOT_CREATED = "not created yet"
+
 
 async def migrate(
     db: mongo.Database,
@@ -110,7 +112,8 @@ async def dry_run(
     async with call_on(db, on_event, outcome=Outcome.PLANNED) as call:
         found = await discovered(call, directory)
         snapshot = await ledger.read(db)
-        call.planned(_plan(found, snapshot, options, standard_indexes), snapshot)
+        plan = call.planned(_plan(found, snapshot, options, standard_indexes), snapshot)
+        call.indexes = planned_standard(standard_indexes) if plan.standard else ()
     return call.report()
 
 
@@ -158,10 +161,8 @@ async def wait_until_current(
                     emit(call.sink, StillWaiting(what=tuple(late), seconds=waited))
                 call.snapshot = await look(db, looks, waited)
         waited = time.monotonic() - started
-        standings = classify(found.scripts, call.snapshot.entries, call.snapshot.lease)
-        call.standings = tuple(standing for standing in standings if standing.script is not None)
         if late := _unapplied(call, found, standard_indexes):
-            raise NotReady(late, waited)
+            raise NotReady(late, waited, "`mydocs migrate run` does what nobody is at work on")
         await wait_for_tracked(call, timeout, waited=waited)
     return call.report()
 
@@ -226,6 +227,7 @@ class Call:
         reports = []
         for standing in self.standings:
             entry = written.get(standing.version)
+            shown = entry or standing.entry
             # An entry that this call started and could not finish is nobody's any more.
             state = standing.state if entry is None else entry.state
             if entry is not None and state is MigrationState.RUNNING:
@@ -236,8 +238,8 @@ class Call:
                     name=standing.name,
                     script=standing.script.file_name if standing.script else None,
                     state=state,
-                    seconds=entry.seconds if entry else None,
-                    error=entry.error if entry else None,
+                    seconds=shown.seconds if shown else None,
+                    error=shown.error if shown else None,
                 )
             )
         return reports
@@ -319,6 +321,21 @@ def _plan(
     )
 
 
+def planned_standard(models: IndexModels) -> tuple[IndexReport, ...]:
+    """Report standard indexes that the next run creates."""
+    return tuple(
+        IndexReport(
+            collection=collection,
+            name=name,
+            type=IndexType.STANDARD,
+            state=IndexState.PENDING,
+            queryable=False,
+            reason=NOT_CREATED,
+        )
+        for collection, name in standard_names(models)
+    )
+
+
 async def _migrate(
     call: Call,
     directory: str | Path,
@@ -366,14 +383,13 @@ async def wait_for_tracked(call: Call, timeout: float | None, *, waited: float =
 
 
 def _unapplied(call: Call, found: Discovery, models: IndexModels) -> list[str]:
-    """What is missing before a folder's scripts can be said to be applied, in words."""
+    """Take where a folder's scripts stand into the call's report, and say what of them is not applied, in words."""
     snapshot = call.snapshot
     standings = classify(found.scripts, snapshot.entries, snapshot.lease)
+    call.standings = tuple(standing for standing in standings if standing.script is not None)
     done = (MigrationState.APPLIED, MigrationState.CHANGED)
     late = [
-        f"{standing.version} is {standing.state.value}"
-        for standing in standings
-        if standing.script is not None and standing.state not in done
+        f"{standing.version} is {standing.state.value}" for standing in call.standings if standing.state not in done
     ]
     # Any list of standard indexes will do: that of a newer application must not keep an older one from starting.
     if models and not any(

@@ -24,14 +24,12 @@ from mydocs.migrations.model import (
 )
 from mydocs.migrations.plan import Standing, classify, is_interrupted, tracked
 from mydocs.migrations.report import AttemptReport, IndexReport, MigrationReport, RunReport
-from mydocs.migrations.runner import Call, call_on, discovered
-from mydocs.migrations.standard import IndexModels, standard_checksum, standard_listing, standard_names
+from mydocs.migrations.runner import NOT_CREATED, Call, call_on, discovered, planned_standard
+from mydocs.migrations.standard import IndexModels, standard_checksum, standard_listing
 from mydocs.migrations.standard_definitions import StandardAction
 from mydocs.migrations.wait import target_of
 
 LISTINGS_AT_ONCE = 8  # collections
-NOT_CREATED = "not created yet"
-
 RUN = "`mydocs migrate run --wait` does what is pending, failed or interrupted"
 WAIT = "`mydocs migrate wait` waits for what is under way"
 REPAIR = "`mydocs migrate repair` accepts what was changed and forgets what is missing"
@@ -133,7 +131,10 @@ def ways_out(report: RunReport, *, repair: bool = False) -> tuple[str, ...]:
         run |= planned
         wait |= on_its_way and not different
         drift |= different or not (planned or on_its_way or ready)
-    run |= bool(states & {MigrationState.PENDING, MigrationState.FAILED, MigrationState.INTERRUPTED})
+    for migration in report.migrations:
+        unfinished = migration.state in (MigrationState.PENDING, MigrationState.FAILED, MigrationState.INTERRUPTED)
+        run |= unfinished and migration.kind is not None
+        repair |= unfinished and migration.kind is None  # its file is gone
     wait |= MigrationState.RUNNING in states
     repair |= MigrationState.CHANGED in states
     ways = ((run, RUN), (wait, WAIT), (repair, REPAIR), (drift, DRIFT))
@@ -161,17 +162,7 @@ async def _read_ledger(call: Call, directory: str | Path, models: IndexModels) -
     standings = classify(found.scripts, snapshot.entries, snapshot.lease)
     call.migrations = tuple(map(_migration_report, standings))
     if _standard_planned(models, snapshot):
-        call.indexes = tuple(
-            IndexReport(
-                collection=collection,
-                name=name,
-                type=IndexType.STANDARD,
-                state=IndexState.PENDING,
-                queryable=False,
-                reason=NOT_CREATED,
-            )
-            for collection, name in standard_names(models)
-        )
+        call.indexes = planned_standard(models)
     return standings
 
 

@@ -87,6 +87,19 @@ def test_every_exit_code_has_an_error_with_a_next_command() -> None:
     assert codes == EXIT_CODES.keys() - {0}
 
 
+@pytest.mark.parametrize(("code", "says"), [(1, "mend the script"), (3, "server"), (5, "ready"), (6, "definition")])
+def test_a_script_is_mended_only_where_it_was_the_script_that_failed(code: int, says: str) -> None:
+    error = MigrationFailed("003_a.py", ", line 3", "OperationFailure: not authorized")
+    error.exit_code = code
+    assert says in str(next_step(error))
+
+
+def test_a_script_that_must_not_run_twice_is_settled_by_hand() -> None:
+    error = MigrationFailed("003_a.py", ", line 3", "ValueError", by_hand="003")
+    assert "`mydocs migrate mark 003 --pending`" in str(error)
+    assert next_step(error) is None
+
+
 @pytest.mark.parametrize("error", [SettingsInvalid("--to x"), DirectoryMissing(Path("m"))], ids=["value", "folder"])
 def test_a_wrong_option_is_mended_in_the_command_itself(error: MigrationError) -> None:
     assert next_step(error) is None

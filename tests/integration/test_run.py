@@ -291,6 +291,8 @@ async def test_a_dry_run_says_what_would_run_and_writes_nothing(
     report = await dry_run(db, directory=folder)
     assert report.outcome is Outcome.PLANNED
     assert [(m.version, m.state) for m in report.migrations] == [("001", MigrationState.PENDING)]
+    names = {(i.collection, i.name) for i in report.indexes if (i.state, i.reason) == ("pending", "not created yet")}
+    assert {("pages", "document_id_1"), ("documents", "status_1")} < names
     assert await db.list_collection_names() == []
     assert local_server.controls.counts()["aggregate"] == 1
 

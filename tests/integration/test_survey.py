@@ -132,6 +132,13 @@ async def add_script(db: Database, folder: Path) -> None:
     (folder / "002_new.py").write_text(UP)
 
 
+async def lose_what_failed(db: Database, folder: Path) -> None:
+    (folder / "002_fails.py").write_text("async def up(db):\n    raise ValueError\n")
+    with pytest.raises(MigrationFailed):
+        await migrate(db, directory=folder, standard_indexes=STANDARD)
+    (folder / "002_fails.py").unlink()
+
+
 async def drop_search_index(db: Database, folder: Path) -> None:
     await db.command({"dropSearchIndex": "pages", "name": "ft"})
 
@@ -206,6 +213,7 @@ async def test_a_check_names_every_deviation_and_writes_nothing(
         pytest.param(edit_script, [REPAIR], id="edited script"),
         pytest.param(remove_script, [REPAIR], id="missing script"),
         pytest.param(add_script, [RUN], id="new script"),
+        pytest.param(lose_what_failed, [REPAIR], id="failed script whose file is gone"),
         pytest.param(drop_search_index, [DRIFT], id="search index gone"),
         pytest.param(update_search_index, [DRIFT], id="search index changed"),
         pytest.param(replace_search_index, [DRIFT], id="search index of another type"),

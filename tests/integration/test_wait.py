@@ -31,9 +31,9 @@ from mydocs.migrations import (
     wait_for_indexes,
     wait_until_current,
 )
-from mydocs.migrations.errors import NotAuthorised
+from mydocs.migrations.errors import NotAuthorised, ServerUnreachable
 from mydocs.migrations.events import Event, IndexChanged, IndexDefined, StillWaiting, Warned
-from mydocs.migrations.model import IndexState, IndexTarget, MigrationState
+from mydocs.migrations.model import IndexState, IndexTarget, MigrationState, StoredError
 from mydocs.migrations.mongo import Database
 from mydocs.migrations.readiness import Track
 from mydocs.migrations.report import Outcome, RunFinished
@@ -360,6 +360,30 @@ async def test_a_wait_that_is_broken_off_reports_what_it_has_seen(
         report = seen[-1].report
     assert report is not None
     assert [(index.name, index.state) for index in report.indexes] == [("quick", "ready"), ("slow", "building")]
+
+
+async def test_a_search_process_that_stays_away_is_not_taken_for_the_server(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mydocs.migrations.mongo.TRANSIENT_SECONDS", 0.0)
+    write("001_search.py", TWO)
+    await migrate(any_db, directory=folder)
+    local_server.search.unreachable(inf)
+    with pytest.raises(ServerUnreachable, match="from its search process"):
+        await wait_for_indexes(any_db)
+
+
+async def test_a_gate_whose_time_is_up_reports_where_the_scripts_stand(
+    db: Database, folder: Path, write: Write
+) -> None:
+    write("001_fails.py", "async def up(db):\n    raise ValueError('no')\n")
+    with pytest.raises(MigrationFailed):
+        await migrate(db, directory=folder, standard_indexes={})
+    with pytest.raises(NotReady, match="001 is failed; `mydocs migrate run`") as caught:
+        await wait_until_current(db, directory=folder, timeout=0.0, standard_indexes={})
+    assert caught.value.report is not None
+    (migration,) = caught.value.report.migrations
+    assert (migration.state, migration.error) == ("failed", StoredError(type="ValueError", message="no"))
 
 
 async def test_an_index_ages_from_the_moment_that_it_was_asked_for(

@@ -66,6 +66,7 @@ EXAMPLES = [
     (UnknownVersion("9", ["001"], None), 2, ["9", "001"]),
     (SettingsInvalid("no url"), 2, ["no url"]),
     (ServerUnreachable("timed out"), 3, ["timed out", "check the URL"]),
+    (ServerUnreachable("restarting", search=True), 3, ["restarting", "mongot"]),
     (NotAuthorised("bad auth"), 3, ["bad auth", "roles"]),
     (CommandRefused("no", 5), 3, ["no", "(code 5)"]),
     (SearchUnavailable("31082"), 3, ["no search indexes", "--local"]),
@@ -74,8 +75,8 @@ EXAMPLES = [
     (LeaseHeld(HOLDER, 5.0), 7, ["web-1 (pid 7), term 3, 12 s left", "after 5 s", "mydocs migrate unlock"]),
     (LeaseLost(3), 7, ["term 3", "mydocs migrate status"]),
     (WorkLeft(["001 is pending"], [survey.RUN]), 8, ["001 is pending", "mydocs migrate run --wait"]),
-    (Interrupted(2), 130, ["run again"]),
-    (Interrupted(15), 143, ["run again"]),
+    (Interrupted(2), 130, ["same command again"]),
+    (Interrupted(15), 143, ["same command again"]),
 ]
 
 
