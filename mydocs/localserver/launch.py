@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,10 +80,11 @@ def serve(
     password = os.environ.get(PASSWORD_VARIABLE) if user else None
     if user and not password:
         raise PasswordMissing(f"--user needs a password; set it in the environment variable {PASSWORD_VARIABLE}")
-    ended = threading.Event()
+    # A pipe and no threading.Event: a handler that meets its own thread in `wait` would wait for itself.
+    ended, ending = os.pipe()
 
     def end(number: int, frame: FrameType | None) -> None:
-        ended.set()
+        os.write(ending, b".")
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -94,10 +94,12 @@ def serve(
             )
             announce(url_of(server.port, user, None).replace(":@", ":<password>@"))
             announce(f"data in {directory.resolve()}; Ctrl-C ends it")
-            ended.wait()
+            os.read(ended, 1)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(ended)
+        os.close(ending)
 
 
 @contextlib.contextmanager
