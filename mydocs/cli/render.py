@@ -88,7 +88,7 @@ def status_text(report: RunReport) -> str:
                 m.state.value,
                 m.applied_at.strftime("%Y-%m-%d %H:%M:%SZ") if m.applied_at else "",
                 seconds_text(m.seconds),
-                f"{m.error.type}: {m.error.message}" if m.error else "",
+                str(m.error) if m.error else "",
             )
             for m in report.migrations
         ),
@@ -106,7 +106,7 @@ def status_text(report: RunReport) -> str:
                 a.outcome,
                 a.started_at.strftime("%Y-%m-%d %H:%M:%SZ") if a.started_at else "",
                 a.host or "",
-                f"{a.error.type}: {a.error.message}" if a.error else "",
+                str(a.error) if a.error else "",
             )
             for a in report.history or ()
         ),
@@ -121,10 +121,12 @@ def summary(report: RunReport) -> str:
     if report.outcome is Outcome.PLANNED:
         return f"{_count(len(scripts), 'migration')} would run" if scripts else "no migration would run"
     applied = [m for m in scripts if m.state is MigrationState.APPLIED]
+    failed = [m for m in scripts if m.state is MigrationState.FAILED]
     ready = [i for i in report.indexes if i.state is IndexState.READY]
     other = [i for i in report.indexes if i.state is not IndexState.READY]
     parts = [
         *([f"{_count(len(applied), 'migration')} applied"] if applied else []),
+        *([f"{_count(len(failed), 'migration')} failed"] if failed and report.error is not None else []),
         *([f"{_count(len(ready), 'index')} ready"] if ready else []),
         *([f"{_count(len(other), 'index')} not ready"] if other and report.error is not None else []),
         *([f"{_count(len(other), 'index')} still building"] if other and report.error is None else []),
@@ -177,7 +179,7 @@ def _event_text(event: Event) -> str | None:
         case StepStarted():
             return f"{step_name(event)}: {'rolling back' if event.direction == 'down' else 'running'}"
         case StepFinished():
-            problem = f": {event.error.type}: {event.error.message}" if event.error else ""
+            problem = f": {event.error}" if event.error else ""
             return f"{step_name(event)}: {step_state(event)} in {seconds_text(event.seconds)}{problem}"
         case BatchDone():
             return f"{event.collection}: {batch_text(event.done, event.total)}, {seconds_text(event.seconds)}"

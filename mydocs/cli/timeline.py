@@ -100,7 +100,7 @@ class Recorder:
                 self._close_others(now)
                 self._open(Kind.STEP, render.step_name(event), now)
             case StepFinished():
-                text = f"{event.error.type}: {event.error.message}" if event.error else None
+                text = str(event.error) if event.error else None
                 self._change(Kind.STEP, render.step_name(event), state=render.step_state(event), end=now, text=text)
             case BatchDone():
                 for key, span in self._spans.items():

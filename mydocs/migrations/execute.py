@@ -42,7 +42,7 @@ from mydocs.migrations.tasks import to_the_end
 logger = logging.getLogger(__name__)
 
 RECORD_SECONDS = 75.0  # for the record of a script that has ended: the retries' 30 s, a last try's 30 s, and a bit
-MESSAGE_LENGTH = 2_000  # characters of an error's text that are stored
+MESSAGE_LENGTH = 2_000  # characters of an error's text that are stored and shown
 
 
 Indexes: TypeAlias = Callable[[], tuple[IndexRecord, ...]]
@@ -339,14 +339,16 @@ class Executor:
         if isinstance(error, asyncio.CancelledError):
             return StoredError(type="Cancelled", message="the run was interrupted")
         cause = load.cause_of(error)
-        text = mongo.without_secrets(self.db, load.text_of(cause))
-        return StoredError(type=type(cause).__name__, message=text[:MESSAGE_LENGTH])
+        return StoredError(type=type(cause).__name__, message=self._text_of(cause))
+
+    def _text_of(self, cause: BaseException) -> str:
+        return mongo.without_secrets(self.db, load.text_of(cause))[:MESSAGE_LENGTH]
 
     def _failure(self, script: Script, error: Exception) -> Exception:
         if isinstance(error, LeaseLost):
             return error
         cause = load.cause_of(error)
-        text = mongo.without_secrets(self.db, load.text_of(cause))
+        text = self._text_of(cause)
         named = text if isinstance(cause, SystemExit) else f"{type(cause).__name__}: {text}".rstrip(": ")
         by_hand = None if script.idempotent else script.version
         failure = MigrationFailed(script.file_name, load.place_in(script.path, error), named, by_hand=by_hand)

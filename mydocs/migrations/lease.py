@@ -30,7 +30,8 @@ What each side may assume
     - Without a release (SIGKILL, power) the lease is free 30 s after the last renewal.
 
 The renewals come from a thread with a synchronous client of its own: a script that blocks the event loop, for a minute
-or for ever, or takes every connection of the pool, does not starve them.
+or for ever, or takes every connection of the pool, does not starve them. One call that keeps the interpreter to itself
+does (a regular expression that explodes, `sum(range(10**10))`): after 30 s the lease is lost and another run may begin.
 """
 
 import asyncio

@@ -90,6 +90,9 @@ class StoredError:
     type: str
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}".rstrip(": ")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexRecord:

@@ -176,9 +176,15 @@ def _standard_done(entries: Sequence[Entry], checksum: str) -> bool:
 def _warnings(standings: Sequence[Standing]) -> list[str]:
     missing = [s.version for s in standings if s.state is MigrationState.MISSING]
     lost = [s for s in standings if s.script is None and s.state is not MigrationState.MISSING]
+    legacy = [(s.script, s.entry) for s in standings if s.script and s.entry and s.entry.legacy]
     return [
         *([f"applied, but not in this directory: {', '.join(missing)}"] if missing else []),
         *(f"{s.version} is recorded as {s.state.value} and its file is gone" for s in lost),
+        *(
+            f"{script.file_name} counts as applied, since the earlier runner has applied {entry.script}"
+            for script, entry in legacy
+            if entry.script != script.file_name
+        ),
     ]
 
 

@@ -1,5 +1,6 @@
 """Turn flags, environment and env file into frozen settings. Reads the env file that a flag names, nothing else."""
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -198,13 +199,17 @@ class _Sources:
 def _read_env_file(name: str | None) -> Mapping[str, str | None]:
     if name is None:
         return {}
-    from dotenv import dotenv_values  # only who names a file pays for the import
+    from dotenv import dotenv_values, parser  # only who names a file pays for the import
 
     path = Path(name)
     if not path.is_file():
         raise SettingsInvalid(f"no file {name}; check --env-file")
     try:
-        return dotenv_values(path)
+        text = path.read_text(encoding="utf-8")
+        wrong = [line.original.line for line in parser.parse_stream(io.StringIO(text)) if line.error]
+        if wrong:
+            raise SettingsInvalid(f"{name}, line {wrong[0]} does not read NAME=value; mend it, or check --env-file")
+        return dotenv_values(stream=io.StringIO(text))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsInvalid(f"{name} cannot be read: {why}; check --env-file") from error

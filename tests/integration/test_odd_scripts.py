@@ -122,6 +122,13 @@ async def test_whatever_a_script_raises_is_a_failure_with_its_line(
     assert entry.error.type == kind
 
 
+async def test_a_text_without_end_is_cut_wherever_it_is_shown(db: Database, folder: Path, write: Write) -> None:
+    write("001_long.py", "raise ValueError('x' * 100_000)\n")
+    with pytest.raises(MigrationFailed) as caught:
+        await migrate(db, directory=folder)
+    assert len(str(caught.value)) < 2_100
+
+
 async def test_a_group_of_errors_is_told_whole(db: Database, folder: Path, write: Write) -> None:
     write("001_two.py", "async def up(db):\n    raise ExceptionGroup('g', [ValueError('a'), KeyError('b')])\n")
     with pytest.raises(MigrationFailed, match="ValueError: a; KeyError: 'b'"):

@@ -143,8 +143,14 @@ def test_an_edited_script_that_has_failed_is_simply_run_again() -> None:
 
 
 def test_an_entry_without_a_checksum_counts_as_unchanged() -> None:
-    adopted = replace(entry(1, checksum=None), legacy=True, run=None)
+    adopted = replace(entry(1, checksum=None), legacy=True, run=None, script="001_s1.py")
     assert plan(scripts("1"), [adopted]).is_empty
+
+
+def test_a_script_that_counts_as_applied_for_another_file_is_told() -> None:
+    adopted = replace(entry(1, checksum=None), legacy=True, run=None, script="001_other.py")
+    (warning,) = plan(scripts("1"), [adopted]).warnings
+    assert warning == "001_s1.py counts as applied, since the earlier runner has applied 001_other.py"
 
 
 def test_a_pending_script_below_the_highest_applied_one_stops_the_plan_and_names_both() -> None:

@@ -149,6 +149,12 @@ def test_user_without_password_is_enough_for_a_certificate() -> None:
     assert load_settings(Flags(url=url), {"MONGO_USER": "CN=me"}).user == "CN=me"
 
 
+def test_a_line_of_the_env_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MONGO_URL=mongodb://h\nMONGO_PASSWORD='open\n")
+    with pytest.raises(SettingsInvalid, match=r"\.env, line 2 does not read NAME=value"):
+        load_settings(Flags(env_file=str(tmp_path / ".env")), {})
+
+
 def test_env_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"MONGO_URL=\xff\xfe")
     with pytest.raises(SettingsInvalid, match="UTF-8"):
