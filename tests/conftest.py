@@ -1,6 +1,7 @@
 """What all tests share: a clean environment, one event loop, a limit for each test, no blocking call in the loop."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -75,15 +76,30 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
     marker = item.get_closest_marker("seconds")
     limit = TEST_SECONDS if marker is None else float(marker.args[0])
+    late = TimeoutError(f"{item.nodeid} takes longer than {limit} s")
+    stopped = False
 
     def too_long(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"{item.nodeid} takes longer than {limit} s")
+        nonlocal stopped
+        with contextlib.suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+            if not stopped:
+                stopped = True
+                # An error raised here would leave the test waiting in the task that its fixtures are to end in.
+                for task in asyncio.all_tasks(loop):
+                    loop.call_soon_threadsafe(task.cancel)
+                return
+        raise late
 
     before = signal.signal(signal.SIGALRM, too_long)
     # Again each second, in case that an event loop keeps the first one to itself.
     signal.setitimer(signal.ITIMER_REAL, limit, 1.0)
     try:
         return (yield)
+    except asyncio.CancelledError as error:
+        if stopped:
+            raise late from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
