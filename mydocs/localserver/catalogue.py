@@ -42,6 +42,11 @@ class Index:
         """Whether new duplicates are refused though old ones may be there."""
         return bool(self.spec.get("prepareUnique")) and self.space is None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every document has a key in it."""
+        return not (self._wildcard or self.spec.get("sparse") or self.spec.get("partialFilterExpression"))
+
     def keys(self, document: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """
         Return the keys of a document in this index, none when the index leaves it out.

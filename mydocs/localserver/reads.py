@@ -13,7 +13,7 @@ from mydocs.localserver.context import Context, check_namespace, number
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.match import compile_filter
 from mydocs.localserver.projection import compile_projection
-from mydocs.localserver.values import MISSING, encode_key, lookup, sort_documents, type_name
+from mydocs.localserver.values import MISSING, compare, encode_key, lookup, sort_documents, type_name
 
 Document = dict[str, Any]
 
@@ -28,8 +28,15 @@ def find(context: Context, body: Document) -> Document:
     variables = context.variables(body)
     project = compile_projection(body.get("projection", {}), now=context.now, filter=filter_)
     collection = context.store.collection(context.database, name)
-    within = index_bounds(body)
-    found = matching(context, collection, filter_, variables, sort=body.get("sort", {}), within=within)
+    found = matching(
+        context,
+        collection,
+        filter_,
+        variables,
+        sort=body.get("sort", {}),
+        hint=body.get("hint"),
+        within=index_bounds(body),
+    )
     window = itertools.islice(found, skip, skip + limit if limit else None)
     return context.cursor(
         f"{context.database}.{name}",
@@ -56,6 +63,7 @@ def aggregate(context: Context, body: Document) -> Document:
                 raise CommandError(323, "stage $listSearchIndexes is not allowed with 'apiStrict: true'")
             source, pipeline = _search_indexes(context, name, collection, pipeline[0]), pipeline[1:]
         else:
+            check_hint(collection, body.get("hint"))
             source = _narrowed(context, collection, pipeline)
     else:
         name = "$cmd.aggregate"
@@ -77,6 +85,7 @@ def count(context: Context, body: Document) -> Document:
     """Count what matches."""
     collection = context.store.collection(context.database, context.collection_name(body))
     filter_, skip, limit = body.get("query", {}), number(body, "skip", 0), abs(number(body, "limit", 0, signed=True))
+    check_hint(collection, body.get("hint"))
     if collection is not None and not filter_:
         total = context.store.count(collection)
     else:
@@ -89,7 +98,7 @@ def distinct(context: Context, body: Document) -> Document:
     """Collect the different values of a field, the elements of arrays each for itself."""
     collection = context.store.collection(context.database, context.collection_name(body))
     values: dict[bytes, Any] = {}
-    for document in matching(context, collection, body.get("query", {}), None):
+    for document in matching(context, collection, body.get("query", {}), None, hint=body.get("hint")):
         for value in lookup(document, body["key"], expand=False):
             for part in value if isinstance(value, list) else () if value is MISSING else (value,):
                 values.setdefault(encode_key(part), part)
@@ -117,6 +126,7 @@ def matching(
     variables: Mapping[str, Any] | None,
     *,
     sort: Mapping[str, Any] | None = None,
+    hint: Any = None,
     within: tuple[bytes, bytes | None] = (b"", None),
 ) -> Iterator[Document]:
     """
@@ -127,6 +137,7 @@ def matching(
     if not isinstance(filter_, Mapping):
         raise CommandError(14, f"a filter is the wrong type '{type_name(filter_)}', expected type 'object'")
     accepts = compile_filter(dict(filter_), now=context.now, variables=variables)
+    check_hint(collection, hint)
     order = list((sort or {}).items())
     if any(name == "$natural" for name, _ in order):
         raise NotKnown("the order $natural: documents are kept in the order of _id")
@@ -147,6 +158,29 @@ def matching(
     found = filter(accepts, scanned)
     # `_id` is unique, so whatever else is in an order that begins with it changes nothing.
     return found if by_identity else iter(sort_documents(list(found), dict(sort or {})))
+
+
+def check_hint(collection: Collection | None, hint: Any) -> None:
+    """
+    Refuse a hint that changes what is found; any other means nothing, since only `_id` is ever searched by.
+
+    :raises CommandError: code 2 where no index has that name or key
+    :raises NotKnown: for an index that leaves documents out
+    """
+    if not isinstance(hint, str | Mapping | None):
+        raise CommandError(9, f"a hint must be a string or an object, not {type_name(hint)}")
+    if collection is None or not hint or "$natural" in hint:
+        return
+    named = [
+        index
+        for index in collection.indexes
+        if not index.spec.get("hidden")
+        and (index.name == hint if isinstance(hint, str) else compare(index.key, hint) == 0)
+    ]
+    if not named:
+        raise CommandError(2, "hint provided does not correspond to an existing index")
+    if len(named) > 1 or not named[0].is_complete:
+        raise NotKnown("a hint of an index that leaves documents out, or of one of several on the same key")
 
 
 def index_bounds(body: Document) -> tuple[bytes, bytes | None]:

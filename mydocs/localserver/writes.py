@@ -58,7 +58,7 @@ def delete(context: Context, body: Document) -> Document:
         check_fields("delete.deletes", statement, "q limit collation hint", ("q", "limit"))
         if statement["limit"] not in (0, 1):
             raise CommandError(9, f"The limit field in delete objects must be 0 or 1. Got {statement['limit']}")
-        for document in matching(context, collection, statement["q"], variables):
+        for document in matching(context, collection, statement["q"], variables, hint=statement.get("hint")):
             assert collection is not None
             context.store.delete(collection, document)
             deleted += 1
@@ -86,7 +86,8 @@ def find_and_modify(context: Context, body: Document) -> Document:
     query, variables = body.get("query", {}), context.variables(body)
     project = compile_projection(body.get("fields", {}), now=context.now, filter=query)
     collection = context.store.collection(context.database, name)
-    found = next(matching(context, collection, query, variables, sort=body.get("sort")), None)
+    candidates = matching(context, collection, query, variables, sort=body.get("sort"), hint=body.get("hint"))
+    found = next(candidates, None)
     if remove:
         if found is not None and collection is not None:
             context.store.delete(collection, found)
@@ -118,7 +119,7 @@ class _Changes:
         if many and isinstance(change, Mapping) and not _has_operators(change):
             raise CommandError(9, "multi update is not supported for replacement-style update")
         any_found = False
-        for found in self._found(query):
+        for found in self._found(query, options.get("hint")):
             any_found = True
             self.one(query, change, options, found, upsert=False)
             self.matched += 1
@@ -163,9 +164,9 @@ class _Changes:
             if error.code in PARSE_ERRORS:
                 raise
 
-    def _found(self, query: Mapping[str, Any]) -> Iterator[Document]:
+    def _found(self, query: Mapping[str, Any], hint: Any) -> Iterator[Document]:
         collection = self.context.store.collection(self.context.database, self.name)
-        return matching(self.context, collection, query, self.variables)
+        return matching(self.context, collection, query, self.variables, hint=hint)
 
     def _apply(
         self,

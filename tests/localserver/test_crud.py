@@ -186,6 +186,54 @@ def test_a_condition_on_the_id_finds_what_it_says(db: Db, query: dict[str, Any],
     assert db.things.delete_many(query).deleted_count == len(ids)
 
 
+HINTED = [
+    pytest.param({"find": "things"}, id="find"),
+    pytest.param({"count": "things"}, id="count"),
+    pytest.param({"aggregate": "things", "pipeline": [], "cursor": {}}, id="aggregate"),
+    pytest.param({"findAndModify": "things", "update": {"$set": {"b": 1}}, "upsert": True}, id="findAndModify"),
+    pytest.param({"update": "things", "updates": [{"q": {}, "u": {"$set": {"b": 1}}, "upsert": True}]}, id="update"),
+    pytest.param({"delete": "things", "deletes": [{"q": {}, "limit": 0}]}, id="delete"),
+]
+
+
+def hinted(db: Db, command: dict[str, Any], hint: Any) -> int | None:
+    changed = {
+        field: [{**value[0], "hint": hint}] for field, value in command.items() if field in ("updates", "deletes")
+    }
+    try:
+        reply = db.command({**command, **(changed or {"hint": hint})})
+    except OperationFailure as error:
+        return error.code
+    return next((error["code"] for error in reply.get("writeErrors", ())), None)
+
+
+@pytest.mark.parametrize("command", HINTED)
+@pytest.mark.parametrize(
+    "hint", ["a", {"a": -1}, {"a": 1, "b": 1}, "hidden"], ids=["name", "key", "compound", "hidden"]
+)
+def test_a_hint_that_names_no_index_is_refused_and_nothing_is_written(
+    db: Db, command: dict[str, Any], hint: Any
+) -> None:
+    db.things.create_index("a")
+    db.things.create_index("c", name="hidden", hidden=True)
+    db.things.insert_one({"_id": 1})
+    assert hinted(db, command, hint) == 2
+    assert list(db.things.find()) == [{"_id": 1}]
+    db.things.drop()
+    if "find" in command:
+        assert hinted(db, command, hint) is None
+
+
+@pytest.mark.parametrize("command", HINTED)
+@pytest.mark.parametrize(
+    "hint", ["a_1", {"a": 1.0}, "_id_", {"_id": 1}, {"$natural": 1}], ids=["name", "key", "_id name", "_id", "natural"]
+)
+def test_a_hint_that_names_an_index_is_followed(db: Db, command: dict[str, Any], hint: Any) -> None:
+    db.things.create_index("a")
+    db.things.insert_one({"_id": 1, "a": 2})
+    assert hinted(db, command, hint) is None
+
+
 def test_distinct_takes_arrays_apart_and_equal_values_once(db: Db) -> None:
     db.things.insert_many([{"a": [1, 2]}, {"a": 2.0}, {"a": None}, {"b": 1}, {"a": "x"}])
     assert db.things.distinct("a") == [None, 1, 2, "x"]
