@@ -43,8 +43,8 @@ def _one(seen: list[Any]) -> Any:
 
 # The step that takes a value in, and what is made of the values that it kept.
 _ACCUMULATORS: Mapping[str, tuple[Step, Callable[[list[Any]], Any]]] = {
-    "$sum": (_keep_result(total), lambda seen: seen[0]),
-    "$count": (_keep_result(total), lambda seen: seen[0]),
+    "$sum": (_keep_all, total),
+    "$count": (_keep_all, total),
     "$avg": (_keep_all, average),
     "$min": (_keep_result(lambda values: extreme(values, -1)), _one),
     "$max": (_keep_result(lambda values: extreme(values, 1)), _one),

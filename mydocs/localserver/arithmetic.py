@@ -1,6 +1,7 @@
 """Calculate with BSON numbers, keeping the kinds that the server keeps. Pure."""
 
 import decimal
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -106,9 +107,23 @@ def modulo(a: Any, b: Any) -> Any:
 
 
 def total(values: list[Any]) -> Any:
-    """Add up the numbers among some values; anything else does not count."""
-    result: Any = 0
-    for value in values:
-        if is_number(value):
-            result = add(result, value)
-    return result
+    """Add up the numbers among some values, all at once; anything else does not count."""
+    numbers = [value for value in values if is_number(value)]
+    kind = max(map(number_kind, numbers), default=INT)
+    if kind == DECIMAL:
+        decimals = [number for number in numbers if isinstance(number, Decimal128)]
+        rest = [number for number in numbers if not isinstance(number, Decimal128)]
+        return add(functools.reduce(add, decimals), total(rest))
+    whole = sum(int(number) for number in numbers if isinstance(number, int))
+    if kind <= LONG and -(2**63) <= whole < 2**63:
+        return integer(whole, kind)
+    return _double([number for number in numbers if isinstance(number, float)], whole)
+
+
+def _double(doubles: list[float], whole: int) -> float:
+    """Add up doubles and a whole number, losing nothing on the way (summation.h, DoubleDoubleSummation)."""
+    high = float(whole)
+    try:
+        return math.fsum([*doubles, high, whole - int(high)])
+    except (OverflowError, ValueError):  # beyond all doubles, or both infinities
+        return sum(doubles, high)

@@ -255,6 +255,12 @@ def test_a_pipeline_can_write_its_result(db: Db) -> None:
     assert list(db.totals.find().sort("_id")) == [{"_id": 0, "n": 0}, {"_id": 1, "n": 0}, {"_id": 5}]
 
 
+def test_a_group_adds_up_without_losing_anything(db: Db) -> None:
+    db.things.insert_many([{"n": 0.1} for _ in range(10)])
+    group = {"_id": None, "sum": {"$sum": "$n"}, "mean": {"$avg": "$n"}}
+    assert list(db.things.aggregate([{"$group": group}])) == [{"_id": None, "sum": 1.0, "mean": 0.1}]
+
+
 @pytest.mark.parametrize(
     ("command", "code"),
     [
