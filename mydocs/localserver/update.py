@@ -45,6 +45,8 @@ class _Context:
     variables: Mapping[str, Any] | None
     elements: Mapping[str, Callable[[Mapping[str, Any]], bool]]
     used: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    above: set[str] = field(default_factory=set)  # all paths that lead to those written
 
 
 def apply_update(
@@ -153,7 +155,7 @@ def _parse(update: Mapping[str, Any]) -> list[_Step]:
     taken: dict[str, None] = {}
     for step in steps:
         for other in taken:
-            if (shorter := _common_prefix(step.path, other)) is not None:
+            if (shorter := _clash(step.path, other)) is not None:
                 raise CommandError(40, f"Updating the path '{step.path}' would create a conflict at '{shorter}'")
         taken[step.path] = None
     return steps
@@ -176,9 +178,15 @@ def _check_path(path: str) -> None:
         raise CommandError(2, f"Too many positional (i.e. '$') elements found in path '{path}'")
 
 
-def _common_prefix(a: str, b: str) -> str | None:
-    shorter, longer = sorted((a, b), key=len)
-    return shorter if longer == shorter or longer.startswith(shorter + ".") else None
+def _clash(a: str, b: str) -> str | None:
+    """Return where one of two paths ends on the other, or where one goes on with ``$[...]`` and the other does not."""
+    shared: list[str] = []
+    for x, y in zip(split_path(a), split_path(b), strict=False):
+        if x != y:
+            mixed = x.startswith("$[") != y.startswith("$[")
+            return ".".join(shared) if mixed else None
+        shared.append(x)
+    return ".".join(shared)
 
 
 def _rename(source: str, target: Any) -> Iterator[_Step]:
@@ -263,7 +271,9 @@ def _apply(result: Document, step: _Step, context: _Context) -> None:
         _apply_rename(result, step, parts, context)
     else:
         operator = OPERATORS[step.operator](step.path, step.argument, context.now)
-        _visit(result, parts, 0, operator, context, create=step.operator not in _NO_CREATE)
+        for concrete in _concrete(parts, context):
+            _claim(concrete, context)
+            _visit(result, concrete, 0, operator, create=step.operator not in _NO_CREATE)
 
 
 def _apply_rename(result: Document, step: _Step, parts: list[str], context: _Context) -> None:
@@ -274,7 +284,7 @@ def _apply_rename(result: Document, step: _Step, parts: list[str], context: _Con
     if value is MISSING:
         return
     moving_away = step.operator == "$rename from"
-    _visit(result, parts, 0, lambda _: REMOVE if moving_away else copied(value), context, create=not moving_away)
+    _visit(result, parts, 0, lambda _: REMOVE if moving_away else copied(value), create=not moving_away)
 
 
 def _refuse_arrays(document: Document, path: str, what: str) -> None:
@@ -284,12 +294,37 @@ def _refuse_arrays(document: Document, path: str, what: str) -> None:
             raise CommandError(2, f"The {what} field cannot be an array element, '{path}' in doc has an array field")
 
 
-def _visit(holder: Any, parts: list[str], depth: int, change: Change, context: _Context, *, create: bool) -> None:
-    part = parts[depth]
-    if found := _FILTERED.fullmatch(part):
-        for index in _chosen(holder, parts, depth, found[1], context):
-            _visit(holder, [*parts[:depth], str(index), *parts[depth + 1 :]], depth, change, context, create=create)
+def _concrete(parts: list[str], context: _Context) -> Iterator[list[str]]:
+    """Yield the paths that one with ``$[...]`` stands for in the document."""
+    depth = next((place for place, part in enumerate(parts) if _FILTERED.fullmatch(part)), None)
+    if depth is None:
+        yield parts
         return
+    name = parts[depth][2:-1]
+    path = ".".join(parts[:depth])
+    array = get_path(context.original, path)
+    if array is MISSING:
+        raise CommandError(2, f"The path '{path}' must exist in the document in order to apply array updates.")
+    if not isinstance(array, list):
+        raise CommandError(2, f"Cannot apply array updates to non-array element {parts[depth - 1]}: {array!r}")
+    for index, element in enumerate(array):
+        if not name or context.elements[name]({name: element}):
+            yield from _concrete([*parts[:depth], str(index), *parts[depth + 1 :]], context)
+
+
+def _claim(parts: list[str], context: _Context) -> None:
+    """Refuse what two operators do to one place, which shows only where ``$`` and ``$[...]`` have become numbers."""
+    path = ".".join(parts)
+    above = {".".join(parts[:length]) for length in range(1, len(parts))}
+    met = context.written & {*above, path} or context.above & {path}
+    if met:
+        raise CommandError(40, f"Update created a conflict at '{met.pop()}'")
+    context.written.add(path)
+    context.above.update(above)
+
+
+def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, create: bool) -> None:
+    part = parts[depth]
     at: Any = part
     if isinstance(holder, list):
         at = array_index(part)
@@ -313,24 +348,11 @@ def _visit(holder: Any, parts: list[str], depth: int, change: Change, context: _
     if old is MISSING:
         if not create:
             return
-        if _FILTERED.fullmatch(parts[depth + 1]):
-            _chosen(MISSING, parts, depth + 1, "", context)
         old = {}
-        _visit(old, parts, depth + 1, change, context, create=create)
+        _visit(old, parts, depth + 1, change, create=create)
         _store(holder, at, old)
         return
-    _visit(old, parts, depth + 1, change, context, create=create)
-
-
-def _chosen(holder: Any, parts: list[str], depth: int, name: str, context: _Context) -> list[int]:
-    path = ".".join(parts[:depth])
-    if holder is MISSING:
-        raise CommandError(2, f"The path '{path}' must exist in the document in order to apply array updates.")
-    if not isinstance(holder, list):
-        raise CommandError(2, f"Cannot apply array updates to non-array element {parts[depth - 1]}: {holder!r}")
-    original = get_path(context.original, path)
-    elements = original if isinstance(original, list) else holder
-    return [at for at, element in enumerate(elements) if not name or context.elements[name]({name: element})]
+    _visit(old, parts, depth + 1, change, create=create)
 
 
 def _remove(holder: Any, at: Any, old: Any) -> None:
@@ -360,7 +382,7 @@ def upsert_base(filter: Any) -> Document:  # noqa: A002  # the command's own wor
     seen: list[str] = []
     for path, value in _equalities(filter):
         for other in seen:
-            if (shorter := _common_prefix(path, other)) is not None:
+            if (shorter := _clash(path, other)) is not None:
                 raise CommandError(54, f"cannot infer query fields to set, path '{shorter}' is matched twice")
         seen.append(path)
         holder = base

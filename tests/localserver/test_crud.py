@@ -84,6 +84,39 @@ def test_an_update_that_changes_nothing_matches_and_modifies_nothing(db: Db) -> 
     assert (other.modified_count, type((db.things.find_one({}) or {})["a"])) == (1, float)
 
 
+@pytest.mark.parametrize(
+    ("update", "filters"),
+    [
+        pytest.param({"$set": {"a.$[e].z": 1, "a.0.z": 2}}, [{"e.b": 1}], id="identifier and index"),
+        pytest.param({"$set": {"a.$[].z": 1, "a.0.y": 2}}, [], id="every element and index"),
+        pytest.param({"$set": {"a.$[e].z": 1, "a.$.y": 2}}, [{"e.b": 1}], id="identifier and positional"),
+        pytest.param({"$set": {"a.$[e].z": 1}, "$unset": {"a.0": 1}}, [{"e.b": 1}], id="two operators"),
+        pytest.param({"$set": {"a.$[].z": 1, "a.$[e].z": 2}}, [{"e.b": 1}], id="every element and identifier"),
+        pytest.param({"$set": {"a.$[e].z": 1, "a.$[f]": 2}}, [{"e.b": 1}, {"f.b": {"$lt": 2}}], id="above"),
+        pytest.param({"$unset": {"a.$[e].z.z": 1, "a.$[f].z": 1}}, [{"e.b": 1}, {"f.b": 1}], id="nothing there"),
+        pytest.param({"$set": {"a.$.z": 1, "a.0.z": 5}}, [], id="positional and its index"),
+    ],
+)
+def test_an_update_that_meets_itself_in_an_element_is_refused(
+    db: Db, update: dict[str, Any], filters: list[dict[str, Any]]
+) -> None:
+    document = {"_id": 1, "a": [{"b": 1}, {"b": 2}]}
+    db.things.insert_one(document)
+    with pytest.raises(OperationFailure, match="conflict") as refused:
+        db.things.update_one({"a.b": 1}, update, array_filters=filters or None)
+    assert refused.value.code == 40
+    assert db.things.find_one() == document
+
+
+def test_an_update_may_write_to_different_elements_in_different_ways(db: Db) -> None:
+    db.things.insert_one({"_id": 1, "a": [{"b": 1}, {"b": 2}, {"b": 3}]})
+    both = {"$set": {"a.$[e].z": 1, "a.$[f].z": 2, "a.$[].y": 3}}
+    db.things.update_one({}, both, array_filters=[{"e.b": 1}, {"f.b": 2}])
+    db.things.update_one({"a.b": 3}, {"$set": {"a.$.x": 4, "a.0.x": 5}})
+    elements = [{"b": 1, "y": 3, "z": 1, "x": 5}, {"b": 2, "y": 3, "z": 2}, {"b": 3, "y": 3, "x": 4}]
+    assert db.things.find_one() == {"_id": 1, "a": elements}
+
+
 def test_an_upsert_takes_the_equalities_of_its_query(db: Db) -> None:
     db.things.update_one({"a": 1, "b": {"$gt": 5}, "_id": 7}, {"$set": {"c": 2}, "$setOnInsert": {"d": 3}}, upsert=True)
     assert db.things.find_one({}) == {"_id": 7, "a": 1, "c": 2, "d": 3}
