@@ -234,6 +234,9 @@ def _include(document: Mapping[str, Any], tree: Tree, root: Document) -> Documen
 def _include_value(value: Any, tree: Tree, root: Document) -> Any:
     if isinstance(value, list):
         found = (_include_value(item, tree, root) for item in value)
+        if _only_computed(tree):
+            # What is computed takes the place of an element that is no document.
+            return [{} if item is MISSING else item for item in found]
         return [item for item in found if item is not MISSING]
     document = as_document(value)
     return MISSING if document is None else _include(document, tree, root)

@@ -288,6 +288,13 @@ def test_a_pipeline_can_write_its_result(db: Db) -> None:
     assert list(db.totals.find().sort("_id")) == [{"_id": 0, "n": 0}, {"_id": 1, "n": 0}, {"_id": 5}]
 
 
+def test_what_is_computed_in_an_array_takes_the_place_of_scalars(db: Db) -> None:
+    db.things.insert_one({"_id": 1, "a": [{"b": 1}, 2, [3]], "x": 9})
+    projection = {"_id": 0, "a.b": "$x"}
+    expected = [{"a": [{"b": 9}, {"b": 9}, [{"b": 9}]]}]
+    assert list(db.things.aggregate([{"$project": projection}])) == list(db.things.find({}, projection)) == expected
+
+
 def test_a_group_adds_up_without_losing_anything(db: Db) -> None:
     db.things.insert_many([{"n": 0.1} for _ in range(10)])
     group = {"_id": None, "sum": {"$sum": "$n"}, "mean": {"$avg": "$n"}}

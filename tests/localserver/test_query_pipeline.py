@@ -69,6 +69,8 @@ ROWS = [{"_id": 1, "g": "a", "n": 1}, {"_id": 2, "g": "b", "n": 5}, {"_id": 3, "
         pytest.param({"b": {"$elemMatch": {"c": 9}}}, {"_id": 1}, id="elemMatch of nothing"),
         pytest.param({"b.$": 1}, {"_id": 1, "b": [{"c": 1, "d": 2}]}, id="positional"),
         pytest.param({"s": {"$add": ["$a", 1]}}, {"_id": 1, "s": 3}, id="computed"),
+        pytest.param({"b.c": "$a"}, {"_id": 1, "b": [{"c": 2}, {"c": 2}]}, id="computed inside an array"),
+        pytest.param({"b.d": 1, "b.c": "$a"}, {"_id": 1, "b": [{"d": 2, "c": 2}, {"c": 2}]}, id="and beside inclusion"),
         pytest.param({"a": 1, "x.y": "$a"}, {"_id": 1, "a": 2, "x": {"y": 2}}, id="computed and nested"),
     ],
 )
