@@ -227,10 +227,13 @@ def _each(context: Context, body: Mapping[str, Any], field: str, statement: Stat
                 raise CommandError(14, f"BSON field '{field}.{place}' is the wrong type, expected type 'object'")
             statement(place, document)
         except CommandError as error:
-            # Inside a transaction the first error ends the command, and the transaction with it.
-            if context.transaction is not None or error.code == 238:
+            # What a driver may try again, and what is not known here, is the answer to the whole command.
+            if error.labels or error.code == 238:
                 raise
             errors.append({"index": place, "code": error.code, **error.extra, "errmsg": error.message})
+            if context.transaction is not None:
+                context.engine.transactions.failed(context.transaction)
+                break
             if body.get("ordered", True):
                 break
     return {"writeErrors": errors} if errors else {}

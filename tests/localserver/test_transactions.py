@@ -7,7 +7,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
 from mydocs.localserver import ManualClock
 
@@ -109,6 +109,23 @@ def test_an_error_ends_its_transaction(db: Db, mongo: Mongo) -> None:
             db.things.insert_one({"_id": 3}, session=session)
         assert refused.value.code == 251
         session.abort_transaction()
+    assert ids(db) == [1]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_first_write_that_is_refused_is_reported_and_ends_its_transaction(
+    db: Db, mongo: Mongo, ordered: bool
+) -> None:
+    db.things.insert_one({"_id": 1})
+    with mongo.start_session() as session:
+        session.start_transaction()
+        with pytest.raises(BulkWriteError) as refused:
+            db.things.insert_many([{"_id": 2}, {"_id": 1}, {"_id": 1}], ordered=ordered, session=session)
+        assert [(error["index"], error["code"]) for error in refused.value.details["writeErrors"]] == [(1, 11000)]
+        with pytest.raises(OperationFailure) as over:
+            session.commit_transaction()
+        assert over.value.code == 251
     assert ids(db) == [1]
 
 
