@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bson.regex import Regex
+
 from mydocs.localserver.catalogue import NO_TIME, Index, shown
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.match import compile_filter
@@ -182,6 +184,8 @@ def _check_partial(condition: Mapping[str, Any]) -> None:
                 _check_partial(part)
         elif name.startswith("$"):
             raise CommandError(67, f"Expression not supported in partial index: {name}")
+        elif isinstance(value, Regex):
+            raise CommandError(67, f"Expression not supported in partial index: {name} $regex")
         elif isinstance(value, Mapping):
             for operator, operand in value.items():
                 wrong = operator.startswith("$") and operator not in PARTIAL

@@ -1,5 +1,6 @@
 """Collections and their indexes, over real sockets: what holds on every MongoDB server."""
 
+import re
 from typing import Any
 
 import pytest
@@ -97,6 +98,8 @@ def test_one_key_may_have_several_indexes_that_take_different_documents(db: Db) 
         pytest.param(
             {"key": {"a": 1}, "sparse": True, "partialFilterExpression": {"a": 1}}, 67, id="sparse and partial"
         ),
+        pytest.param({"key": {"a": 1}, "partialFilterExpression": {"a": re.compile("x")}}, 67, id="partial by regex"),
+        pytest.param({"key": {"a": 1}, "partialFilterExpression": {"a": {"$regex": "x"}}}, 67, id="partial by $regex"),
         pytest.param({"key": {"a": 1}, "name": "*"}, 2, id="name of all"),
     ],
 )
