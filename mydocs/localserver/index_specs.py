@@ -14,6 +14,7 @@ from mydocs.localserver.values import compare, is_number, type_name
 Spec = dict[str, Any]
 
 MAX_INDEXES = 64  # of one collection; the limit of every MongoDB server
+MAX_FIELDS = 32  # of a compound index; Ordering::kMaxCompoundIndexKeys
 MAX_TTL = 2**31 - 1  # seconds
 
 # Options that change nothing about which documents an index takes or refuses are kept and listed, no more.
@@ -52,7 +53,9 @@ def normal(given: Any) -> Spec:
                 197, f"The field '{option}' is not valid for an index specification. Specification: {shown(given)}"
             )
     _check_key(key)
-    name = given.get("name", "_".join(f"{field}_{_plain(value)}" for field, value in key.items()))
+    if "name" not in given:
+        raise CommandError(9, "The 'name' field is a required property of an index specification")
+    name = given["name"]
     if not isinstance(name, str):
         raise CommandError(14, f"The field 'name' must be a string, but got {type_name(name)}")
     if not name or name == "*":
@@ -124,6 +127,8 @@ def is_new(spec: Spec, existing: Iterable[Index], fresh: Iterable[Spec]) -> bool
 def _check_key(key: Mapping[str, Any]) -> None:
     if not key:
         raise CommandError(67, "Index keys cannot be empty.")
+    if len(key) > MAX_FIELDS:
+        raise CommandError(67, f"a compound index has at most {MAX_FIELDS} fields, not {len(key)}")
     for field, value in key.items():
         if isinstance(value, str):
             if value in PLUGINS:
@@ -222,8 +227,3 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, Mapping) and isinstance(right, Mapping):
         return compare(left, right) == 0
     return bool(left == right)
-
-
-def _plain(value: Any) -> str:
-    number = float(str(value))
-    return str(int(number)) if number.is_integer() else str(number)

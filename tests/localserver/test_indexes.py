@@ -100,12 +100,19 @@ def test_one_key_may_have_several_indexes_that_take_different_documents(db: Db) 
         ),
         pytest.param({"key": {"a": 1}, "partialFilterExpression": {"a": re.compile("x")}}, 67, id="partial by regex"),
         pytest.param({"key": {"a": 1}, "partialFilterExpression": {"a": {"$regex": "x"}}}, 67, id="partial by $regex"),
+        pytest.param({"key": {f"f{n}": 1 for n in range(33)}, "name": "x"}, 67, id="too many fields"),
         pytest.param({"key": {"a": 1}, "name": "*"}, 2, id="name of all"),
     ],
 )
 def test_a_specification_that_makes_no_sense_is_refused(db: Db, spec: Spec, code: int) -> None:
     db.create_collection("things")
     assert refusal(db, spec)[0] == code
+
+
+def test_a_specification_without_a_name_is_refused(db: Db) -> None:
+    with pytest.raises(OperationFailure, match="'name' field is a required") as refused:
+        db.command("createIndexes", "things", indexes=[{"key": {"a": 1}}])
+    assert refused.value.code == 9
 
 
 def test_the_same_index_twice_in_one_command_is_refused(db: Db) -> None:
