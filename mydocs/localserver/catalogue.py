@@ -153,7 +153,7 @@ def shown(value: Any) -> str:
             return str(value)
         case Timestamp():
             return f"Timestamp({value.time}, {value.inc})"
-        case Binary() if value.subtype == 4:
+        case Binary() if value.subtype == 4 and len(value) == 16:
             return f'UUID("{value.as_uuid()}")'
         case bytes():
             return f"BinData({getattr(value, 'subtype', 0)}, {value.hex().upper()})"

@@ -7,8 +7,8 @@ from typing import Any
 from mydocs.localserver import handshake, indexing, namespaces, reads, writes
 from mydocs.localserver.context import Context
 from mydocs.localserver.errors import CommandError, NotKnown
+from mydocs.localserver.fields import checked, fields
 from mydocs.localserver.handshake import Greeting
-from mydocs.localserver.values import is_number, type_name
 
 Document = dict[str, Any]
 
@@ -19,14 +19,6 @@ GENERIC = {
     "readConcern": "object", "writeConcern": "object", "apiVersion": "string", "apiStrict": "bool",
     "apiDeprecationErrors": "bool",
 }  # fmt: skip
-
-KINDS: Mapping[str, tuple[type, ...]] = {
-    "object": (Mapping,),
-    "array": (list,),
-    "string": (str,),
-    "bool": (bool, int, float),
-    "any": (object,),
-}
 
 
 @dataclass(frozen=True)
@@ -50,19 +42,13 @@ class Command:
 
         :raises CommandError: code 40415, 40414 or 14 for a field that is unknown, missing or of a wrong type
         """
-        given: Document = {}
-        for field, value in body.items():
-            kind = GENERIC.get(field) or self.fields.get(field)
-            if kind is not None and value is None:
-                continue  # a server takes null for "not given" here
-            if kind is not None:
-                _check_kind(f"{name}.{field}", kind.rstrip("!"), value)
-            elif field != name and not field.startswith("$") and "*" not in self.fields:
-                raise CommandError(40415, f"BSON field '{name}.{field}' is an unknown field.")
-            given[field] = value
-        for field, kind in self.fields.items():
-            if kind.endswith("!") and field not in given:
-                raise CommandError(40414, f"BSON field '{name}.{field}' is missing but a required field")
+        free = {
+            field: value
+            for field, value in body.items()
+            if field == name or field.startswith("$") or ("*" in self.fields and field not in GENERIC)
+        }
+        rest = {field: value for field, value in body.items() if field not in free}
+        given = {**free, **checked(name, rest, {**GENERIC, **self.fields})}
         _refuse_collations(given)
         return given
 
@@ -73,21 +59,6 @@ class Plain:
 
     run: Callable[[Greeting, Mapping[str, Any]], Document]
     public: bool = True
-
-
-def _fields(text: str) -> dict[str, str]:
-    return {name: kind for name, _, kind in (part.partition(":") for part in text.split())}
-
-
-def _check_kind(where: str, kind: str, value: Any) -> None:
-    if kind == "number":
-        fits = is_number(value)
-    elif kind == "change":
-        fits = isinstance(value, Mapping | list)
-    else:
-        fits = isinstance(value, KINDS[kind])
-    if not fits:
-        raise CommandError(14, f"BSON field '{where}' is the wrong type '{type_name(value)}', expected type '{kind}'")
 
 
 def _refuse_collations(body: Mapping[str, Any]) -> None:
@@ -105,7 +76,7 @@ READ = "collation:object hint:any let:object"
 COMMANDS: dict[str, Command | Plain] = {
     "find": Command(
         reads.find,
-        _fields(
+        fields(
             f"filter:object sort:object projection:object skip:number limit:number batchSize:number singleBatch:bool "
             f"max:object min:object returnKey:bool showRecordId:bool tailable:bool oplogReplay:bool awaitData:bool "
             f"noCursorTimeout:bool allowPartialResults:bool allowDiskUse:bool {READ}"
@@ -114,29 +85,29 @@ COMMANDS: dict[str, Command | Plain] = {
     ),
     "aggregate": Command(
         reads.aggregate,
-        _fields(f"pipeline:array! cursor:object explain:bool allowDiskUse:bool bypassDocumentValidation:bool {READ}"),
+        fields(f"pipeline:array! cursor:object explain:bool allowDiskUse:bool bypassDocumentValidation:bool {READ}"),
         transactional=True,
     ),
-    "count": Command(reads.count, _fields("query:object limit:number skip:number collation:object hint:any")),
+    "count": Command(reads.count, fields("query:object limit:number skip:number collation:object hint:any")),
     "distinct": Command(
-        reads.distinct, _fields("key:string! query:object collation:object hint:any"), transactional=True, stable=False
+        reads.distinct, fields("key:string! query:object collation:object hint:any"), transactional=True, stable=False
     ),
     "getMore": Command(
-        reads.get_more, _fields("collection:string! batchSize:number maxTimeMS:number"), transactional=True
+        reads.get_more, fields("collection:string! batchSize:number maxTimeMS:number"), transactional=True
     ),
-    "killCursors": Command(reads.kill_cursors, _fields("cursors:array!"), transactional=True),
+    "killCursors": Command(reads.kill_cursors, fields("cursors:array!"), transactional=True),
     "insert": Command(
-        writes.insert, _fields("documents:array! ordered:bool bypassDocumentValidation:bool"), transactional=True
+        writes.insert, fields("documents:array! ordered:bool bypassDocumentValidation:bool"), transactional=True
     ),
     "update": Command(
         writes.update,
-        _fields("updates:array! ordered:bool bypassDocumentValidation:bool let:object"),
+        fields("updates:array! ordered:bool bypassDocumentValidation:bool let:object"),
         transactional=True,
     ),
-    "delete": Command(writes.delete, _fields("deletes:array! ordered:bool let:object"), transactional=True),
+    "delete": Command(writes.delete, fields("deletes:array! ordered:bool let:object"), transactional=True),
     "findAndModify": Command(
         writes.find_and_modify,
-        _fields(
+        fields(
             f"query:object sort:object remove:bool update:change new:bool fields:object upsert:bool arrayFilters:array "
             f"bypassDocumentValidation:bool {READ}"
         ),
@@ -144,37 +115,35 @@ COMMANDS: dict[str, Command | Plain] = {
     ),
     "create": Command(
         namespaces.create,
-        {**dict.fromkeys(namespaces.CREATE_OPTIONS, "any"), **_fields("collation:object autoIndexId:bool idIndex:any")},
+        {**dict.fromkeys(namespaces.CREATE_OPTIONS, "any"), **fields("collation:object autoIndexId:bool idIndex:any")},
         transactional=True,
     ),
     "drop": Command(namespaces.drop, {}),
     "dropDatabase": Command(namespaces.drop_database, {}),
     "renameCollection": Command(
-        namespaces.rename_collection, _fields("to:string! dropTarget:bool stayTemp:bool"), stable=False
+        namespaces.rename_collection, fields("to:string! dropTarget:bool stayTemp:bool"), stable=False
     ),
     "collMod": Command(namespaces.coll_mod, {**dict.fromkeys(namespaces.COLL_MOD_OPTIONS, "any"), "index": "object"}),
     "listCollections": Command(
         namespaces.list_collections,
-        _fields("filter:object nameOnly:bool authorizedCollections:bool cursor:object"),
+        fields("filter:object nameOnly:bool authorizedCollections:bool cursor:object"),
     ),
-    "listDatabases": Command(
-        namespaces.list_databases, _fields("filter:object nameOnly:bool authorizedDatabases:bool")
-    ),
-    "collStats": Command(namespaces.coll_stats, _fields("scale:number"), stable=False),
-    "dbStats": Command(namespaces.db_stats, _fields("scale:number freeStorage:number"), stable=False),
-    "validate": Command(namespaces.validate, _fields("full:bool background:bool"), stable=False),
+    "listDatabases": Command(namespaces.list_databases, fields("filter:object nameOnly:bool authorizedDatabases:bool")),
+    "collStats": Command(namespaces.coll_stats, fields("scale:number"), stable=False),
+    "dbStats": Command(namespaces.db_stats, fields("scale:number freeStorage:number"), stable=False),
+    "validate": Command(namespaces.validate, fields("full:bool background:bool"), stable=False),
     "createIndexes": Command(
         indexing.create_indexes,
-        _fields("indexes:array! commitQuorum:any ignoreUnknownIndexOptions:bool"),
+        fields("indexes:array! commitQuorum:any ignoreUnknownIndexOptions:bool"),
         transactional=True,
     ),
-    "listIndexes": Command(indexing.list_indexes, _fields("cursor:object")),
-    "dropIndexes": Command(indexing.drop_indexes, _fields("index:any!")),
+    "listIndexes": Command(indexing.list_indexes, fields("cursor:object")),
+    "dropIndexes": Command(indexing.drop_indexes, fields("index:any!")),
     # The catalogue of search indexes checks the fields of its commands itself.
     "createSearchIndexes": Command(indexing.create_search_indexes, {"*": "any"}, stable=False),
     "updateSearchIndex": Command(indexing.update_search_index, {"*": "any"}, stable=False),
     "dropSearchIndex": Command(indexing.drop_search_index, {"*": "any"}, stable=False),
-    "listSearchIndexes": Command(indexing.list_search_indexes, _fields("name:string id:string"), stable=False),
+    "listSearchIndexes": Command(indexing.list_search_indexes, fields("name:string id:string"), stable=False),
     # Reached only outside of a transaction; inside, the engine has dealt with them before.
     "commitTransaction": Command(_no_transaction, {}, transactional=True),
     "abortTransaction": Command(_no_transaction, {}, transactional=True),

@@ -53,7 +53,7 @@ class Controls:
         """Note a command before anything is done with it."""
         counts = name not in UNCOUNTED
         with self._condition:
-            application = body.get("client", {}).get("application", {}).get("name") if not counts else None
+            application = None if counts else _application(body)
             if application is not None:
                 self._applications[connection_id] = application
             self._arrived += 1
@@ -316,6 +316,13 @@ class Controls:
         for news in self._waiting:
             news.append(recorded)
         self._condition.notify_all()
+
+
+def _application(body: Mapping[str, Any]) -> str | None:
+    value: Any = body
+    for name in ("client", "application", "name"):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) else None
 
 
 def _cut(recorded: Recorded) -> None:

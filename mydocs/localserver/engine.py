@@ -16,11 +16,11 @@ from mydocs.localserver.controls import Controls
 from mydocs.localserver.cursors import Cursors
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.expiry import PASS_SECONDS, delete_expired
-from mydocs.localserver.handshake import Greeting
+from mydocs.localserver.handshake import Greeting, session_id
 from mydocs.localserver.search import SearchCatalogue, SearchSettings
 from mydocs.localserver.storage import Store, connect
 from mydocs.localserver.transactions import Transaction, Transactions
-from mydocs.localserver.values import is_number
+from mydocs.localserver.values import to_int
 
 Document = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -194,12 +194,7 @@ def error_reply(error: CommandError) -> Document:
 
 def _session(body: Mapping[str, Any]) -> bytes | None:
     """Return the id of the session that a command belongs to."""
-    if "lsid" not in body:
-        return None
-    identity = body["lsid"].get("id")
-    if not isinstance(identity, bytes):
-        raise CommandError(14, "BSON field 'lsid.id' is not a binary value")
-    return bytes(identity)
+    return session_id(body["lsid"]) if "lsid" in body else None
 
 
 def _statement(body: Mapping[str, Any]) -> Any:
@@ -212,7 +207,7 @@ def _check_concerns(body: Mapping[str, Any]) -> None:
     if isinstance(wanted, str):
         if wanted != "majority":
             raise CommandError(79, f"No write concern mode named '{wanted}' found in replica set configuration")
-    elif not is_number(wanted) or wanted > 1:
+    elif to_int(wanted) not in (0, 1):
         raise CommandError(100, "Not enough data-bearing nodes")
     level = body.get("readConcern", {}).get("level", "local")
     if level not in ("local", "available", "majority", "linearizable", "snapshot"):

@@ -166,6 +166,7 @@ def _shift(name: str, sign: int) -> Callable[..., Any]:
         zone = _zone(timezone)
         if nullish(startDate) or nullish(unit) or nullish(amount) or zone is None:
             return None
+        _check_unit(name, unit)
         count = to_int(amount)
         if count is None:
             raise CommandError(5166405, f"{name} expects integer amount of time units")
@@ -182,6 +183,11 @@ def _shift(name: str, sign: int) -> Callable[..., Any]:
         return moved.astimezone(UTC)
 
     return evaluate
+
+
+def _check_unit(name: str, unit: Any) -> None:
+    if not isinstance(unit, str):
+        raise CommandError(5439013, f"{name} requires 'unit' to be a string, but got {type_name(unit)}")
 
 
 def _unit_millis(name: str, unit: Any) -> int:
@@ -210,6 +216,7 @@ def _difference(startDate: Any, endDate: Any, unit: Any, timezone: Any = "UTC", 
         return None
     name = "$dateDiff"
     _utc_only(name, timezone)
+    _check_unit(name, unit)
     start, end = _moment(name, startDate), _moment(name, endDate)
     if unit in _MONTHS:
 
@@ -228,6 +235,7 @@ def _truncate(date: Any, unit: Any, binSize: Any = 1, timezone: Any = "UTC", sta
         return None
     name = "$dateTrunc"
     _utc_only(name, timezone)
+    _check_unit(name, unit)
     moment, count = _moment(name, date), to_int(binSize)
     if count is None or count < 1:
         raise CommandError(5439018, f"{name} requires 'binSize' to be greater than 0")

@@ -23,7 +23,7 @@ from mydocs.localserver.arithmetic import (
 )
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.expression_core import Builder, functions, nullish
-from mydocs.localserver.values import compare, from_millis, is_nan, is_number, to_decimal, to_int, to_millis, type_name
+from mydocs.localserver.values import compare, from_millis, is_number, to_decimal, to_int, to_millis, type_name
 
 
 def _numbers(name: str, code: int, *values: Any) -> None:
@@ -97,7 +97,7 @@ def _rounded(name: str, value: Any, places: Any, rounding: str) -> Any:
         number = (decimal.Decimal(int(value)) / step).to_integral_value(rounding) * step
         return integer(int(number), number_kind(value))
     number = to_decimal(value)
-    if not number.is_finite():
+    if not number.is_finite() or int(number.as_tuple().exponent) >= -digits:
         return value
     with decimal.localcontext(prec=1200):  # enough for all digits of any double
         number = number.quantize(decimal.Decimal(1).scaleb(-digits), rounding)
@@ -195,14 +195,14 @@ def extreme(values: list[Any], sign: int) -> Any:
 
 def deviation(values: list[Any], *, sample: bool) -> Any:
     """Return the standard deviation of the numbers among some values, or null where there are too few."""
-    numbers = [float(to_decimal(value)) for value in values if is_number(value)]
-    if any(is_nan(number) for number in numbers):
-        return math.nan
-    count = len(numbers) - sample
-    if count < 1:
-        return None
-    mean = math.fsum(numbers) / len(numbers)
-    return math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / count)
+    count, mean, squares = 0, 0.0, 0.0
+    for value in filter(is_number, values):
+        number = float(to_decimal(value))
+        count += 1
+        delta = number - mean
+        mean += delta / count
+        squares += delta * (number - mean)
+    return math.sqrt(squares / (count - sample)) if count > sample else None
 
 
 def _over(function: Callable[[list[Any]], Any]) -> Callable[..., Any]:

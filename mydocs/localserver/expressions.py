@@ -97,6 +97,8 @@ def _switch(name: str, argument: Any, compiler: Compiler) -> Evaluate:
 def _let(name: str, argument: Any, compiler: Compiler) -> Evaluate:
     if not isinstance(argument, Mapping) or set(argument) != {"vars", "in"}:
         raise CommandError(16874, f"{name} only supports an object with the fields 'vars' and 'in'")
+    if not isinstance(argument["vars"], Mapping):
+        raise CommandError(10065, "invalid parameter: expected an object (vars)")
     bound = {key: compiler.expression(value) for key, value in argument["vars"].items()}
     for key in bound:
         compiler.check_variable(key)

@@ -12,6 +12,7 @@ from bson.binary import Binary
 
 from mydocs.localserver import scram, wire
 from mydocs.localserver.errors import CommandError, NotKnown
+from mydocs.localserver.values import type_name
 
 if TYPE_CHECKING:
     from mydocs.localserver.engine import Engine
@@ -206,7 +207,17 @@ def start_session(greeting: Greeting, body: Mapping[str, Any]) -> Document:
 
 def end_sessions(greeting: Greeting, body: Mapping[str, Any]) -> Document:
     """Abort what is left of sessions: their transactions and cursors."""
-    sessions = body.get("endSessions") or body.get("killSessions") or []
+    name, sessions = next(iter(body.items()))
+    if not isinstance(sessions, list):
+        raise CommandError(14, f"BSON field '{name}' is the wrong type '{type_name(sessions)}', expected type 'array'")
     for session in sessions:
-        greeting.engine.end_session(bytes(session["id"]))
+        greeting.engine.end_session(session_id(session))
     return {}
+
+
+def session_id(session: Any) -> bytes:
+    """Return what tells one session from another."""
+    identity = session.get("id") if isinstance(session, Mapping) else None
+    if not isinstance(identity, bytes):
+        raise CommandError(14, "the 'id' of a session is not a binary value")
+    return bytes(identity)

@@ -72,7 +72,7 @@ def is_operators(value: Any) -> bool:
     return isinstance(value, Mapping) and next(iter(value), "").startswith("$")
 
 
-def regex_leaf(pattern: Any, options: str | None = None) -> Leaf:
+def regex_leaf(pattern: Any, options: Any = None) -> Leaf:
     """Test strings by a regular expression; a value that is the same expression passes too."""
     compiled = compile_regex(pattern, options)
 
@@ -191,12 +191,15 @@ def _mod(_: str, value: Any) -> Leaf:
     return Leaf(matches)
 
 
+NO_BIT = 2**27  # no value of a document of 16 MiB reaches that far, so all bits from here on are alike
+
+
 def _bits(name: str, value: Any) -> Leaf:
     if isinstance(value, list):
         positions = [to_int(position) for position in value]
-        if any(position is None or position < 0 for position in positions):
-            raise CommandError(2, f"bit positions must be non-negative integers in: {name}")
-        mask = sum(1 << position for position in set(positions) if position is not None)
+        if any(position is None or not 0 <= position < 2**31 for position in positions):
+            raise CommandError(2, f"bit positions must be non-negative integers of 32 bits in: {name}")
+        mask = sum(1 << position for position in {min(position or 0, NO_BIT) for position in positions})
     elif isinstance(value, bytes):
         mask = int.from_bytes(value, "little")
     else:

@@ -9,6 +9,7 @@ from bson.objectid import ObjectId
 
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.expressions import compile_expression
+from mydocs.localserver.fields import checked, fields
 from mydocs.localserver.update import apply_update
 from mydocs.localserver.values import Document, as_document
 
@@ -32,6 +33,7 @@ class Collections(Protocol):
         """Put documents in the place of all that a collection holds."""
 
 
+MODES = fields("let:object whenNotMatched:string")
 _WHEN_MATCHED = frozenset({"replace", "keepExisting", "merge", "fail"})
 _WHEN_NOT_MATCHED = frozenset({"insert", "discard", "fail"})
 
@@ -69,6 +71,9 @@ def target(stage: str, spec: Any) -> Target:
     if options.get("on", "_id") not in ("_id", ["_id"]):
         raise NotKnown("$merge on other fields than _id")
     matched, not_matched = options.get("whenMatched", "merge"), options.get("whenNotMatched", "insert")
+    if not isinstance(matched, str | list):
+        raise CommandError(51191, f"{stage} field 'whenMatched' must be either a string or an array")
+    checked(stage, {"whenNotMatched": not_matched, "let": options.get("let")}, MODES)
     if not isinstance(matched, list) and matched not in _WHEN_MATCHED:
         raise CommandError(2, f"Enumeration value '{matched}' for field 'whenMatched' is not a valid value.")
     if not_matched not in _WHEN_NOT_MATCHED:

@@ -9,12 +9,14 @@ from bson import Int64
 from mydocs.localserver.catalogue import ID_INDEX, Collection, Index, shown
 from mydocs.localserver.context import Context, check_namespace, number
 from mydocs.localserver.errors import CommandError, NotKnown
+from mydocs.localserver.fields import checked, fields
 from mydocs.localserver.match import compile_filter
-from mydocs.localserver.writes import check_fields
 
 Document = dict[str, Any]
 
-COLL_MOD_INDEX = "keyPattern name expireAfterSeconds hidden unique prepareUnique"
+COLL_MOD_INDEX = fields(
+    "keyPattern:object name:string expireAfterSeconds:number hidden:bool unique:bool prepareUnique:bool"
+)
 
 
 def create(context: Context, body: Document) -> Document:
@@ -159,8 +161,7 @@ def coll_mod(context: Context, body: Document) -> Document:
             raise NotKnown(f"the option '{option}' of collMod")
     if "index" not in body:
         return {}
-    wanted = body["index"]
-    check_fields("collMod.index", wanted, COLL_MOD_INDEX, ())
+    wanted = checked("collMod.index", body["index"], COLL_MOD_INDEX)
     if ("name" in wanted) == ("keyPattern" in wanted):
         raise CommandError(72, "Must specify either index name or key pattern" + (" but not both" * ("name" in wanted)))
     if not wanted.keys() - {"name", "keyPattern"}:

@@ -231,7 +231,10 @@ def _lookup(name: str, spec: Any, run: _Run) -> Stage:
     source = options.get("from")
     if not isinstance(source, str):
         raise NotKnown(f"{name} whose 'from' is not the name of a collection")
-    bound = {key: compile_expression(value, run.scope) for key, value in (options.get("let") or {}).items()}
+    let = as_document(options.get("let", {}))
+    if let is None:
+        raise CommandError(9, f"the 'let' of {name} must be an object")
+    bound = {key: compile_expression(value, run.scope) for key, value in let.items()}
     if pipeline is not None:
         _refuse_writes(name, pipeline)
         _run(pipeline, (), replace(run, variables={**run.variables, **dict.fromkeys(bound)}))  # checks it

@@ -1,6 +1,7 @@
 """The commands that read: find, aggregate, count, distinct, and the cursors they leave. I/O through the store only."""
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,7 +38,7 @@ def find(context: Context, body: Document) -> Document:
         hint=body.get("hint"),
         within=index_bounds(body),
     )
-    window = itertools.islice(found, skip, skip + limit if limit else None)
+    window = itertools.islice(found, skip, min(skip + limit, sys.maxsize) if limit else None)
     return context.cursor(
         f"{context.database}.{name}",
         map(project, window),

@@ -17,7 +17,7 @@ _FLAGS = {"i": re.I, "m": re.M, "s": re.S, "x": re.X, "u": re.NOFLAG}
 _KNOWN_FLAGS = re.I | re.M | re.S | re.X | re.U
 
 
-def compile_regex(pattern: Any, options: str | None = None, *, owner: str = "$regex") -> re.Pattern[str]:
+def compile_regex(pattern: Any, options: Any = None, *, owner: str = "$regex") -> re.Pattern[str]:
     """
     Compile a pattern given as text or as a regular expression value.
 
@@ -35,6 +35,8 @@ def compile_regex(pattern: Any, options: str | None = None, *, owner: str = "$re
         pattern = pattern.decode()
     if not isinstance(pattern, str):
         raise CommandError(2, f"{owner} has to be a string")
+    if not isinstance(options, str | None):
+        raise CommandError(2, f"the options of {owner} have to be a string")
     for letter in options or "":
         if letter not in _FLAGS:
             raise CommandError(51108, f"{owner} invalid flag in regex options: {letter}")

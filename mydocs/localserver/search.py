@@ -173,10 +173,12 @@ class SearchCatalogue:
             self._flush()
             return {}
 
-    def list(self, db: str, collection: str, uuid: Any, selector: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def list(self, db: str, collection: str, uuid: Any, selector: Any) -> list[dict[str, Any]]:
         """Execute the stage `$listSearchIndexes`, whose value is ``selector``."""
         if not self._require_search("$listSearchIndexes"):
             return []
+        if not isinstance(selector, Mapping):
+            raise CommandError(14, "the stage $listSearchIndexes has to be an object")
         refuse_unknown("$listSearchIndexes", selector.keys() - {"name", "id"})
         wanted = read_selector("$listSearchIndexes", selector, required=False)
         if uuid is None:

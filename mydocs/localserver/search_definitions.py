@@ -14,15 +14,16 @@ SEARCH_KEYS = frozenset(
     | {"numPartitions"}
 )
 VECTOR_KEYS = frozenset({"fields", "storedSource", "nestedRoot", "numPartitions"})
-SEARCH_TYPES = frozenset(
-    {"string", "token", "number", "date", "boolean", "objectId", "uuid", "autocomplete", "document"}
-    | {"embeddedDocuments", "geo", "dateFacet", "numberFacet", "stringFacet", "knnVector", "vector"}
-    | {"sortableDateBetaV1", "sortableNumberBetaV1", "sortableStringBetaV1"}
-)
-VECTOR_TYPES = frozenset({"vector", "filter", "text", "autoEmbed"})
+# Tuples, as what is looked for in them may be a value that no set takes.
+SEARCH_TYPES = (
+    "string", "token", "number", "date", "boolean", "objectId", "uuid", "autocomplete", "document",
+    "embeddedDocuments", "geo", "dateFacet", "numberFacet", "stringFacet", "knnVector", "vector",
+    "sortableDateBetaV1", "sortableNumberBetaV1", "sortableStringBetaV1",
+)  # fmt: skip
+VECTOR_TYPES = ("vector", "filter", "text", "autoEmbed")
 EMBEDDING_TYPES = frozenset({"text", "autoEmbed"})  # the first name is that of the preview
-SIMILARITIES = frozenset({"euclidean", "cosine", "dotProduct"})
-QUANTIZATIONS = frozenset({"none", "scalar", "binary"})
+SIMILARITIES = ("euclidean", "cosine", "dotProduct")
+QUANTIZATIONS = ("none", "scalar", "binary")
 MAX_DIMENSIONS = 8192  # numDimensions, in the documentation of vector search
 # What cannot be updated in a field that embeds by itself: AutoEmbeddingIndexValidator.java
 FIXED_IN_EMBEDDING = ("path", "model", "modality", "numDimensions", "quantization")

@@ -8,6 +8,7 @@ from bson import ObjectId, Regex, Timestamp
 from mydocs.localserver import wire
 from mydocs.localserver.context import Context
 from mydocs.localserver.errors import CommandError
+from mydocs.localserver.fields import checked, fields
 from mydocs.localserver.projection import compile_projection
 from mydocs.localserver.reads import matching
 from mydocs.localserver.update import apply_update, upsert_base
@@ -15,6 +16,8 @@ from mydocs.localserver.update import apply_update, upsert_base
 Document = dict[str, Any]
 # What an update is refused with before any document is looked at: parsing, conflicts, paths, stages, what is not known.
 PARSE_ERRORS = frozenset({9, 40, 52, 56, 72, 168, 238, 40323, 40324})
+UPDATE = fields("q:object! u:change! multi:bool upsert:bool collation:object arrayFilters:array hint:any c:any")
+DELETE = fields("q:object! limit:any! collation:object hint:any")
 Statement = Callable[[int, Mapping[str, Any]], None]
 
 
@@ -38,7 +41,7 @@ def update(context: Context, body: Document) -> Document:
     changes = _Changes(context, name, context.variables(body))
 
     def one(place: int, statement: Mapping[str, Any]) -> None:
-        check_fields("update.updates", statement, "q u multi upsert collation arrayFilters hint c", ("q", "u"))
+        statement = checked("update.updates", statement, UPDATE)
         many = bool(statement.get("multi"))
         changes.update(place, statement["q"], statement["u"], statement, many=many)
 
@@ -55,7 +58,7 @@ def delete(context: Context, body: Document) -> Document:
 
     def one(_: int, statement: Mapping[str, Any]) -> None:
         nonlocal deleted
-        check_fields("delete.deletes", statement, "q limit collation hint", ("q", "limit"))
+        statement = checked("delete.deletes", statement, DELETE)
         if statement["limit"] not in (0, 1):
             raise CommandError(9, f"The limit field in delete objects must be 0 or 1. Got {statement['limit']}")
         for document in matching(context, collection, statement["q"], variables, hint=statement.get("hint")):
@@ -201,16 +204,6 @@ def with_identity(document: Mapping[str, Any]) -> Document:
     if isinstance(identity, Mapping) and any(str(field).startswith("$") for field in identity):
         raise CommandError(52, f"_id fields may not contain '$'-prefixed fields: {next(iter(identity))} is not valid")
     return {"_id": identity, **{name: value for name, value in document.items() if name != "_id"}}
-
-
-def check_fields(where: str, document: Mapping[str, Any], known: str, required: tuple[str, ...]) -> None:
-    """Refuse a part of a command that has fields which nobody knows, or lacks those that it needs."""
-    for field in document:
-        if field not in known.split():
-            raise CommandError(40415, f"BSON field '{where}.{field}' is an unknown field.")
-    for field in required:
-        if field not in document:
-            raise CommandError(40414, f"BSON field '{where}.{field}' is missing but a required field")
 
 
 def _each(context: Context, body: Mapping[str, Any], field: str, statement: Statement) -> Document:

@@ -1,8 +1,9 @@
-"""Over real sockets: what this server refuses by name though a MongoDB server answers it."""
+"""Over real sockets: arguments of a wrong type, and what a MongoDB server answers and this one refuses by name."""
 
 from typing import Any
 
 import pytest
+from bson import Binary, Decimal128
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
@@ -21,3 +22,106 @@ def test_a_hint_that_may_change_what_is_found_is_refused_by_name(db: Db, options
     with pytest.raises(OperationFailure, match="hint") as refused:
         db.things.find_one({}, hint={"a": 1})
     assert refused.value.code == 238
+
+
+LARGEST = 2**63 - 1
+NO_OBJECTS: list[Any] = [1, None, "x", []]
+NO_STRINGS: list[Any] = [[], {"a": 1}, Decimal128("1")]
+
+
+def update(change: Any, **options: Any) -> dict[str, Any]:
+    return {"update": "things", "updates": [{"q": {}, "u": change, **options}]}
+
+
+def pipeline(*stages: Any) -> dict[str, Any]:
+    return {"aggregate": "things", "pipeline": list(stages), "cursor": {}}
+
+
+def shift(**changes: Any) -> dict[str, Any]:
+    return pipeline({"$project": {"x": {"$dateAdd": {"startDate": "$$NOW", "unit": "day", "amount": 1, **changes}}}})
+
+
+def lookup(**options: Any) -> dict[str, Any]:
+    return pipeline({"$lookup": {"from": "others", "pipeline": [], "as": "x", **options}})
+
+
+def search(**field: Any) -> dict[str, Any]:
+    vector = {"type": "vector", "path": "v", "numDimensions": 3, "similarity": "cosine", **field}
+    index = {"name": "x", "type": "vectorSearch", "definition": {"fields": [vector]}}
+    return {"createSearchIndexes": "things", "indexes": [index]}
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        *(pytest.param(pipeline({"$listSearchIndexes": one}), 14, id=f"listing {one}") for one in NO_OBJECTS),
+        pytest.param({"find": "things", "filter": {"a": {"$regex": "a", "$options": 1}}}, 2, id="options of a regex"),
+        pytest.param({"find": "things", "filter": {"a": {"$bitsAnyClear": [LARGEST]}}}, 2, id="a bit too far"),
+        pytest.param(update({"$set": {"a.$[e]": 1}}, arrayFilters=1), 14, id="array filters"),
+        pytest.param(update(1), 9, id="an update"),
+        pytest.param(lookup(let=1), 9, id="let of a lookup"),
+        pytest.param(pipeline({"$merge": {"into": "x", "whenMatched": [], "let": 1}}), 14, id="let of a merge"),
+        pytest.param(pipeline({"$merge": {"into": "x", "whenMatched": {}}}), 51191, id="whenMatched"),
+        pytest.param(pipeline({"$merge": {"into": "x", "whenNotMatched": []}}), 14, id="whenNotMatched"),
+        pytest.param(pipeline({"$project": {"x": {"$let": {"vars": 1, "in": 1}}}}), 10065, id="vars of let"),
+        pytest.param({"collMod": "things", "index": {"name": None, "hidden": True}}, 72, id="no index to change"),
+        pytest.param({"collMod": "things", "index": {"keyPattern": 1, "hidden": True}}, 14, id="key of an index"),
+        *(pytest.param(search(**{key: {}}), 2, id=f"{key}") for key in ("type", "similarity", "quantization")),
+        *(pytest.param(shift(unit=unit), 5439013, id=f"unit {unit}") for unit in NO_STRINGS),
+        pytest.param({"endSessions": 1}, 14, id="endSessions"),
+        pytest.param({"killSessions": [1]}, 14, id="killSessions"),
+        pytest.param({"insert": "a", "documents": [{}], "writeConcern": {"w": Decimal128("NaN")}}, 100, id="w"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_refused_with_a_code(db: Db, command: dict[str, Any], code: int) -> None:
+    db.things.insert_one({"a": [1]})
+
+    def run() -> None:
+        for error in db.command(command).get("writeErrors", []):
+            raise OperationFailure(error["errmsg"], error["code"])
+
+    with pytest.raises(OperationFailure) as refused:
+        run()
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        pytest.param({"$round": Decimal128("1E+6000")}, Decimal128("1E+6000"), id="round"),
+        pytest.param({"$floor": Decimal128("-1E+6000")}, Decimal128("-1E+6000"), id="floor"),
+        pytest.param({"$trunc": [Decimal128("1.5"), 100]}, Decimal128("1.5"), id="more places than there are"),
+        pytest.param({"$stdDevPop": {"$literal": [1e300, 1e300]}}, 0.0, id="a deviation of what is large"),
+        pytest.param({"$stdDevPop": {"$literal": [1e300, -1e300]}}, float("inf"), id="a large deviation"),
+        pytest.param({"$stdDevSamp": {"$literal": [2, 4, 4, 4, 5, 5, 7, 9, "x"]}}, 2.138089935299395, id="a sample"),
+    ],
+)
+def test_numbers_that_are_large_are_calculated_with(db: Db, expression: Any, expected: Any) -> None:
+    db.things.insert_one({})
+    assert list(db.things.aggregate([{"$project": {"_id": 0, "x": expression}}])) == [{"x": expected}]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        pytest.param({"skip": LARGEST}, 0, id="skip"),
+        pytest.param({"limit": LARGEST}, 1, id="limit"),
+        pytest.param({"skip": LARGEST, "limit": LARGEST}, 0, id="both"),
+        pytest.param({"filter": {"a": {"$bitsAllClear": [2**31 - 1]}}}, 1, id="bits"),
+    ],
+)
+def test_what_is_as_large_as_can_be_is_taken(db: Db, options: dict[str, Any], found: int) -> None:
+    db.things.insert_one({"a": 1})
+    assert len(db.command("find", "things", **options)["cursor"]["firstBatch"]) == found
+
+
+def test_a_conflict_of_indexes_can_be_told_whatever_is_in_them(db: Db) -> None:
+    db.things.create_index("a", partialFilterExpression={"b": Binary(b"x", 4)})
+    with pytest.raises(OperationFailure) as refused:
+        db.things.create_index("a", unique=True)
+    assert refused.value.code == 86
+
+
+@pytest.mark.parametrize("client", [None, 5, {"application": 5}, {"application": {"name": 5}}])
+def test_a_greeting_of_any_form_is_answered(db: Db, client: Any) -> None:
+    assert db.command("hello", client=client)["isWritablePrimary"]
