@@ -131,7 +131,7 @@ COMMANDS: dict[str, Command | Plain] = {
     "listDatabases": Command(namespaces.list_databases, fields("filter:object nameOnly:bool authorizedDatabases:bool")),
     "collStats": Command(namespaces.coll_stats, fields("scale:number"), stable=False),
     "dbStats": Command(namespaces.db_stats, fields("scale:number freeStorage:number"), stable=False),
-    "validate": Command(namespaces.validate, fields("full:bool background:bool"), stable=False),
+    "validate": Command(namespaces.validate, fields("full:bool background:bool scandata:bool"), stable=False),
     "createIndexes": Command(
         indexing.create_indexes,
         fields("indexes:array! commitQuorum:any ignoreUnknownIndexOptions:bool"),

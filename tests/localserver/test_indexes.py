@@ -267,6 +267,12 @@ def test_collections_are_created_listed_renamed_and_dropped(db: Db, mongo: Mongo
     assert db.name not in mongo.list_database_names()
 
 
+def test_a_collection_is_validated_as_drivers_ask(db: Db) -> None:
+    db.a.insert_one({"_id": 1})
+    assert db.validate_collection("a")["valid"] is True
+    assert db.validate_collection("a", scandata=True, full=True)["valid"] is True
+
+
 def test_a_collection_made_again_is_empty_and_another_one(db: Db) -> None:
     db.a.insert_one({"_id": 1})
     before = next(db.list_collections())["info"]["uuid"]
