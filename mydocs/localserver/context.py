@@ -62,12 +62,10 @@ class Context:
             return None
         return {name: compile_expression(value)({}, {"NOW": self.now}) for name, value in body["let"].items()}
 
-    def cursor(
-        self, namespace: str, documents: Iterable[Any], size: int | None, *, single: bool = False, limit: int = 0
-    ) -> dict[str, Any]:
-        """Return a reply with a first batch."""
+    def cursor(self, namespace: str, documents: Iterable[Any], size: int | None, **options: Any) -> dict[str, Any]:
+        """Return a reply with a first batch; the options are those of `Cursors.first`."""
         return self.engine.cursors.first(
-            namespace, documents, size, single=single, limit=limit, session=self.session, transaction=self.transaction
+            namespace, documents, size, session=self.session, transaction=self.transaction, **options
         )
 
 

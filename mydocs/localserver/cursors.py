@@ -26,6 +26,7 @@ class Cursor:
     documents: Iterator[Any]
     session: bytes | None = None
     transaction: object | None = None
+    expires: bool = True
     used_at: float = 0.0
     left_over: bytes | None = None
     exhausted: bool = False
@@ -71,9 +72,10 @@ class Cursors:
         limit: int = 0,
         session: bytes | None = None,
         transaction: object | None = None,
+        expires: bool = True,
     ) -> dict[str, Any]:
         """Return the reply with the first batch, and keep the rest if there may be one, as ``limit`` may rule out."""
-        cursor = Cursor(0, namespace, iter(documents), session, transaction)
+        cursor = Cursor(0, namespace, iter(documents), session, transaction, expires)
         batch = cursor.batch(FIRST_BATCH if size is None else size)
         if not (cursor.exhausted or single or 0 < limit <= len(batch)):
             # Positive and far below 2**63: some drivers show it as a number.
@@ -126,5 +128,5 @@ class Cursors:
 
     def _expire(self) -> None:
         oldest = self.clock.monotonic() - IDLE_SECONDS
-        for cursor in [cursor for cursor in self._open.values() if cursor.used_at < oldest]:
+        for cursor in [cursor for cursor in self._open.values() if cursor.expires and cursor.used_at < oldest]:
             del self._open[cursor.identity]

@@ -45,6 +45,7 @@ def find(context: Context, body: Document) -> Document:
         number(body, "batchSize", None),
         single=bool(body.get("singleBatch")),
         limit=limit,
+        expires=not body.get("noCursorTimeout"),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import MongoClient
-from pymongo.errors import AutoReconnect, OperationFailure
+from pymongo.errors import AutoReconnect, CursorNotFound, OperationFailure
 
 from mydocs.localserver import DirectoryInUse, LocalServer, ManualClock, ServerError
 from mydocs.localserver.launch import PASSWORD_VARIABLE, local_url
@@ -277,6 +277,19 @@ def test_documents_expire_by_the_servers_clock(local_server: LocalServer, local_
         assert client.d.a.count_documents({}) == 3
         local_clock.advance(90)
         assert client.d.a.distinct("_id") == [2, 3]
+
+
+def test_a_cursor_that_nobody_asks_is_forgotten_unless_it_must_not(
+    local_server: LocalServer, local_clock: ManualClock
+) -> None:
+    with MongoClient[dict[str, Any]](local_server.url) as client:
+        client.d.a.insert_many([{"_id": n} for n in range(5)])
+        forgotten, kept = (client.d.a.find(batch_size=2, no_cursor_timeout=stays) for stays in (False, True))
+        assert next(forgotten) == next(kept)
+        local_clock.advance(601)
+        assert len(list(kept)) == 4
+        with pytest.raises(CursorNotFound):
+            list(forgotten)
 
 
 def test_importing_it_imports_no_driver() -> None:
