@@ -62,8 +62,7 @@ class Plain:
 
 
 def _refuse_collations(body: Mapping[str, Any]) -> None:
-    statements = [part for field in ("updates", "deletes") for part in body.get(field, ()) if isinstance(part, Mapping)]
-    for holder in (body, *statements):
+    for holder in (body, *body.get("updates", ()), *body.get("deletes", ())):
         if holder.get("collation") not in (None, {}, {"locale": "simple"}):
             raise NotKnown("collations")
 
@@ -97,14 +96,14 @@ COMMANDS: dict[str, Command | Plain] = {
     ),
     "killCursors": Command(reads.kill_cursors, fields("cursors:array!"), transactional=True),
     "insert": Command(
-        writes.insert, fields("documents:array! ordered:bool bypassDocumentValidation:bool"), transactional=True
+        writes.insert, fields("documents:objects! ordered:bool bypassDocumentValidation:bool"), transactional=True
     ),
     "update": Command(
         writes.update,
-        fields("updates:array! ordered:bool bypassDocumentValidation:bool let:object"),
+        fields("updates:objects! ordered:bool bypassDocumentValidation:bool let:object"),
         transactional=True,
     ),
-    "delete": Command(writes.delete, fields("deletes:array! ordered:bool let:object"), transactional=True),
+    "delete": Command(writes.delete, fields("deletes:objects! ordered:bool let:object"), transactional=True),
     "findAndModify": Command(
         writes.find_and_modify,
         fields(

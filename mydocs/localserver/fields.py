@@ -1,6 +1,6 @@
 """Check the fields of commands and of the documents in them: which there are, and of which types. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mydocs.localserver.errors import CommandError
@@ -8,12 +8,15 @@ from mydocs.localserver.values import is_number, type_name
 
 Document = dict[str, Any]
 
-KINDS: Mapping[str, tuple[type, ...]] = {
-    "object": (Mapping,),
-    "array": (list,),
-    "string": (str,),
-    "bool": (bool, int, float),
-    "any": (object,),
+KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "object": lambda value: isinstance(value, Mapping),
+    "objects": lambda value: isinstance(value, list) and all(isinstance(part, Mapping) for part in value),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool | int | float),
+    "number": is_number,
+    "change": lambda value: isinstance(value, Mapping | list),
+    "any": lambda _: True,
 }
 
 
@@ -47,10 +50,8 @@ def checked(where: str, document: Mapping[str, Any], known: Mapping[str, str]) -
 
 
 def _check_kind(where: str, kind: str, value: Any) -> None:
-    if kind == "change":
-        if not isinstance(value, Mapping | list):
-            raise CommandError(9, "Update argument must be either an object or an array")
+    if KINDS[kind](value):
         return
-    fits = is_number(value) if kind == "number" else isinstance(value, KINDS[kind])
-    if not fits:
-        raise CommandError(14, f"BSON field '{where}' is the wrong type '{type_name(value)}', expected type '{kind}'")
+    if kind == "change":
+        raise CommandError(9, "Update argument must be either an object or an array")
+    raise CommandError(14, f"BSON field '{where}' is the wrong type '{type_name(value)}', expected type '{kind}'")

@@ -7,7 +7,7 @@ from bson import ObjectId, Regex, Timestamp
 
 from mydocs.localserver import wire
 from mydocs.localserver.context import Context
-from mydocs.localserver.errors import CommandError
+from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.fields import checked, fields
 from mydocs.localserver.projection import compile_projection
 from mydocs.localserver.reads import matching
@@ -23,29 +23,32 @@ Statement = Callable[[int, Mapping[str, Any]], None]
 
 def insert(context: Context, body: Document) -> Document:
     """Store new documents, in a collection that comes into being with the first."""
-    collection = context.writable(context.database, context.collection_name(body))
+    name = context.collection_name(body)
     inserted = 0
 
     def one(_: int, document: Mapping[str, Any]) -> None:
         nonlocal inserted
+        collection = context.writable(context.database, name)
         context.store.insert(collection, with_identity(_stamped(document, context)))
         inserted += 1
 
-    errors = _each(context, body, "documents", one)
+    errors = _each(context, body, body["documents"], one)
     return {"n": inserted, **errors}
 
 
 def update(context: Context, body: Document) -> Document:
     """Change, replace or upsert documents."""
     name = context.collection_name(body)
+    statements = [checked("update.updates", statement, UPDATE) for statement in body["updates"]]
+    if any("c" in statement for statement in statements):
+        raise NotKnown("constants ('c') in an update")
     changes = _Changes(context, name, context.variables(body))
 
     def one(place: int, statement: Mapping[str, Any]) -> None:
-        statement = checked("update.updates", statement, UPDATE)
         many = bool(statement.get("multi"))
         changes.update(place, statement["q"], statement["u"], statement, many=many)
 
-    errors = _each(context, body, "updates", one)
+    errors = _each(context, body, statements, one)
     upserted = {"upserted": changes.upserted} if changes.upserted else {}
     return {"n": changes.matched, "nModified": changes.modified, **upserted, **errors}
 
@@ -53,14 +56,15 @@ def update(context: Context, body: Document) -> Document:
 def delete(context: Context, body: Document) -> Document:
     """Delete the first document that matches, or all of them."""
     collection = context.store.collection(context.database, context.collection_name(body))
+    statements = [checked("delete.deletes", statement, DELETE) for statement in body["deletes"]]
+    for statement in statements:
+        if statement["limit"] not in (0, 1):
+            raise CommandError(9, f"The limit field in delete objects must be 0 or 1. Got {statement['limit']}")
     variables = context.variables(body)
     deleted = 0
 
     def one(_: int, statement: Mapping[str, Any]) -> None:
         nonlocal deleted
-        statement = checked("delete.deletes", statement, DELETE)
-        if statement["limit"] not in (0, 1):
-            raise CommandError(9, f"The limit field in delete objects must be 0 or 1. Got {statement['limit']}")
         for document in matching(context, collection, statement["q"], variables, hint=statement.get("hint")):
             assert collection is not None
             context.store.delete(collection, document)
@@ -68,7 +72,7 @@ def delete(context: Context, body: Document) -> Document:
             if statement["limit"]:
                 break
 
-    errors = _each(context, body, "deletes", one)
+    errors = _each(context, body, statements, one)
     return {"n": deleted, **errors}
 
 
@@ -206,9 +210,8 @@ def with_identity(document: Mapping[str, Any]) -> Document:
     return {"_id": identity, **{name: value for name, value in document.items() if name != "_id"}}
 
 
-def _each(context: Context, body: Mapping[str, Any], field: str, statement: Statement) -> Document:
-    """Run the statements of a command; return its `writeErrors`, if there are any."""
-    statements = body[field]
+def _each(context: Context, body: Mapping[str, Any], statements: list[Any], run: Statement) -> Document:
+    """Run the statements of a command, whose form is checked before; return its `writeErrors`, if there are any."""
     if not 1 <= len(statements) <= wire.MAX_BATCH:
         raise CommandError(
             72, f"Write batch sizes must be between 1 and {wire.MAX_BATCH}. Got {len(statements)} operations."
@@ -216,9 +219,7 @@ def _each(context: Context, body: Mapping[str, Any], field: str, statement: Stat
     errors = []
     for place, document in enumerate(statements):
         try:
-            if not isinstance(document, Mapping):
-                raise CommandError(14, f"BSON field '{field}.{place}' is the wrong type, expected type 'object'")
-            statement(place, document)
+            run(place, document)
         except CommandError as error:
             # What a driver may try again, and what is not known here, is the answer to the whole command.
             if error.labels or error.code == 238:

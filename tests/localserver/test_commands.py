@@ -21,7 +21,7 @@ ODD: st.SearchStrategy[Any] = st.sampled_from([
 
 
 def sensible(kind: str) -> Any:
-    return {"string": "a", "array": [], "object": {}, "number": 1, "bool": False}.get(kind, 1)
+    return {"string": "a", "array": [], "objects": [], "object": {}, "number": 1, "bool": False}.get(kind, 1)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, command in COMMANDS.items() if isinstance(command, Command)))
