@@ -30,6 +30,7 @@ class Cursor:
     used_at: float = 0.0
     left_over: bytes | None = None
     exhausted: bool = False
+    dropped: bool = False
 
     def batch(self, size: int | None) -> list[RawBSONDocument]:
         """Take the next documents: at most ``size``, and no more than one reply can hold."""
@@ -89,7 +90,7 @@ class Cursors:
         """
         Return the reply with another batch.
 
-        :raises CommandError: code 43 when there is no such cursor (any more)
+        :raises CommandError: code 43 when there is no such cursor (any more), 175 when its collection is dropped
         """
         self._expire()
         cursor = self._open.get(identity)
@@ -105,6 +106,8 @@ class Cursors:
                 50738, "Cannot run getMore on a cursor in another transaction than the one in which it was opened"
             )
         try:
+            if cursor.dropped:
+                raise CommandError(175, f"collection dropped: {namespace}")
             batch = cursor.batch(size)
         except CommandError:
             del self._open[identity]
@@ -117,6 +120,12 @@ class Cursors:
     def kill(self, identity: Any) -> bool:
         """Forget a cursor, and say whether there was one."""
         return isinstance(identity, int) and self._open.pop(identity, None) is not None
+
+    def drop_collection(self, namespace: str) -> None:
+        """Let whoever goes on reading a collection that is dropped learn of it; a transaction keeps its snapshot."""
+        for cursor in self._open.values():
+            if cursor.namespace == namespace and cursor.transaction is None:
+                cursor.dropped = True
 
     def end_session(self, session: bytes) -> None:
         for cursor in [cursor for cursor in self._open.values() if cursor.session == session]:

@@ -41,6 +41,7 @@ CODE_NAMES = {
     125: "CommandFailed",
     168: "InvalidPipelineOperator",
     171: "CannotIndexParallelArrays",
+    175: "QueryPlanKilled",
     181: "AmbiguousIndexKeyPattern",
     197: "InvalidIndexSpecificationOption",
     225: "TransactionTooOld",

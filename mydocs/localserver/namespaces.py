@@ -238,4 +238,5 @@ def _of_database(context: Context) -> list[Collection]:
 
 def _drop(context: Context, collection: Collection) -> None:
     context.store.drop(collection)
+    context.engine.cursors.drop_collection(collection.namespace)
     context.engine.search.drop_collection(collection.identity)

@@ -213,6 +213,16 @@ def test_a_killed_cursor_is_unknown(db: Db) -> None:
     assert refused.value.code == 43
 
 
+def test_a_cursor_of_a_collection_that_is_dropped_is_killed(db: Db) -> None:
+    db.things.insert_many([{"_id": n} for n in range(5)])
+    found = db.things.find({}, batch_size=2)
+    assert next(found) == {"_id": 0}
+    db.things.drop()
+    with pytest.raises(OperationFailure) as refused:
+        list(found)
+    assert refused.value.code == 175
+
+
 def test_a_cursor_goes_on_while_others_write(db: Db) -> None:
     db.things.insert_many([{"_id": n} for n in range(600)])
     found = db.things.find({}, batch_size=10)
