@@ -149,6 +149,8 @@ class Engine:
         if body.get("startTransaction"):
             transaction = self.transactions.start(session, number, self.store)
         elif name in ("commitTransaction", "abortTransaction"):
+            if database != "admin":
+                raise CommandError(13, f"{name} may only be run against the admin database.")
             if name == "commitTransaction":
                 try:
                     self.transactions.commit(session, number, self.store)

@@ -47,6 +47,7 @@ CODE_NAMES = {
     225: "TransactionTooOld",
     238: "NotImplemented",
     251: "NoSuchTransaction",
+    256: "TransactionCommitted",
     263: "OperationNotSupportedInTransaction",
     322: "APIVersionError",
     323: "APIStrictError",

@@ -99,7 +99,7 @@ class Transactions:
         """
         Return the open transaction with a number.
 
-        :raises CommandError: code 251 when there is none (any more)
+        :raises CommandError: code 251 when there is none (any more), 256 when it is committed
         """
         self.expire()
         latest = self._latest.get(session)
@@ -110,6 +110,8 @@ class Transactions:
                 f"The active transaction number is {-1 if latest is None else latest.number}",
                 labels=(TRANSIENT,),
             )
+        if latest.state is State.COMMITTED:
+            raise CommandError(256, f"Transaction with {{ txnNumber: {number} }} has been committed.")
         if latest.state is not State.OPEN:
             raise CommandError(
                 251, f"Transaction with {{ txnNumber: {number} }} has been {latest.state}.", labels=(TRANSIENT,)

@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import pytest
+from bson import Int64
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
@@ -169,6 +170,33 @@ def test_a_commit_may_be_asked_for_twice(db: Db, mongo: Mongo) -> None:
         session.start_transaction()
         db.things.insert_one({"_id": 1}, session=session)
         session.commit_transaction()
+        session.commit_transaction()
+    assert ids(db) == [1]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("command", [{"abortTransaction": 1}, {"find": "things"}], ids=["abort", "read"])
+def test_a_transaction_that_is_committed_is_over(db: Db, mongo: Mongo, command: dict[str, Any]) -> None:
+    db.things.insert_one({"_id": 1})
+    fields = {"txnNumber": Int64(1), "autocommit": False}
+    with mongo.start_session(causal_consistency=False) as session:
+        db.command({"find": "things", **fields, "startTransaction": True}, session=session)
+        mongo.admin.command({"commitTransaction": 1, **fields}, session=session)
+        where = mongo.admin if "abortTransaction" in command else db
+        with pytest.raises(OperationFailure) as refused:
+            where.command({**command, **fields}, session=session)
+    assert refused.value.code == 256
+
+
+@pytest.mark.contract
+def test_a_transaction_is_ended_on_the_admin_database(db: Db, mongo: Mongo) -> None:
+    with mongo.start_session() as session:
+        session.start_transaction()
+        db.things.insert_one({"_id": 1}, session=session)
+        for command in ("commitTransaction", "abortTransaction"):
+            with pytest.raises(OperationFailure) as refused:
+                db.command(command, session=session)
+            assert refused.value.code == 13
         session.commit_transaction()
     assert ids(db) == [1]
 
