@@ -56,6 +56,7 @@ CODE_NAMES = {
     396: "IndexInformationTooLarge",
     10334: "BSONObjectTooLarge",
     11000: "DuplicateKey",
+    13297: "DatabaseDifferCase",
     31082: "SearchNotEnabled",
 }
 

@@ -37,7 +37,12 @@ def _literal(_: str, argument: Any, compiler: Compiler) -> Evaluate:
 
 def _cond(name: str, argument: Any, compiler: Compiler) -> Evaluate:
     if isinstance(argument, Mapping):
-        parts = compiler.named(name, argument, ("if", "then", "else"))
+        for code, part in ((17080, "if"), (17081, "then"), (17082, "else")):
+            if part not in argument:
+                raise CommandError(code, f"Missing '{part}' parameter to $cond")
+        if unknown := argument.keys() - {"if", "then", "else"}:
+            raise CommandError(17083, f"Unrecognized parameter to $cond: {unknown.pop()}")
+        parts = {key: compiler.expression(value) for key, value in argument.items()}
         condition, then, otherwise = parts["if"], parts["then"], parts["else"]
     else:
         condition, then, otherwise = compiler.arguments(name, argument, 3, 3)

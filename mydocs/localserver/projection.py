@@ -323,7 +323,9 @@ def compile_add_fields(
 def compile_unset(spec: Any) -> Callable[[Document], Document]:
     """Return what ``$unset`` does to a document."""
     paths = spec if isinstance(spec, list) else [spec]
-    if not paths or not all(isinstance(path, str) and path for path in paths):
+    if not paths:
+        raise CommandError(31119, "$unset specification must be a string or an array with at least one field")
+    if not all(isinstance(path, str) and path for path in paths):
         raise CommandError(31002, "$unset specification must be a string or an array containing only string values")
     tree: Tree = {}
     for path in paths:

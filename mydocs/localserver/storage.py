@@ -98,6 +98,17 @@ class Store:
         return self.collections.get((database, name))
 
     def create(self, database: str, name: str) -> Collection:
+        """
+        Enter a new collection.
+
+        :raises CommandError: code 13297 where another database differs from this one by case only
+        """
+        for other, _ in self.collections:
+            if other != database and other.lower() == database.lower():
+                raise CommandError(
+                    13297,
+                    f"db already exists with different case already have: [{other}] trying to create [{database}]",
+                )
         created = Collection(next(self.spaces), database, name, Binary(uuid.uuid4().bytes, 4), (ID_INDEX,))
         self.save(created)
         return created

@@ -345,6 +345,7 @@ def test_a_group_adds_up_without_losing_anything(db: Db) -> None:
         pytest.param({"aggregate": "a", "pipeline": []}, 9, id="no cursor"),
         pytest.param({"aggregate": "a", "pipeline": [{}], "cursor": {}}, 40323, id="empty stage"),
         pytest.param({"insert": "a", "documents": []}, 72, id="no documents"),
+        pytest.param({"aggregate": "a", "pipeline": [{"$unset": []}], "cursor": {}}, 31119, id="unset of nothing"),
         pytest.param({"findAndModify": "a", "query": {}}, 9, id="neither update nor remove"),
         pytest.param({"findAndModify": "a", "remove": True, "update": {}}, 9, id="update and remove"),
         pytest.param({"insert": "a", "documents": [{}], "writeConcern": {"w": "nobody"}}, 79, id="write concern"),

@@ -267,6 +267,16 @@ def test_collections_are_created_listed_renamed_and_dropped(db: Db, mongo: Mongo
     assert db.name not in mongo.list_database_names()
 
 
+def test_two_databases_differ_by_more_than_case(db: Db, mongo: MongoClient[dict[str, Any]]) -> None:
+    db.a.insert_one({})
+    other = mongo[db.name.upper()]
+    assert list(other.a.find()) == []
+    for write in (lambda: other.a.insert_one({}), lambda: other.create_collection("a")):
+        with pytest.raises(OperationFailure) as refused:
+            write()
+        assert refused.value.code == 13297
+
+
 def test_a_collection_is_validated_as_drivers_ask(db: Db) -> None:
     db.a.insert_one({"_id": 1})
     assert db.validate_collection("a")["valid"] is True
