@@ -209,7 +209,8 @@ def _without(operator: str, path: str, drop: Callable[[Any], bool]) -> Change:
 
 def _pull(path: str, argument: Any, now: datetime) -> Change:
     condition = as_document(argument)
-    if condition is not None and not next(iter(condition), "").startswith("$"):
+    first = next(iter(condition or {}), "")
+    if condition is not None and (not first.startswith("$") or first in ("$and", "$or", "$nor")):
         matches = compile_filter(condition, now=now)
 
         def drop(item: Any) -> bool:

@@ -141,6 +141,12 @@ def test_a_command_with_a_malformed_statement_writes_nothing(db: Db, statement: 
     assert list(db.things.find()) == [{"_id": 1}]
 
 
+def test_what_is_pulled_may_be_one_of_several(db: Db) -> None:
+    db.things.insert_one({"_id": 1, "a": [{"b": 1}, {"c": 2}, {"b": 2}, 1]})
+    db.things.update_one({}, {"$pull": {"a": {"$or": [{"b": 1}, {"c": 2}]}}})
+    assert db.things.find_one() == {"_id": 1, "a": [{"b": 2}, 1]}
+
+
 def test_an_upsert_takes_the_equalities_of_its_query(db: Db) -> None:
     db.things.update_one({"a": 1, "b": {"$gt": 5}, "_id": 7}, {"$set": {"c": 2}, "$setOnInsert": {"d": 3}}, upsert=True)
     assert db.things.find_one({}) == {"_id": 7, "a": 1, "c": 2, "d": 3}

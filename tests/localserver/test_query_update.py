@@ -53,6 +53,12 @@ def apply(document: Any, update: Any, **options: Any) -> Any:
         pytest.param({"a": [1, 2, 3]}, {"$pop": {"a": -1}}, {"a": [2, 3]}, id="pop"),
         pytest.param({"a": [1, 5, 8]}, {"$pull": {"a": {"$gt": 4}}}, {"a": [1]}, id="pull by condition"),
         pytest.param({"a": [{"b": 1, "c": 2}, 3]}, {"$pull": {"a": {"b": 1}}}, {"a": [3]}, id="pull documents"),
+        pytest.param(
+            {"a": [{"b": 1}, {"c": 2}, {"b": 2}, 1]},
+            {"$pull": {"a": {"$or": [{"b": 1}, {"c": 2}]}}},
+            {"a": [{"b": 2}, 1]},
+            id="pull documents by one of several",
+        ),
         pytest.param({"a": [1, 2, 1]}, {"$pullAll": {"a": [1]}}, {"a": [2]}, id="pullAll"),
         pytest.param({"a": 5}, {"$bit": {"a": {"and": 4, "or": 1}}}, {"a": 5}, id="bit"),
         pytest.param({"a": 1}, {"$setOnInsert": {"a": 2}}, {"a": 1}, id="setOnInsert of an update"),
