@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -99,19 +100,28 @@ class LocalServer:
         Listen; when this returns, clients can connect.
 
         :raises DirectoryInUse: another server has the directory
-        :raises ServerError: the port is taken
+        :raises ServerError: the port is taken, or the directory cannot be used
         """
         path = None
         if self.directory is not None:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock_file = take_lock(self.directory)
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._lock_file = take_lock(self.directory)
+            except OSError as error:
+                raise ServerError(
+                    f"{self.directory} cannot be made a directory for data ({error.strerror}); choose another --dir"
+                ) from error
             path = self.directory / "data.sqlite3"
         try:
             self._listener = self._listening()
             credentials = scram.Credentials.of(self.user, self._password or "") if self.user else None
             self._engine = Engine(path, self.clock, self._settings, credentials, self.controls)
-        except BaseException:
+        except BaseException as error:
             self.stop()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise ServerError(
+                    f"{path} cannot be opened as a database ({error}); move it away, or choose another --dir"
+                ) from error
             raise
         self._engine.address = f"{HOST}:{self.port}"
         self.controls.cut_all = self.cut_all

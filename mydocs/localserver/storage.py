@@ -57,10 +57,14 @@ Touch = Callable[[int, bytes], None]
 def connect(path: Path | None) -> sqlite3.Connection:
     # One lock around every command serialises the threads, which is what SQLite's own check would want to ensure.
     connection = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    # The promise is that an acknowledged write survives the end of this process, not a loss of power: NORMAL does not
-    # wait for the disk at each commit.
-    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # The promise is that an acknowledged write survives the end of this process, not a loss of power: NORMAL does
+        # not wait for the disk at each commit.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.DatabaseError:  # the file is no database
+        connection.close()
+        raise
     return connection
 
 

@@ -119,6 +119,22 @@ def test_a_taken_port_is_one_clear_sentence() -> None:
         LocalServer(port=server.port).start()
 
 
+def test_a_directory_that_is_a_file_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ServerError, match=r"cannot be made a directory for data .*; choose another --dir"):
+        LocalServer(tmp_path / "file").start()
+
+
+def test_data_that_are_no_database_are_one_clear_sentence(tmp_path: Path) -> None:
+    data = tmp_path / "data.sqlite3"
+    data.write_text("these are notes and not a database" * 100)
+    with pytest.raises(ServerError, match=r"cannot be opened as a database .*; move it away"):
+        LocalServer(tmp_path).start()
+    data.unlink()
+    with LocalServer(tmp_path) as server, connect(server.url) as client:
+        assert client.d.a.find_one() is None
+
+
 def test_a_server_stops_at_once_with_clients_connected_and_commands_under_way() -> None:
     server = LocalServer().start()
     server.controls.delay(threading.Event(), command="find")
