@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["mydocs.localserver.pytest"]
 
 TEST_SECONDS = 20.0  # what one test may take, its fixtures apart
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 CONTRACT_URL = os.environ.get("MYDOCS_TEST_URL")  # read before the environment is cleaned
 
 

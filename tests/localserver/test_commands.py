@@ -25,7 +25,7 @@ def sensible(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("name", sorted(name for name, command in COMMANDS.items() if isinstance(command, Command)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_an_odd_command_is_answered_with_a_code(name: str, data: st.DataObject) -> None:
     command = COMMANDS[name]

@@ -5,14 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mydocs.migrations.definitions import Change, change, differences, equivalent, infer_type
 from mydocs.migrations.model import IndexType
-
-# A busy machine must not fail a property: the limit for a test is the suite's.
-UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SEARCH, VECTOR = IndexType.SEARCH, IndexType.VECTOR
 
@@ -359,7 +356,6 @@ def reordered(value: Any, dice: random.Random) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) and dice.random() < 0.5 else value
 
 
-@UNTIMED
 @given(DEFINITIONS, st.randoms(use_true_random=False))
 def test_order_and_filled_in_defaults_never_make_a_difference(
     definition: tuple[IndexType, dict[str, dict[str, Any]]], dice: random.Random
@@ -374,7 +370,6 @@ def test_order_and_filled_in_defaults_never_make_a_difference(
     assert differences(kind, live, asked) == ()
 
 
-@UNTIMED
 @given(DEFINITIONS, st.data())
 def test_every_single_change_makes_a_difference(
     definition: tuple[IndexType, dict[str, dict[str, Any]]], data: st.DataObject
@@ -407,7 +402,6 @@ KEYS = st.sampled_from(
 )
 
 
-@UNTIMED
 @given(st.sampled_from([SEARCH, VECTOR]), st.dictionaries(KEYS, JUNK))
 def test_a_listing_of_any_shape_equals_itself_and_never_raises(kind: IndexType, junk: dict[str, Any]) -> None:
     assert equivalent(kind, junk, junk)

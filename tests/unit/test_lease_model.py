@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
@@ -216,9 +216,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
 
 TestLease = LeaseMachine.TestCase
-TestLease.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestLease.settings = settings(max_examples=60, stateful_step_count=25)
 
 
 @pytest.mark.anyio

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mydocs.migrations.model import IndexState, IndexTarget, IndexType
@@ -26,9 +26,6 @@ from mydocs.migrations.readiness import (
     parse,
     pick,
 )
-
-# A busy machine must not fail a property: the limit for a test is the suite's.
-UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NEW = {"mappings": {"dynamic": False, "fields": {"content": {"type": "string"}}}}
 OLD = {"mappings": {"dynamic": True}}
@@ -275,7 +272,6 @@ HOSTS = st.lists(
 DOCUMENTS = st.fixed_dictionaries({}, optional=dict.fromkeys(atlas(), JUNK) | {"statusDetail": HOSTS})
 
 
-@UNTIMED
 @given(DOCUMENTS)
 def test_no_document_raises_or_is_ready_without_saying_so(document: dict[str, Any]) -> None:
     verdict = judge(target(definition=NEW, compare=True), parse(document))
@@ -410,7 +406,6 @@ def test_what_the_timeout_makes_of_a_wait(
     assert (track.outcome, track.reason) == (outcome, reason)
 
 
-@UNTIMED
 @given(
     st.lists(st.tuples(st.floats(0, 40), st.sampled_from([None, STARTED, READY, FAILED, SELF_FAILED, STALE, OTHER])))
 )
@@ -431,7 +426,6 @@ def looks_until(track: Track, end: float, seed: int) -> list[float]:
     return [*times, now]
 
 
-@UNTIMED
 @given(st.integers(0, 2**32))
 def test_looks_are_at_most_45_in_the_first_100_seconds_and_one_in_9_after_that(seed: int) -> None:
     times = looks_until(begin(target(), 0.0), 1000.0, seed)
@@ -439,7 +433,6 @@ def test_looks_are_at_most_45_in_the_first_100_seconds_and_one_in_9_after_that(s
     assert all(later - now >= 9 for now, later in pairwise(times) if now >= 100)
 
 
-@UNTIMED
 @given(st.floats(0.01, 100), st.integers(0, 2**32))
 @example(0.01, 0)
 def test_an_index_is_seen_ready_at_most_11_percent_of_its_build_time_late(build: float, seed: int) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mydocs.migrations.standard_definitions import (
@@ -14,9 +14,6 @@ from mydocs.migrations.standard_definitions import (
     standard_equivalent,
     standard_name,
 )
-
-# A busy machine must not fail a property: the limit for a test is the suite's.
-UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def index(key: Any, name: str | None = None, **options: Any) -> dict[str, Any]:
@@ -201,7 +198,6 @@ INDEXES = st.builds(
 )
 
 
-@UNTIMED
 @given(INDEXES, st.lists(INDEXES, max_size=4))
 def test_an_index_that_is_there_is_present_whatever_else_is(
     asked: dict[str, Any], others: list[dict[str, Any]]
