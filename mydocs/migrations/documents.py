@@ -48,8 +48,8 @@ def parse(document: Mapping[str, Any]) -> Entry:
         checksum=_text(document, "checksum"),
         state=state,
         attempts=_whole(document, "attempts", 1),
-        started_at=_time(document, "started_at"),
-        finished_at=_time(document, "finished_at"),
+        started_at=time_of(document, "started_at"),
+        finished_at=time_of(document, "finished_at"),
         seconds=_seconds(document),
         error=_parse_error(document),
         indexes=tuple(_parse_index(key, index) for index in document.get("indexes", [])),
@@ -70,8 +70,8 @@ def parse_attempt(document: Mapping[str, Any]) -> Entry:
         checksum=None,
         state=MigrationState.FAILED,
         attempts=_whole(document, "attempt", 1),
-        started_at=_time(document, "started_at"),
-        finished_at=_time(document, "finished_at"),
+        started_at=time_of(document, "started_at"),
+        finished_at=time_of(document, "finished_at"),
         seconds=_seconds(document),
         error=_parse_error(document),
         run=_parse_run(run) if run else None,
@@ -224,7 +224,8 @@ def _whole(document: Mapping[str, Any], key: str, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else default
 
 
-def _time(document: Mapping[str, Any], key: str) -> datetime | None:
+def time_of(document: Mapping[str, Any], key: str) -> datetime | None:
+    """Read a time, whatever the client makes of it; ``None`` where there is none."""
     value = document.get(key)
     return _aware(value) if isinstance(value, datetime) else None
 

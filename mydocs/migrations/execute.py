@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from types import CodeType, ModuleType
@@ -147,6 +146,7 @@ class Executor:
         entry = await self._start(
             ledger.opening(
                 self.stamp,
+                at=self.lease.now(),
                 version=STANDARD_VERSION,
                 name="standard indexes",
                 script=None,
@@ -196,6 +196,7 @@ class Executor:
         script = step.script
         return ledger.opening(
             self.stamp,
+            at=self.lease.now(),
             version=step.version,
             name=script.name,
             script=script.file_name,
@@ -274,7 +275,7 @@ class Executor:
         return replace(
             entry,
             state=MigrationState.APPLIED if error is None else MigrationState.FAILED,
-            finished_at=datetime.now(UTC),
+            finished_at=self.lease.now(),
             seconds=round(time.monotonic() - started, 3),
             error=None if error is None else self._stored(error),
             indexes=indexes,

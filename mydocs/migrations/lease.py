@@ -44,7 +44,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -52,6 +52,7 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
 from mydocs.migrations import mongo
+from mydocs.migrations.documents import time_of
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid
 from mydocs.migrations.model import LeaseView
 from mydocs.migrations.tasks import to_the_end
@@ -76,12 +77,28 @@ class Owner:
 
 @dataclass(slots=True, kw_only=True)
 class Lease:
-    """A lease that was acquired. ``deadline`` is on this process' monotonic clock."""
+    """
+    A lease that was acquired.
+
+    :param deadline: on this process' monotonic clock
+    :param acquired_at: by the server's clock, at ``since`` of the monotonic one
+    """
 
     owner: Owner
     term: int
     deadline: float
+    acquired_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    since: float = field(default_factory=time.monotonic)
     lost: bool = False
+
+    def now(self) -> datetime:
+        """
+        Tell the server's time, to the millisecond that BSON keeps.
+
+        Two hosts' clocks may differ by more than two of their runs are apart, and the later entry of the ledger counts.
+        """
+        now = self.acquired_at + timedelta(seconds=time.monotonic() - self.since)
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
     @property
     def is_ours(self) -> bool:
@@ -94,10 +111,15 @@ class Lease:
 
 
 def view_stages() -> list[dict[str, Any]]:
-    """Aggregation stages that show the lease by the server's clock; :func:`parse` reads the result."""
+    """Aggregation stages that show the lease and the time by the server's clock; :func:`parse` reads the result."""
     return [
         {"$match": {"_id": "lease"}},
-        {"$set": {"remaining": {"$cond": [_IS_DATED, {"$subtract": ["$expires_at", "$$NOW"]}, None]}}},
+        {
+            "$set": {
+                "remaining": {"$cond": [_IS_DATED, {"$subtract": ["$expires_at", "$$NOW"]}, None]},
+                "seen_at": "$$NOW",
+            }
+        },
     ]
 
 
@@ -114,14 +136,14 @@ def parse(document: dict[str, Any]) -> LeaseView:
         raise LedgerInvalid(COLLECTION, "'lease'", f"`expires_at` is {expires_at!r} and not a date")
     if owner is not None and not (isinstance(owner, dict) and isinstance(owner.get("id"), str)):
         raise LedgerInvalid(COLLECTION, "'lease'", f"`owner` is {owner!r} and has no `id`")
-    acquired_at, remaining = document.get("acquired_at"), document.get("remaining", 0)
+    remaining = document.get("remaining", 0)
     host, pid = (owner.get("host"), owner.get("pid")) if owner else (None, None)
     return LeaseView(
         host=host if isinstance(host, str) else None,
         pid=pid if isinstance(pid, int) else None,
         id=owner["id"] if owner else None,
         term=term,
-        acquired_at=acquired_at.replace(tzinfo=UTC) if isinstance(acquired_at, datetime) else None,
+        acquired_at=time_of(document, "acquired_at"),
         live=remaining > 0,
         remaining=max(0.0, remaining / 1000),
     )
@@ -156,7 +178,9 @@ async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
     view = parse(reply["value"])
     if view.id != owner.id:
         return None
-    return Lease(owner=owner, term=view.term, deadline=sent + LEASE_SECONDS)
+    lease = Lease(owner=owner, term=view.term, deadline=sent + LEASE_SECONDS, since=sent)
+    lease.acquired_at = view.acquired_at or lease.acquired_at  # it was set by this very command
+    return lease
 
 
 @asynccontextmanager

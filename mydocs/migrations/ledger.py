@@ -7,7 +7,7 @@ that has lost its lease overwrites nothing of its successor's, and a successor t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pymongo.errors import OperationFailure
@@ -22,6 +22,7 @@ from mydocs.migrations.documents import (
     finished_fields,
     log_key,
     parse,
+    time_of,
 )
 from mydocs.migrations.errors import LeaseLost
 from mydocs.migrations.lease import Lease
@@ -32,10 +33,16 @@ BATCH = 100_000  # documents; one reply holds 16 MB of them, so a ledger of usua
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The ledger, and the lease as it was just before; ``lease`` is ``None`` before the first acquisition."""
+    """
+    The ledger, and the lease as it was just before.
+
+    :param lease: ``None`` before the first acquisition
+    :param seen_at: when it was so, by the server's clock; known where there is a lease
+    """
 
     entries: tuple[Entry, ...]
     lease: LeaseView | None
+    seen_at: datetime | None = None
 
 
 async def read(db: mongo.Database, *, patiently: bool = False) -> Snapshot:
@@ -55,15 +62,20 @@ async def read(db: mongo.Database, *, patiently: bool = False) -> Snapshot:
         retrying=mongo.PATIENT if patiently else None,
     )
     # An ObjectId, a version or "standard" are the keys of the ledger; the lease is the only "lease".
-    lease = next((leases.parse(document) for document in found if document["_id"] == "lease"), None)
+    shown = next((document for document in found if document["_id"] == "lease"), None)
     entries = [parse(document) for document in found if document["_id"] != "lease"]
     # Where both runners have recorded a version, our record is the later in the list and so the one that counts.
-    return Snapshot(entries=tuple(sorted(entries, key=lambda entry: not entry.legacy)), lease=lease)
+    return Snapshot(
+        entries=tuple(sorted(entries, key=lambda entry: not entry.legacy)),
+        lease=None if shown is None else leases.parse(shown),
+        seen_at=None if shown is None else time_of(shown, "seen_at"),
+    )
 
 
 def opening(
     stamp: RunStamp,
     *,
+    at: datetime,
     version: str,
     name: str,
     script: str | None,
@@ -71,7 +83,11 @@ def opening(
     previous: Entry | None = None,
     direction: str = "up",
 ) -> Entry:
-    """Make the entry of a script that is about to run, after a previous attempt if there was one."""
+    """
+    Make the entry of a script that is about to run, after a previous attempt if there was one.
+
+    :param at: of :meth:`mydocs.migrations.lease.Lease.now`
+    """
     return Entry(
         version=version,
         name=name,
@@ -79,7 +95,7 @@ def opening(
         checksum=checksum,
         state=MigrationState.RUNNING,
         attempts=previous.attempts + 1 if previous else 1,
-        started_at=_now(),
+        started_at=at,
         run=stamp,
         indexes=previous.indexes if previous else (),
         checkpoint=previous.checkpoint if previous and _goes_on(previous, checksum, direction) else None,
@@ -334,9 +350,3 @@ def _as_read(entry: Entry) -> dict[str, Any]:
         "run.id": entry.run.id if entry.run else None,
         **({"attempts": entry.attempts} if entry.run else {}),
     }
-
-
-def _now() -> datetime:
-    """The client's clock, to the millisecond that BSON keeps. It decides which of two entries is the later one."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)

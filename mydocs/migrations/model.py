@@ -164,7 +164,8 @@ class IndexTarget:
     :param definition: likewise
     :param compare: the listed definition must be equivalent to ``definition`` before the index counts as ready
     :param id: the id that the listing must show, after the index was dropped and created again
-    :param asked_at: monotonic seconds
+    :param asked_at: monotonic seconds; of an index that another run asked for, those at the start of the wait
+    :param age: seconds for which it had been asked for by then
     """
 
     collection: str
@@ -174,3 +175,4 @@ class IndexTarget:
     compare: bool = False
     id: str | None = None
     asked_at: float = 0.0
+    age: float = 0.0

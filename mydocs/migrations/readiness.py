@@ -258,7 +258,8 @@ def gap(tracks: Iterable[Track], now: float, jitter: float) -> float:
 
     :param jitter: from ``-JITTER`` to ``JITTER``
     """
-    youngest = max((track.target.asked_at for track in tracks if track.outcome is None), default=now)
+    asked = [track.target.asked_at - track.target.age for track in tracks if track.outcome is None]
+    youngest = max(asked, default=now)
     return min(max(GAP_SHARE * (now - youngest), MIN_GAP), MAX_GAP) * (1 + jitter)
 
 

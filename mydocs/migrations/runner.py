@@ -375,11 +375,24 @@ async def wait_for_tracked(call: Call, timeout: float | None, *, waited: float =
     def keep(tracks: tuple[Track, ...]) -> None:
         call.tracks = tracks
 
-    now = time.monotonic()
-    targets = [target_of(record, now) for record in tracked(call.entries())]
+    now, ages = time.monotonic(), _ages(call.snapshot)
+    targets = [
+        target_of(record, now, ages.get((record.collection, record.name), 0.0)) for record in tracked(call.entries())
+    ]
     left = None if timeout is None else max(0.0, timeout - waited)
     call.tracks = await wait_for(call.db, targets, timeout=left, sink=call.sink, keep=keep)
     raise_unready(call.tracks, timeout or 0.0)
+
+
+def _ages(snapshot: Snapshot) -> dict[tuple[str, str], float]:
+    """Give the seconds since each index was last asked for, as ledger and server tell."""
+    ages: dict[tuple[str, str], float] = {}
+    for entry in snapshot.entries:
+        if entry.finished_at is not None and snapshot.seen_at is not None:
+            age = max(0.0, (snapshot.seen_at - entry.finished_at).total_seconds())
+            for key in ((record.collection, record.name) for record in entry.indexes):
+                ages[key] = min(age, ages.get(key, age))
+    return ages
 
 
 def _unapplied(call: Call, found: Discovery, models: IndexModels) -> list[str]:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mydocs.migrations import ledger, mongo
@@ -136,7 +135,7 @@ async def _mark_applied(call: Call, lease: Lease, standing: Standing) -> None:
     script, entry = standing.script, standing.entry
     if entry is not None and entry.state is MigrationState.APPLIED and not entry.legacy:
         return
-    now = datetime.now(UTC)
+    now = lease.now()
     if entry is not None and not entry.legacy:
         await ledger.log(call.db, entry, direction=entry.direction)
     settled = Entry(

@@ -23,14 +23,14 @@ LAST_LISTING_SECONDS = 1.0  # for the look with which the server's silence becom
 SIGN_OF_LIFE_SECONDS = 30.0
 
 
-def target_of(record: IndexRecord, now: float) -> IndexTarget:
+def target_of(record: IndexRecord, now: float, age: float = 0.0) -> IndexTarget:
     """
     Say what to wait for, from what a script did.
 
-    What another run has asked for ages from ``now`` on: the ledger's times are of another host's clock.
-
     Even of a new index the definition is compared: a later script may have updated it and been rolled back, and a
     self-managed server may have taken a create for one of the index that it has.
+
+    :param age: seconds since another run has asked for it
     """
     return IndexTarget(
         collection=record.collection,
@@ -40,6 +40,7 @@ def target_of(record: IndexRecord, now: float) -> IndexTarget:
         compare=record.definition is not None,
         id=record.id,
         asked_at=now if record.asked_at is None else record.asked_at,
+        age=age if record.asked_at is None else 0.0,
     )
 
 

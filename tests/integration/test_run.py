@@ -5,7 +5,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -282,6 +282,20 @@ async def test_a_target_is_the_last_script_to_run(db: Database, folder: Path, wr
     assert await states(db) == {"001": "applied", "002": "applied"}
     await migrate(db, directory=folder, target="1", standard_indexes={})
     assert await db["runs"].count_documents({}) == 2
+
+
+async def test_the_times_of_the_ledger_are_the_server_s(
+    any_db: Database, folder: Path, write: Write, local_clock: ManualClock
+) -> None:
+    """Of two entries the later one counts, and two hosts' clocks may differ by more than their runs are apart."""
+    write("001_a.py", TRIVIAL)
+    local_clock.advance(86_400)
+    began = local_clock.now()
+    await migrate(any_db, directory=folder, standard_indexes={})
+    first = await entry(any_db, "001")
+    times = [first[name].replace(tzinfo=UTC) for name in ("started_at", "finished_at")]
+    about = timedelta(minutes=1)
+    assert began - about < times[0] <= times[1] < local_clock.now() + about
 
 
 async def test_a_dry_run_says_what_would_run_and_writes_nothing(

@@ -386,17 +386,23 @@ async def test_a_gate_whose_time_is_up_reports_where_the_scripts_stand(
     assert (migration.state, migration.error) == ("failed", StoredError(type="ValueError", message="no"))
 
 
-async def test_an_index_ages_from_the_moment_that_it_was_asked_for(
-    any_db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A script may go on for hours before the wait begins."""
-    targets: list[IndexTarget] = []
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> list[IndexTarget]:
+    """What the waits of a run and after it have waited for."""
+    seen: list[IndexTarget] = []
 
     async def wait(db: Database, asked_for: Sequence[IndexTarget], **options: Any) -> tuple[Track, ...]:
-        targets.extend(asked_for)
+        seen.extend(asked_for)
         return await wait_for(db, asked_for, **options)
 
     monkeypatch.setattr(runner, "wait_for", wait)
+    return seen
+
+
+async def test_an_index_ages_from_the_moment_that_it_was_asked_for(
+    any_db: Database, folder: Path, write: Write, targets: list[IndexTarget]
+) -> None:
+    """A script may go on for hours before the wait begins."""
     after: list[float] = []
 
     def sink(event: Event) -> None:
@@ -407,6 +413,18 @@ async def test_an_index_ages_from_the_moment_that_it_was_asked_for(
     await migrate(any_db, directory=folder, wait=True, on_event=sink)
     helped, last, raw = targets
     assert helped.asked_at < after[0] < raw.asked_at < last.asked_at < after[1]
+
+
+async def test_a_wait_that_is_taken_up_again_looks_as_seldom_as_the_age_of_the_build_allows(
+    any_db: Database, folder: Path, write: Write, local_clock: ManualClock, targets: list[IndexTarget]
+) -> None:
+    """The age is that of the server's clock, in whichever process and on whichever host it was asked for."""
+    local_clock.advance(86_400)
+    write("001_search.py", SCRIPT)
+    await migrate(any_db, directory=folder)
+    local_clock.advance(600)
+    await wait_for_indexes(any_db)
+    assert [round(target.age, -1) for target in targets] == [600]
 
 
 async def test_all_indexes_of_a_collection_share_a_look_and_collections_are_looked_at_together(

@@ -77,7 +77,9 @@ class LeaseMachine(RuleBasedStateMachine):
 
     def opening(self, name: str, held: Lease, version: str, previous: Entry | None = None) -> Entry:
         stamp = RunStamp(id=held.owner.id, term=held.term, host=name, pid=1, tool="t")
-        return ledger.opening(stamp, version=version, name="a", script=None, checksum="sha256:1", previous=previous)
+        return ledger.opening(
+            stamp, at=held.now(), version=version, name="a", script=None, checksum="sha256:1", previous=previous
+        )
 
     @property
     def is_held(self) -> bool:

@@ -36,7 +36,7 @@ def lease(run: str = "run", term: int = 1) -> Lease:
 
 async def begin(db: Db, *, previous: Entry | None = None, run: str = "run", term: int = 1, **fields: Any) -> Entry:
     given = {"version": "001", "name": "a", "script": "001_a.py", "checksum": "sha256:1"} | fields
-    entry = opening(stamp(run, term), previous=previous, **given)
+    entry = opening(stamp(run, term), at=NOON, previous=previous, **given)
     await start(db, lease(run, term), entry, previous)
     return entry
 
@@ -295,7 +295,7 @@ async def test_put_remove_and_untrack_leave_an_entry_alone_that_somebody_else_ha
 
 
 def following(run: str = "run", term: int = 1) -> Entry:
-    return opening(stamp(run, term), version="002", name="b", script="002_b.py", checksum="sha256:2")
+    return opening(stamp(run, term), at=NOON, version="002", name="b", script="002_b.py", checksum="sha256:2")
 
 
 @pytest.mark.anyio

@@ -446,4 +446,5 @@ def test_the_gap_is_that_of_the_youngest_index_which_is_not_settled() -> None:
     settled = look(asked_at(95.0), READY, 96.0)
     assert gap([asked_at(0.0), asked_at(50.0), settled], 100.0, 0.0) == pytest.approx(5.0)
     assert gap([asked_at(0.0)], 1000.0, JITTER) == pytest.approx(11.0)
+    assert gap([begin(target(asked_at=0.0, age=60.0), 0.0)], 1.0, 0.0) == pytest.approx(6.1)
     assert gap([settled], 1000.0, 0.0) == pytest.approx(0.5)
