@@ -22,6 +22,7 @@ from pymongo.uri_parser import parse_uri
 with warnings.catch_warnings():
     # Motor says at import that it has reached its end of life; an operator can do nothing about it.
     warnings.simplefilter("ignore", DeprecationWarning)
+    from motor.frameworks import asyncio as asyncio_of_motor
     from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
 from mydocs.cli.signals import Watch, watched
@@ -38,7 +39,7 @@ Act = Callable[[Database, Sink], Awaitable[T]]
 
 LOCAL_DIRECTORY = ".mydocs"
 NOTICE_SECONDS = 3.0  # of silence, before an operator wonders whether anything is happening
-WORKERS = ("AnyIO worker thread", "ThreadPoolExecutor-")  # the threads' names in anyio, and in Motor's pool
+ANYIO_WORKER = "AnyIO worker thread"  # the name of each of its threads
 CLOSE_SECONDS = 2.0  # for the sessions' end at a server that may be gone
 
 
@@ -62,7 +63,10 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
                 watch.last_words = partial(_last_words, settings, streams, stdout)
                 streams.secrets = (*settings.secrets, *secrets_of(url, None))
                 check(url, streams.secrets)
-                return anyio.run(_main, settings, url, watch, streams, sink, act, backend="asyncio")
+                try:
+                    return anyio.run(_main, settings, url, watch, streams, sink, act, backend="asyncio")
+                finally:
+                    watch.last_words = None
         except KeyboardInterrupt:
             pass
         except MigrationError:
@@ -191,7 +195,8 @@ def is_waiting_for_the_server() -> bool:
     A thread that a script has started is no worker of ours, and left to its end.
     """
     frames = sys._current_frames()  # noqa: SLF001  # documented; there is no public name
-    workers = [thread for thread in threading.enumerate() if thread.name.startswith(WORKERS)]
+    motors = getattr(getattr(asyncio_of_motor, "_EXECUTOR", None), "_threads", ())
+    workers = [thread for thread in threading.enumerate() if thread in motors or thread.name == ANYIO_WORKER]
     return any(_is_in_the_driver(frames.get(thread.ident or 0)) for thread in workers)
 
 

@@ -16,8 +16,8 @@ NEXT = {
     "SearchUnavailable": "`mydocs migrate run --wait --local` tries the migrations on this machine",
     "ServerError": "`mydocs migrate status` asks again and shows what is done",
     "IndexFailed": "`mydocs migrate new --kind search` makes the migration; `mydocs migrate wait` looks again",
-    "LeaseLost": "give the same command again",
-    "Interrupted": "`mydocs migrate status` shows what is done",
+    "LeaseLost": "`mydocs migrate status` shows what is left",
+    "Interrupted": "`mydocs migrate status` shows what is left",
     "PlanError": "`mydocs migrate status` shows where each migration stands",
 }
 

@@ -121,12 +121,10 @@ def summary(report: RunReport) -> str:
     if report.outcome is Outcome.PLANNED:
         return f"{_count(len(scripts), 'migration')} would run" if scripts else "no migration would run"
     applied = [m for m in scripts if m.state is MigrationState.APPLIED]
-    failed = [m for m in scripts if m.state is MigrationState.FAILED]
     ready = [i for i in report.indexes if i.state is IndexState.READY]
     other = [i for i in report.indexes if i.state is not IndexState.READY]
     parts = [
         *([f"{_count(len(applied), 'migration')} applied"] if applied else []),
-        *([f"{_count(len(failed), 'migration')} failed"] if failed and report.error is not None else []),
         *([f"{_count(len(ready), 'index')} ready"] if ready else []),
         *([f"{_count(len(other), 'index')} not ready"] if other and report.error is not None else []),
         *([f"{_count(len(other), 'index')} still building"] if other and report.error is None else []),

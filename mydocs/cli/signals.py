@@ -23,7 +23,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.last_words: Callable[[int], None] = lambda code: None  # before the process is left at once
+        self.last_words: Callable[[int], None] | None = None  # before the process is left at once
         self._at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scope: anyio.CancelScope | None = None
@@ -48,7 +48,7 @@ class Watch:
             self._loop.call_soon_threadsafe(self._scope.cancel)
         elif now - self._at > SAME_WISH_SECONDS:
             _say(b"mydocs: left at once; `mydocs migrate status` shows what is unfinished\n")
-            with contextlib.suppress(OSError):
+            if self.last_words is not None:
                 self.last_words(128 + number)
             os._exit(128 + number)
 

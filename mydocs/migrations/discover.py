@@ -174,7 +174,7 @@ class _Facts:
 
     def __init__(self, file_name: str, tree: ast.Module) -> None:
         self.file_name = file_name
-        self.body = tree.body
+        self.bound = frozenset(_bound(tree.body))
         self.functions = {
             node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         }
@@ -189,7 +189,7 @@ class _Facts:
                 )
         self.reversible = self.kind is ScriptKind.ASYNC and "down" in self.functions
         self.warning: str | None = None
-        if self.kind is ScriptKind.PLAIN and _binds(tree.body, "up"):
+        if self.kind is ScriptKind.PLAIN and "up" in self.bound:
             self.warning = (
                 f"{file_name} has an `up` that is no `async def up(db)` at top level, so the file runs as a plain "
                 "script"
@@ -204,7 +204,7 @@ class _Facts:
 
     def constant(self, name: str, *, default: bool) -> bool:
         if name not in self.constants:
-            if _binds(self.body, name):
+            if name in self.bound:
                 raise _Problem(f"{self.file_name}: {name} must be written as True or False, on a line of its own")
             return default
         node = self.constants[name]
@@ -243,24 +243,22 @@ def _calls(tree: ast.Module) -> Iterable[tuple[int, str]]:
             yield node.lineno, node.func.id
 
 
-def _binds(body: Iterable[ast.stmt], name: str) -> bool:
-    """Whether statements give a name at the level of the module, in whatever way: nested, imported or assigned."""
-    for node in body:
+def _bound(nodes: Iterable[ast.AST]) -> Iterable[str]:
+    """Yield the names that code binds at its own level, in whatever way: nested, imported or assigned."""
+    for node in nodes:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                found = node.name == name
-            case ast.Import() | ast.ImportFrom():
-                found = any((alias.asname or alias.name) == name for alias in node.names)
+                yield node.name
+            case ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                pass  # a level of their own
+            case ast.AnnAssign(value=None):
+                pass
+            case ast.alias():
+                yield node.asname or node.name
+            case ast.Name(ctx=ast.Store()):
+                yield node.id
             case _:
-                found = any(
-                    isinstance(part, ast.Name) and part.id == name and isinstance(part.ctx, ast.Store)
-                    for child in ast.iter_child_nodes(node)
-                    if isinstance(child, ast.expr)
-                    for part in ast.walk(child)
-                ) or any(_binds(getattr(node, block, ()), name) for block in ("body", "orelse", "finalbody"))
-        if found:
-            return True
-    return False
+                yield from _bound(ast.iter_child_nodes(node))
 
 
 def _constants(body: Iterable[ast.stmt]) -> Iterable[tuple[str, ast.expr]]:

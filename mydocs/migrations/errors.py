@@ -40,6 +40,8 @@ from typing import TYPE_CHECKING
 
 from mydocs.migrations.model import LeaseView, MigrationState, Script
 
+TAKE_UP_AGAIN = "the builds go on, `mydocs migrate wait` takes the wait up again"
+
 if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is needed here
     from mydocs.migrations.report import RunReport
 
@@ -242,13 +244,9 @@ class NotReady(MigrationError):
 
     exit_code = 5
 
-    def __init__(self, what: Sequence[str], seconds: float, progress: str = "the builds go on") -> None:
-        """:param progress: what becomes of it now"""
+    def __init__(self, what: Sequence[str], seconds: float, remedy: str = TAKE_UP_AGAIN) -> None:
         self.what = tuple(what)
-        super().__init__(
-            f"not ready after {round(seconds, 1):g} s: {', '.join(what)}; {progress}, "
-            "`mydocs migrate wait` takes the wait up again"
-        )
+        super().__init__(f"not ready after {round(seconds, 1):g} s: {', '.join(what)}; {remedy}")
 
 
 class IndexFailed(MigrationError):
@@ -312,7 +310,7 @@ class Interrupted(MigrationError):
 
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number
-        super().__init__("interrupted; what was done until then is recorded, the same command again goes on")
+        super().__init__("interrupted; what was done until then is recorded")
 
 
 def _settled_by_hand(version: str) -> str:

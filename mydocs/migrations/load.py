@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import math
 import os
 import sys
 import threading
@@ -79,32 +80,44 @@ async def call(step: Step, *arguments: object) -> bool:
     :return: whether the task was cancelled meanwhile and the script has ended all the same, as for :func:`run_plain`
     :raises ScriptExit: in place of what an event loop must not meet, and of a cancellation of the script's own making
     """
-    ended: BaseException | bool = False
-    cancelled = False
+    ended: list[BaseException | None] = []
+    over = asyncio.Event()
+    task: asyncio.Task[Any] | None = None
 
     async def run() -> None:
-        nonlocal ended
+        nonlocal task
+        task = asyncio.current_task()
         try:
             await step(*arguments)
-            ended = True
-        except asyncio.CancelledError as error:
-            ended = error
-            raise
+            ended.append(None)
         except BaseException as error:  # noqa: BLE001  # raised below, alone and not in a group
-            ended = error
+            ended.append(error)
+        finally:
+            over.set()
 
+    cancelled = False
     try:
         # A task of its own, so that what cancels it from within is told from what cancels the run.
         async with anyio.create_task_group() as group:
             group.start_soon(run)
+            while not over.is_set():
+                try:
+                    await over.wait()
+                except asyncio.CancelledError:
+                    if task is None or anyio.current_effective_deadline() == -math.inf:
+                        raise
+                    # One of asyncio comes once, and goes on once: what the script does to clean up may await.
+                    cancelled = True
+                    task.cancel()
     except asyncio.CancelledError:
-        if ended is False or isinstance(ended, asyncio.CancelledError):
-            raise
         cancelled = True
-    if isinstance(ended, Exception):
-        raise ended
-    if isinstance(ended, BaseException) and not _is_success(ended):
-        raise ScriptExit(ended) from ended
+        if not ended:
+            raise
+    (error,) = ended
+    if isinstance(error, Exception) or (cancelled and isinstance(error, asyncio.CancelledError)):
+        raise error
+    if error is not None and not _is_success(error):
+        raise ScriptExit(error) from error
     return cancelled
 
 
@@ -174,17 +187,22 @@ def _run_as_main(path: Path, code: types.CodeType) -> None:
 class _ToStderr(io.RawIOBase):
     """Where a plain script's streams end. The script may close or wrap its own; standard error stays open."""
 
-    def __init__(self, stderr: TextIO) -> None:
+    def __init__(self, stderr: TextIO | None) -> None:
         self._stderr = stderr
 
     def writable(self) -> bool:
         return True
 
+    def isatty(self) -> bool:
+        return self._stderr is not None and self._stderr.isatty()
+
     def fileno(self) -> int:
-        return self._stderr.fileno()
+        return super().fileno() if self._stderr is None else self._stderr.fileno()
 
     def write(self, data: Any) -> int:
         raw = bytes(data)
+        if self._stderr is None:  # `2>&-`
+            return len(raw)
         buffer = getattr(self._stderr, "buffer", None)
         if buffer is None:
             self._stderr.write(raw.decode("utf-8", "backslashreplace"))
@@ -202,18 +220,23 @@ class _ToStderr(io.RawIOBase):
 def _as_main(module: types.ModuleType, path: Path) -> Iterator[None]:
     arguments, main, stdout, stderr = sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr
     output, errors = _stream(stderr), _stream(stderr)
+    folder = None
+    with contextlib.suppress(OSError):
+        folder = os.getcwd()  # noqa: PTH109  # Path.cwd() is no other
     sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr = [str(path)], module, output, errors
     try:
-        with _import_path(path.parent), contextlib.chdir(os.curdir):
+        with _import_path(path.parent):
             yield
     finally:
+        with contextlib.suppress(OSError):  # it may be gone by now
+            os.chdir(folder or os.curdir)
         sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr = arguments, main, stdout, stderr
         for stream in (output, errors):
             with contextlib.suppress(ValueError):  # closed by the script
                 stream.flush()
 
 
-def _stream(stderr: TextIO) -> TextIO:
+def _stream(stderr: TextIO | None) -> TextIO:
     buffer = io.BufferedWriter(_ToStderr(stderr))
     return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
@@ -229,9 +252,12 @@ def _import_path(folder: Path) -> Iterator[None]:
 
 
 def _compile(script: Script) -> types.CodeType:
-    source = read_source(script.path)
-    if checksum(source) != script.checksum:  # what was planned, and will be recorded, is another text
-        raise ScriptsInvalid([f"{script.file_name} was edited while this run began; give the same command again"])
+    source = None
+    with contextlib.suppress(OSError, SyntaxError, UnicodeDecodeError):
+        source = read_source(script.path)
+    if source is None or checksum(source) != script.checksum:  # what was planned, and will be recorded, is another text
+        problem = "was edited or removed while this run began; give the same command again"
+        raise ScriptsInvalid([f"{script.file_name} {problem}"])
     return compile(source, str(script.path), "exec", dont_inherit=True)
 
 

@@ -12,7 +12,7 @@ from mydocs.migrations.discover import Discovery
 from mydocs.migrations.errors import NotReady
 from mydocs.migrations.events import Planned, Sink, emit
 from mydocs.migrations.execute import Executor, prepare
-from mydocs.migrations.indexes import until_gone
+from mydocs.migrations.indexes import LEAVES_LATER, until_gone
 from mydocs.migrations.model import IndexAction, IndexRecord, MigrationState
 from mydocs.migrations.plan import Standing, classify, make_rollback
 from mydocs.migrations.report import Outcome, RunReport
@@ -107,4 +107,4 @@ async def _until_all_gone(db: mongo.Database, dropped: Sequence[IndexRecord], ti
     if errors:
         raise errors[0]
     if late:
-        raise NotReady([f"{index} is dropped and still listed" for index in late], timeout or 0.0)
+        raise NotReady([f"{index} is dropped and still listed" for index in late], timeout or 0.0, LEAVES_LATER)

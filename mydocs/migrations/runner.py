@@ -49,6 +49,7 @@ from mydocs.migrations.turn import look, take_turn
 from mydocs.migrations.wait import SIGN_OF_LIFE_SECONDS, raise_unready, target_of, wait_for
 
 NOT_CREATED = "not created yet"
+UNAPPLIED = "`mydocs migrate run` does what nobody is at work on, `mydocs migrate wait` takes the wait up again"
 
 
 async def migrate(
@@ -162,7 +163,7 @@ async def wait_until_current(
                 call.snapshot = await look(db, looks, waited)
         waited = time.monotonic() - started
         if late := _unapplied(call, found, standard_indexes):
-            raise NotReady(late, waited, "`mydocs migrate run` does what nobody is at work on")
+            raise NotReady(late, waited, UNAPPLIED)
         await wait_for_tracked(call, timeout, waited=waited)
     return call.report()
 
@@ -354,12 +355,12 @@ async def _migrate(
         call.standings, call.snapshot = (), seen or call.snapshot
         return
     async with held(call.db, lease):
-        found = await discovered(call, directory)  # again, like the ledger: the wait for the lease may have been long
+        now = await discovered(call, directory)  # again, like the ledger: the wait for the lease may have been long
         snapshot = await ledger.read(call.db)
-        plan = call.planned(_plan(found, snapshot, options, models, call.owner.id), snapshot)
+        plan = call.planned(_plan(now, snapshot, options, models, call.owner.id), snapshot)
         stamp = stamp_of(lease)
         legacy = [entry for entry in snapshot.entries if entry.legacy]
-        await ledger.adopt(call.db, lease, legacy, found.scripts, stamp)
+        await ledger.adopt(call.db, lease, legacy, now.scripts, stamp)
         call.standard = models
         executor = Executor(db=call.db, lease=lease, stamp=stamp, sink=call.sink, done=call.done)
         await executor.run(plan, models)

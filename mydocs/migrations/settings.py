@@ -206,9 +206,11 @@ def _read_env_file(name: str | None) -> Mapping[str, str | None]:
         raise SettingsInvalid(f"no file {name}; check --env-file")
     try:
         text = path.read_text(encoding="utf-8")
-        wrong = [line.original.line for line in parser.parse_stream(io.StringIO(text)) if line.error]
-        if wrong:
-            raise SettingsInvalid(f"{name}, line {wrong[0]} does not read NAME=value; mend it, or check --env-file")
+        for line in parser.parse_stream(io.StringIO(text)):
+            # Others' lines may be a shell's, and only that of one of our variables can be missed.
+            if line.error and re.search("MONGO_|MYDOCS_", line.original.string):
+                where = f"{name}, line {line.original.line}"
+                raise SettingsInvalid(f"{where} does not read NAME=value; mend it, or check --env-file")
         return dotenv_values(stream=io.StringIO(text))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

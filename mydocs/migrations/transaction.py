@@ -64,12 +64,12 @@ async def in_transaction(db: mongo.Database, work: Work, seal: Seal) -> bool:
     :raises NotPossible: where ``work`` ends the transaction, or asks for what no transaction can do
     :raises PyMongoError: labelled ``UnknownTransactionCommitResult`` where nobody can say whether it is committed
     """
-    started, pause, ended_early = time.monotonic(), FIRST_PAUSE, 0
+    started, pause, ended_early, unheard = time.monotonic(), FIRST_PAUSE, 0, False
     async with mongo.session_of(db) as session:
         while True:
             await _begin(session)
             try:
-                unheard = await work(session)
+                unheard |= await work(session)
                 if not session.in_transaction:
                     raise NotPossible(ENDED_BY_SCRIPT)
                 _, cancelled = await to_the_end(_end(session, seal))
@@ -85,6 +85,8 @@ async def in_transaction(db: mongo.Database, work: Work, seal: Seal) -> bool:
                     raise NotPossible(ENDED_BY_SERVER).with_traceback(error.__traceback__) from error
                 if not _has_label(error, TRANSIENT) or time.monotonic() - started >= TRANSACTION_SECONDS:
                     raise
+                if unheard:
+                    raise asyncio.CancelledError from error
                 reason = mongo.without_secrets(db, mongo.text_of(error))
                 capture.say(Warned(message=f"the transaction came to nothing and is run again: {reason}"))
             else:

@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 LISTINGS_AT_ONCE = 8  # collections; Motor has five threads a core for everything
 LISTING_SECONDS = 30.0  # on the client; the server's own limit is a third of it
-LAST_LISTING_SECONDS = 1.0  # for the look with which the server's silence becomes too long
 SIGN_OF_LIFE_SECONDS = 30.0
 
 
@@ -148,8 +147,7 @@ class _Poller:
     ) -> None:
         async def ask() -> list[mongo.Document]:
             async with limiter:
-                left = mongo.TRANSIENT_SECONDS - (time.monotonic() - last_answer)
-                with anyio.fail_after(min(LISTING_SECONDS, max(left, LAST_LISTING_SECONDS))):
+                with anyio.fail_after(LISTING_SECONDS):
                     return await mongo.search_listing(self._db, self._collection, names)
 
         within = 0.0

@@ -1,6 +1,8 @@
 """Scripts that leave in odd ways, close what is not theirs, or are begun twice."""
 
 import asyncio
+import io
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -45,7 +47,8 @@ async def up(db):
         await db["runs"].insert_one({})
         await asyncio.sleep(9)
     except asyncio.CancelledError:
-        pass
+        for _ in range(3):
+            await db["cleaned"].insert_one({})
 """
 CLOSES = """
     import inspect
@@ -186,6 +189,38 @@ async def test_a_script_that_changes_the_working_directory_does_so_for_itself(
     assert [migration.state for migration in report.migrations] == [MigrationState.APPLIED] * 2
 
 
+async def test_a_working_directory_that_is_gone_is_no_script_s_failure(
+    db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    write("001_plain.py", "print('done')\n")
+    report = await migrate(db, directory=folder)
+    assert report.migrations[0].state is MigrationState.APPLIED
+
+
+async def test_a_plain_script_has_the_terminal_that_the_run_has(
+    db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    write("001_plain.py", "import sys\nassert sys.stdout.isatty() and sys.stderr.isatty()\n")
+    await migrate(db, directory=folder)
+
+
+async def test_a_plain_script_may_print_where_there_is_no_standard_error(
+    db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)  # as `2>&-` leaves it
+    write("001_plain.py", "import sys\nprint('a')\nprint('b', file=sys.stderr)\n")
+    await migrate(db, directory=folder)
+
+
 async def test_what_runs_and_is_recorded_is_what_was_checked(db: Database, folder: Path, write: Write) -> None:
     """A script, or a checkout, may write to the folder while the run is under way."""
     second = write(
@@ -217,6 +252,36 @@ async def test_a_script_that_is_edited_while_the_lease_is_waited_for_runs_as_it_
         await leases.release(db, holder)
     assert [document["_id"] async for document in db["runs"].find()] == ["after"]
     assert (await migrate(db, directory=folder)).migrations == ()
+
+
+async def test_a_script_s_clean_up_is_not_broken_off_by_a_cancellation_that_came_once(
+    any_db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    write("001_cleans.py", STUBBORN + "        raise\n")
+    run = asyncio.create_task(migrate(any_db, directory=folder))
+    begun = lambda recorded: recorded.body.get("insert") == "runs"  # noqa: E731
+    await anyio.to_thread.run_sync(local_server.controls.wait_for, begun, 10.0)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert await any_db["cleaned"].count_documents({}) == 3
+    failed = await entry_of(any_db, "001")
+    assert (failed.state, failed.error and failed.error.type) == ("failed", "Cancelled")
+
+
+async def test_a_cancellation_is_not_lost_where_the_transaction_is_run_again(
+    any_db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    write("001_stubborn.py", "TRANSACTIONAL = True" + STUBBORN.replace("up(db)", "up(db, session)"))
+    write("002_next.py", "async def up(db):\n    raise ValueError\n")
+    local_server.controls.error(251, "gone", ["TransientTransactionError"], command="commitTransaction")
+    run = asyncio.create_task(migrate(any_db, directory=folder))
+    begun = lambda recorded: recorded.body.get("insert") == "runs"  # noqa: E731
+    await anyio.to_thread.run_sync(local_server.controls.wait_for, begun, 10.0)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert [entry.version for entry in (await ledger.read(any_db)).entries if entry.script] == ["001"]
 
 
 @pytest.mark.parametrize(

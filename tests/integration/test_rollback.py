@@ -185,7 +185,7 @@ async def test_a_way_back_whose_time_is_up_names_what_is_still_listed(
     await migrate(any_db, directory=folder, standard_indexes={})
     for name in ("ft", "other"):
         local_server.search.outcome(name, delete_seconds=inf)
-    with pytest.raises(NotReady, match=r"pages\.other is dropped and still listed, pages\.ft is dropped") as caught:
+    with pytest.raises(NotReady, match=r"pages\.other is dropped.*, pages\.ft is.*; the server goes on") as caught:
         await rollback(any_db, directory=folder, steps=2, wait=True, timeout=0.1)
     assert caught.value.exit_code == 5
     assert await states(any_db) == {}

@@ -172,6 +172,12 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path, mo
             b"if 1:\n    IDEMPOTENT = False\n", "IDEMPOTENT must be written as .*on a line", id="constant in a block"
         ),
         pytest.param(b"IDEMPOTENT, n = False, 1\n", "IDEMPOTENT must be written as", id="constant in a tuple"),
+        pytest.param(
+            b"try: pass\nexcept ValueError: IDEMPOTENT = False\n",
+            "IDEMPOTENT must",
+            id="constant in a handler",
+        ),
+        pytest.param(b"with open('x') as IDEMPOTENT: pass\n", "IDEMPOTENT must", id="constant of a with"),
     ],
 )
 def test_a_file_that_cannot_be_a_migration_is_an_error_that_says_why(tmp_path: Path, raw: bytes, says: str) -> None:
@@ -252,6 +258,7 @@ def test_the_kind_follows_from_the_top_level(tmp_path: Path, text: str, kind: Sc
         pytest.param("IDEMPOTENT: bool = False\n" + UP, False, False, id="with annotation"),
         pytest.param("IDEMPOTENT = True\nTRANSACTIONAL = False\n" + UP, True, False, id="said for clarity"),
         pytest.param("TRANSACTIONAL = True\nasync def up(db, session): ...", True, True, id="transactional"),
+        pytest.param("IDEMPOTENT: bool\nx = [1 for IDEMPOTENT in ()]\n" + UP, True, False, id="bound to nothing there"),
     ],
 )
 def test_the_constants_are_read_without_running_the_file(

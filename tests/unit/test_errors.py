@@ -75,8 +75,8 @@ EXAMPLES = [
     (LeaseHeld(HOLDER, 5.0), 7, ["web-1 (pid 7), term 3, 12 s left", "after 5 s", "mydocs migrate unlock"]),
     (LeaseLost(3), 7, ["term 3", "mydocs migrate status"]),
     (WorkLeft(["001 is pending"], [survey.RUN]), 8, ["001 is pending", "mydocs migrate run --wait"]),
-    (Interrupted(2), 130, ["same command again"]),
-    (Interrupted(15), 143, ["same command again"]),
+    (Interrupted(2), 130, ["what was done until then is recorded"]),
+    (Interrupted(15), 143, ["is recorded"]),
 ]
 
 

@@ -150,7 +150,7 @@ def test_user_without_password_is_enough_for_a_certificate() -> None:
 
 
 def test_a_line_of_the_env_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("MONGO_URL=mongodb://h\nMONGO_PASSWORD='open\n")
+    (tmp_path / ".env").write_text("set -a\nMONGO_PASSWORD='open\n")
     with pytest.raises(SettingsInvalid, match=r"\.env, line 2 does not read NAME=value"):
         load_settings(Flags(env_file=str(tmp_path / ".env")), {})
 
