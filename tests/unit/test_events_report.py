@@ -158,3 +158,8 @@ def test_the_history_is_there_where_it_was_asked_for() -> None:
 
 def test_the_outcomes_are_those_that_others_script_against() -> None:
     assert {outcome.value for outcome in Outcome} == {"ok", "failed", "not_ready", "planned", "interrupted"}
+
+
+@pytest.mark.parametrize(("message", "text"), [("no room", "ValueError: no room"), ("", "ValueError")])
+def test_an_error_is_shown_with_its_type(message: str, text: str) -> None:
+    assert str(StoredError(type="ValueError", message=message)) == text
