@@ -48,9 +48,11 @@ class Watch:
             self._loop.call_soon_threadsafe(self._scope.cancel)
         elif now - self._at > SAME_WISH_SECONDS:
             _say(b"mydocs: left at once; `mydocs migrate status` shows what is unfinished\n")
-            if self.last_words is not None:
-                self.last_words(128 + number)
-            os._exit(128 + number)
+            try:
+                if self.last_words is not None:
+                    self.last_words(128 + number)
+            finally:
+                os._exit(128 + number)
 
 
 @contextlib.contextmanager

@@ -171,7 +171,11 @@ def check_hint(collection: Collection | None, hint: Any) -> None:
     """
     if not isinstance(hint, str | Mapping | None):
         raise CommandError(9, f"a hint must be a string or an object, not {type_name(hint)}")
-    if collection is None or not hint or "$natural" in hint:
+    if isinstance(hint, Mapping) and "$natural" in hint:
+        if hint["$natural"] != 1:
+            raise NotKnown("the hint $natural in an order other than 1")
+        return
+    if collection is None or not hint:
         return
     named = [
         index
@@ -288,6 +292,7 @@ class Collections:
             raise
         if old is not None:
             store.drop(old)
+            self._context.engine.cursors.drop_collection(old.namespace)
             self._context.engine.search.drop_collection(old.identity)
         store.rename(fresh, database, target)
 

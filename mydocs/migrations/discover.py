@@ -249,8 +249,11 @@ def _bound(nodes: Iterable[ast.AST]) -> Iterable[str]:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield node.name
-            case ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
-                pass  # a level of their own
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                # Of a level of their own, but for `:=`.
+                yield from _bound(each.target for each in ast.walk(node) if isinstance(each, ast.NamedExpr))
+            case ast.Lambda():
+                pass
             case ast.AnnAssign(value=None):
                 pass
             case ast.alias():

@@ -40,13 +40,12 @@ from typing import TYPE_CHECKING
 
 from mydocs.migrations.model import LeaseView, MigrationState, Script
 
-TAKE_UP_AGAIN = "the builds go on, `mydocs migrate wait` takes the wait up again"
-
 if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is needed here
     from mydocs.migrations.report import RunReport
 
 
 NAMED_VERSIONS = 12  # more of them would hide the sentence that they stand in
+TAKE_UP_AGAIN = "the builds go on, `mydocs migrate wait` takes the wait up again"
 
 
 class MigrationError(Exception):

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 SEARCH_SECONDS = 120.0  # for the search process behind the server to come back; a restart of mongot takes a minute
 GONE_SECONDS = 300.0  # for a dropped index to leave the listing and free its name; on Atlas this takes a while
-LEAVES_LATER = "the server goes on deleting it, `mydocs migrate status` shows the indexes that are to stay"
+NOT_REPLACED = "the server goes on deleting it, and the migration creates it when it runs again: `mydocs migrate run`"
 GONE_GAP = 0.5  # seconds between two looks at the start, doubled up to ten times that
 
 NO_INDEXES = "a transaction builds and drops no indexes; do it in a migration of its own"
@@ -281,7 +281,7 @@ async def until_gone(
                 return
             await anyio.sleep(gap)
             gap = min(2 * gap, 10 * GONE_GAP)
-    raise NotReady([f"{where}.{name} is dropped and still listed"], timeout or 0.0, LEAVES_LATER)
+    raise NotReady([f"{where}.{name} is dropped and still listed"], timeout or 0.0, NOT_REPLACED)
 
 
 async def _listed(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> dict[str, Listed]:

@@ -81,7 +81,7 @@ class Lease:
     A lease that was acquired.
 
     :param deadline: on this process' monotonic clock
-    :param acquired_at: by the server's clock, at ``since`` of the monotonic one
+    :param acquired_at: by the server's clock; its answer came at ``since`` of the monotonic one
     """
 
     owner: Owner
@@ -93,7 +93,7 @@ class Lease:
 
     def now(self) -> datetime:
         """
-        Tell the server's time, to the millisecond that BSON keeps.
+        Tell the server's time, to the millisecond that BSON keeps; late by what the server's answer took, never early.
 
         Two hosts' clocks may differ by more than two of their runs are apart, and the later entry of the ledger counts.
         """
@@ -178,9 +178,8 @@ async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
     view = parse(reply["value"])
     if view.id != owner.id:
         return None
-    lease = Lease(owner=owner, term=view.term, deadline=sent + LEASE_SECONDS, since=sent)
-    lease.acquired_at = view.acquired_at or lease.acquired_at  # it was set by this very command
-    return lease
+    acquired_at = view.acquired_at or datetime.now(UTC)  # it was set by this very command
+    return Lease(owner=owner, term=view.term, deadline=sent + LEASE_SECONDS, acquired_at=acquired_at)
 
 
 @asynccontextmanager

@@ -5,8 +5,9 @@ A write of a run names the run and its term, and replaces an entry only if it is
 that has lost its lease overwrites nothing of its successor's, and a successor that meets such a late write is told.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -38,11 +39,13 @@ class Snapshot:
 
     :param lease: ``None`` before the first acquisition
     :param seen_at: when it was so, by the server's clock; known where there is a lease
+    :param read_at: the same on this process' monotonic clock
     """
 
     entries: tuple[Entry, ...]
     lease: LeaseView | None
     seen_at: datetime | None = None
+    read_at: float = field(default_factory=time.monotonic, compare=False)
 
 
 async def read(db: mongo.Database, *, patiently: bool = False) -> Snapshot:

@@ -114,6 +114,8 @@ async def call(step: Step, *arguments: object) -> bool:
         if not ended:
             raise
     (error,) = ended
+    if cancelled and isinstance(error, Exception):  # what it answered to its cancellation is recorded as its failure
+        raise asyncio.CancelledError from error
     if isinstance(error, Exception) or (cancelled and isinstance(error, asyncio.CancelledError)):
         raise error
     if error is not None and not _is_success(error):
@@ -185,7 +187,7 @@ def _run_as_main(path: Path, code: types.CodeType) -> None:
 
 
 class _ToStderr(io.RawIOBase):
-    """Where a plain script's streams end. The script may close or wrap its own; standard error stays open."""
+    """Where a plain script's streams end. To close them closes this object and not standard error."""
 
     def __init__(self, stderr: TextIO | None) -> None:
         self._stderr = stderr
@@ -194,7 +196,8 @@ class _ToStderr(io.RawIOBase):
         return True
 
     def isatty(self) -> bool:
-        return self._stderr is not None and self._stderr.isatty()
+        isatty = getattr(self._stderr, "isatty", None)  # an application may have put an object with a `write` there
+        return isatty is not None and bool(isatty())
 
     def fileno(self) -> int:
         return super().fileno() if self._stderr is None else self._stderr.fileno()
@@ -212,9 +215,6 @@ class _ToStderr(io.RawIOBase):
         self._stderr.flush()
         return len(raw)
 
-    def close(self) -> None:
-        """Do nothing: it is not the script's to close."""
-
 
 @contextlib.contextmanager
 def _as_main(module: types.ModuleType, path: Path) -> Iterator[None]:
@@ -228,8 +228,9 @@ def _as_main(module: types.ModuleType, path: Path) -> Iterator[None]:
         with _import_path(path.parent):
             yield
     finally:
-        with contextlib.suppress(OSError):  # it may be gone by now
-            os.chdir(folder or os.curdir)
+        if folder is not None:
+            with contextlib.suppress(OSError):  # it may be gone by now
+                os.chdir(folder)
         sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr = arguments, main, stdout, stderr
         for stream in (output, errors):
             with contextlib.suppress(ValueError):  # closed by the script

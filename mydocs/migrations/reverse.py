@@ -9,16 +9,18 @@ import anyio.to_thread
 
 from mydocs.migrations import ledger, mongo
 from mydocs.migrations.discover import Discovery
-from mydocs.migrations.errors import NotReady
+from mydocs.migrations.errors import NotReady, PlanError
 from mydocs.migrations.events import Planned, Sink, emit
 from mydocs.migrations.execute import Executor, prepare
-from mydocs.migrations.indexes import LEAVES_LATER, until_gone
+from mydocs.migrations.indexes import until_gone
 from mydocs.migrations.model import IndexAction, IndexRecord, MigrationState
 from mydocs.migrations.plan import Standing, classify, make_rollback
 from mydocs.migrations.report import Outcome, RunReport
 from mydocs.migrations.runner import Call, call_on, discovered, stamp_of, wait_for_tracked
 from mydocs.migrations.settle import leading
 from mydocs.migrations.wait import LISTINGS_AT_ONCE
+
+LEAVES_LATER = "the server goes on deleting it, `mydocs migrate status` shows the indexes that are to stay"
 
 
 async def rollback(
@@ -42,6 +44,7 @@ async def rollback(
     :param timeout: seconds for all of that wait together, ``None`` for no limit
     :param dry_run: say what would be taken back, and do nothing
     :raises UsageError: where ``steps`` is less than 1, or both are given
+    :raises PlanError: where somebody else has migrated while the lease was waited for, so that ``steps`` means others
     :raises NotReversible: names every migration that has no ``down``, before the first one is touched
     :raises MigrationFailed: where a ``down`` raised; those before it are taken back
     :raises NotReady: names the indexes that are still listed, or cannot be queried yet, when the time is up
@@ -50,7 +53,7 @@ async def rollback(
         found = await discovered(call, directory)
         chosen = await _plan(call, found, steps, target)
         if chosen and not dry_run:
-            dropped = await _roll_back(call, found, steps, target, lock_timeout)
+            dropped = await _roll_back(call, found, chosen, target, lock_timeout)
             if wait:
                 started = time.monotonic()
                 await _until_all_gone(db, dropped, timeout)
@@ -58,9 +61,11 @@ async def rollback(
     return call.report()
 
 
-async def _plan(call: Call, found: Discovery, steps: int | None, target: str | None) -> tuple[Standing, ...]:
+async def _plan(
+    call: Call, found: Discovery, steps: int | None, target: str | None, holder: str | None = None
+) -> tuple[Standing, ...]:
     call.snapshot = await ledger.read(call.db)
-    standings = classify(found.scripts, call.snapshot.entries, call.snapshot.lease)
+    standings = classify(found.scripts, call.snapshot.entries, call.snapshot.lease, holder=holder)
     chosen = make_rollback(standings, steps=steps, target=target)
     call.standings = chosen
     versions = tuple(standing.version for standing in chosen)
@@ -69,13 +74,20 @@ async def _plan(call: Call, found: Discovery, steps: int | None, target: str | N
 
 
 async def _roll_back(
-    call: Call, found: Discovery, steps: int | None, target: str | None, lock_timeout: float | None
+    call: Call, found: Discovery, named: Sequence[Standing], target: str | None, lock_timeout: float | None
 ) -> list[IndexRecord]:
+    """:param named: what was to be taken back before the lease was waited for"""
     async with leading(call, lock_timeout) as lease:
         if any(entry.legacy for entry in call.snapshot.entries):
             legacy = [entry for entry in (await ledger.read(call.db)).entries if entry.legacy]
             await ledger.adopt(call.db, lease, legacy, found.scripts, stamp_of(lease))
-        chosen = await _plan(call, found, steps, target)
+        chosen = await _plan(call, found, None if target is not None else len(named), target, call.owner.id)
+        versions = [standing.version for standing in chosen]
+        if target is None and versions != [standing.version for standing in named]:
+            raise PlanError(
+                f"somebody else has migrated meanwhile, and {', '.join(versions)} would be taken back instead of "
+                f"{', '.join(standing.version for standing in named)}; nothing was, look at `mydocs migrate status`"
+            )
         executor = Executor(db=call.db, lease=lease, stamp=stamp_of(lease), sink=call.sink, done=call.done)
         await executor.take_back(await anyio.to_thread.run_sync(prepare, chosen), call.snapshot.entries)
     latest = {

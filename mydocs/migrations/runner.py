@@ -355,12 +355,12 @@ async def _migrate(
         call.standings, call.snapshot = (), seen or call.snapshot
         return
     async with held(call.db, lease):
-        now = await discovered(call, directory)  # again, like the ledger: the wait for the lease may have been long
+        fresh = await discovered(call, directory)  # again, like the ledger: the wait for the lease may have been long
         snapshot = await ledger.read(call.db)
-        plan = call.planned(_plan(now, snapshot, options, models, call.owner.id), snapshot)
+        plan = call.planned(_plan(fresh, snapshot, options, models, call.owner.id), snapshot)
         stamp = stamp_of(lease)
         legacy = [entry for entry in snapshot.entries if entry.legacy]
-        await ledger.adopt(call.db, lease, legacy, now.scripts, stamp)
+        await ledger.adopt(call.db, lease, legacy, fresh.scripts, stamp)
         call.standard = models
         executor = Executor(db=call.db, lease=lease, stamp=stamp, sink=call.sink, done=call.done)
         await executor.run(plan, models)
@@ -376,7 +376,8 @@ async def wait_for_tracked(call: Call, timeout: float | None, *, waited: float =
     def keep(tracks: tuple[Track, ...]) -> None:
         call.tracks = tracks
 
-    now, ages = time.monotonic(), _ages(call.snapshot)
+    now = time.monotonic()
+    ages = _ages(call.snapshot, now)
     targets = [
         target_of(record, now, ages.get((record.collection, record.name), 0.0)) for record in tracked(call.entries())
     ]
@@ -385,12 +386,12 @@ async def wait_for_tracked(call: Call, timeout: float | None, *, waited: float =
     raise_unready(call.tracks, timeout or 0.0)
 
 
-def _ages(snapshot: Snapshot) -> dict[tuple[str, str], float]:
+def _ages(snapshot: Snapshot, now: float) -> dict[tuple[str, str], float]:
     """Give the seconds since each index was last asked for, as ledger and server tell."""
     ages: dict[tuple[str, str], float] = {}
     for entry in snapshot.entries:
         if entry.finished_at is not None and snapshot.seen_at is not None:
-            age = max(0.0, (snapshot.seen_at - entry.finished_at).total_seconds())
+            age = max(0.0, (snapshot.seen_at - entry.finished_at).total_seconds()) + now - snapshot.read_at
             for key in ((record.collection, record.name) for record in entry.indexes):
                 ages[key] = min(age, ages.get(key, age))
     return ages

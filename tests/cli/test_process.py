@@ -228,6 +228,19 @@ def test_second_signal_leaves_at_once(start: Start, program: Program, folder: Pa
         assert client["x"]["_migrations"].find_one({"_id": "001"})["state"] == "running"  # type: ignore[index]  # is there
 
 
+def test_second_signal_leaves_at_once_though_nobody_reads(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_slow.py").write_text(SLOW_PLAIN)
+    with start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _until(process.stderr, "begun")
+        process.send_signal(signal.SIGINT)
+        _until(process.stderr, "interrupted")
+        threading.Event().wait(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+
+
 def test_a_local_server_that_cannot_start_is_a_mistake_of_the_call(program: Program, folder: Path) -> None:
     with LocalServer(folder.parent / ".mydocs", user="me", password="secret"):
         ended = program("migrate", "status", "--local", "-o", "json")

@@ -269,12 +269,14 @@ async def test_a_script_s_clean_up_is_not_broken_off_by_a_cancellation_that_came
     assert (failed.state, failed.error and failed.error.type) == ("failed", "Cancelled")
 
 
-async def test_a_cancellation_is_not_lost_where_the_transaction_is_run_again(
-    any_db: Database, local_server: LocalServer, folder: Path, write: Write
+@pytest.mark.parametrize("broken", ["commitTransaction", "cleaned"], ids=["at its commit", "by its clean-up"])
+async def test_a_cancellation_is_not_lost_where_the_transaction_is_to_be_run_again(
+    any_db: Database, local_server: LocalServer, folder: Path, write: Write, broken: str
 ) -> None:
     write("001_stubborn.py", "TRANSACTIONAL = True" + STUBBORN.replace("up(db)", "up(db, session)"))
     write("002_next.py", "async def up(db):\n    raise ValueError\n")
-    local_server.controls.error(251, "gone", ["TransientTransactionError"], command="commitTransaction")
+    is_it = lambda recorded: broken in (recorded.name, recorded.body.get("insert"))  # noqa: E731
+    local_server.controls.error(251, "gone", ["TransientTransactionError"], when=is_it)
     run = asyncio.create_task(migrate(any_db, directory=folder))
     begun = lambda recorded: recorded.body.get("insert") == "runs"  # noqa: E731
     await anyio.to_thread.run_sync(local_server.controls.wait_for, begun, 10.0)

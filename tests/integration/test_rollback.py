@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -14,7 +14,17 @@ import pytest
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.search import Dialect
-from mydocs.migrations import LeaseHeld, MigrationFailed, NotReady, indexes, migrate, reverse, runner, wait_for_indexes
+from mydocs.migrations import (
+    LeaseHeld,
+    MigrationError,
+    MigrationFailed,
+    NotReady,
+    indexes,
+    migrate,
+    reverse,
+    runner,
+    wait_for_indexes,
+)
 from mydocs.migrations import wait as waits
 from mydocs.migrations.errors import NotReversible, UnknownVersion
 from mydocs.migrations.events import Event, LeaseWaiting, Planned, StepFinished
@@ -212,6 +222,37 @@ async def test_a_way_back_waits_for_the_run_that_is_under_way(
         gate.set()
     assert [report.result().migrations[0].state for report in (run, back)] == ["applied", "pending"]
     assert await states(any_db) == {}
+
+
+async def test_a_way_back_takes_back_nothing_that_it_had_not_named(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer
+) -> None:
+    write("001_both.py", BOTH)
+    await migrate(any_db, directory=folder, standard_indexes={})
+    write("002_both.py", BOTH)
+    gate, waiting = threading.Event(), asyncio.Event()
+    local_server.controls.clear()
+    local_server.controls.delay(gate, command="findAndModify", after=True)  # another has the lease, and not begun
+
+    def sink(event: Event) -> None:
+        if isinstance(event, LeaseWaiting):
+            waiting.set()
+
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(migrate(any_db, directory=folder, standard_indexes={}))
+        await anyio.to_thread.run_sync(local_server.controls.wait_for, lambda r: r.name == "findAndModify")
+        back = group.create_task(in_vain(rollback(any_db, directory=folder, on_event=sink)))
+        await waiting.wait()
+        gate.set()
+    assert "002 would be taken back instead of 001" in str(back.result())
+    assert run.result().outcome is Outcome.OK
+    assert await states(any_db) == {"001": "applied", "002": "applied"}
+
+
+async def in_vain(call: Awaitable[object]) -> MigrationError:
+    with pytest.raises(MigrationError) as caught:
+        await call
+    return caught.value
 
 
 async def test_the_dropped_and_the_others_share_the_time_of_a_way_back(

@@ -1,5 +1,6 @@
 """Reading and writing documents, over real sockets: what holds on every MongoDB server."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -219,11 +220,16 @@ def test_a_killed_cursor_is_unknown(db: Db) -> None:
     assert refused.value.code == 43
 
 
-def test_a_cursor_of_a_collection_that_is_dropped_is_killed(db: Db) -> None:
+@pytest.mark.parametrize(
+    "goes",
+    [lambda db: db.things.drop(), lambda db: db.others.aggregate([{"$out": "things"}])],
+    ids=["dropped", "replaced by $out"],
+)
+def test_a_cursor_of_a_collection_that_goes_is_killed(db: Db, goes: Callable[[Db], object]) -> None:
     db.things.insert_many([{"_id": n} for n in range(5)])
     found = db.things.find({}, batch_size=2)
     assert next(found) == {"_id": 0}
-    db.things.drop()
+    goes(db)
     with pytest.raises(OperationFailure) as refused:
         list(found)
     assert refused.value.code == 175

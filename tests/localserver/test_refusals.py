@@ -24,6 +24,12 @@ def test_a_hint_that_may_change_what_is_found_is_refused_by_name(db: Db, options
     assert refused.value.code == 238
 
 
+def test_the_natural_order_backwards_is_refused_by_name(db: Db) -> None:
+    with pytest.raises(OperationFailure, match=r"\$natural") as refused:
+        db.things.find_one({}, hint=[("$natural", -1)])
+    assert refused.value.code == 238
+
+
 def test_constants_of_an_update_are_refused_by_name(db: Db) -> None:
     with pytest.raises(OperationFailure, match="constants") as refused:
         db.command("update", "things", updates=[{"q": {}, "u": [{"$set": {"a": "$$b"}}], "c": {"b": 1}}])

@@ -178,6 +178,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path, mo
             id="constant in a handler",
         ),
         pytest.param(b"with open('x') as IDEMPOTENT: pass\n", "IDEMPOTENT must", id="constant of a with"),
+        pytest.param(b"[IDEMPOTENT := n for n in (0,)]\n", "IDEMPOTENT must", id="constant of a walrus"),
     ],
 )
 def test_a_file_that_cannot_be_a_migration_is_an_error_that_says_why(tmp_path: Path, raw: bytes, says: str) -> None:

@@ -241,6 +241,18 @@ async def test_a_lost_reply_to_an_acquisition_neither_loses_the_lease_nor_counts
     assert taken.term == 1
 
 
+@pytest.mark.anyio
+async def test_the_lease_tells_no_later_time_than_the_server(
+    local_db: Db, local_server: LocalServer, local_clock: ManualClock
+) -> None:
+    """However long the server took to answer: the times of the next holder must come after those of this one."""
+    local_server.controls.call(lambda _: local_clock.advance(60), command="findAndModify")
+    local_server.controls.error(91, "shutting down", ["RetryableWriteError"], command="findAndModify")
+    taken = await acquire(local_db, Owner(host="a"))
+    assert taken is not None
+    assert taken.acquired_at <= taken.now() <= local_clock.now()
+
+
 @pytest.mark.parametrize(
     ("document", "says"),
     [
