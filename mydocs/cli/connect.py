@@ -173,7 +173,7 @@ def _notice(client: Any, streams: Streams) -> None:
     if topology.has_known_servers:
         return
     servers = topology.server_descriptions()
-    hosts = ", ".join(f"{host}:{port}" if port else str(host) for host, port in servers)
+    hosts = ", ".join(f"{host}:{port}" if port else str(host) for host, port in servers) or "that the URL names"
     reasons = {str(server.error).partition(" (configured timeouts")[0] for server in servers.values() if server.error}
     streams.note(f"waiting for the server {hosts}" + (f" ({'; '.join(sorted(reasons))})" if reasons else ""))
 

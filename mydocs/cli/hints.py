@@ -4,13 +4,13 @@
 NEXT = {
     "MigrationFailed": "mend the script and give the same command again; `mydocs migrate status` shows what is done",
     "ChangeInvalid": "mend the script and give the same command again: it goes on after the last finished batch",
-    "NotPossible": "mend the script and give the same command again",
+    "NotPossible": "see to that, and give the same command again",
     "ScriptsInvalid": "mend the files; `mydocs migrate list` checks what can be seen without running them",
     "OutOfOrder": "`mydocs migrate run --allow-out-of-order` runs them all the same",
     "NotReversible": "`mydocs migrate new` makes a migration that undoes it",
     "LedgerInvalid": "`mydocs migrate status` looks again",
-    "IndexConflict": "`mydocs migrate new --kind index` makes a migration that drops or renames the one in the way",
-    "IndexRefused": "mend the definition and give the same command again",
+    "IndexConflict": "drop or rename the one in the way, and give the same command again",
+    "IndexRefused": "see to what the server does not take, and give the same command again",
     "UnknownVersion": "`mydocs migrate list` shows the versions",
     "NotAuthorised": "`mydocs migrate status` tries the login; docs/permissions.md names the roles",
     "SearchUnavailable": "`mydocs migrate run --wait --local` tries the migrations on this machine",
@@ -36,4 +36,8 @@ def next_step(error: BaseException) -> str | None:
         return None
     if type(error).__name__ == "MigrationFailed" and (code := getattr(error, "exit_code", 1)) in SCRIPT_LET_DOWN:
         return SCRIPT_LET_DOWN[code]
+    # What failed in a script may be an error of ours, which knows better than that the script failed.
+    cause = error.__cause__
+    if type(error).__name__ == "MigrationFailed" and cause is not None and (known := next_step(cause)) is not None:
+        return known
     return next((NEXT[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in NEXT), None)

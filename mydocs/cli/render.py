@@ -149,10 +149,16 @@ def _settled_state(migration: MigrationReport) -> str:
 def repair_text(changed: Sequence[Standing], missing: Sequence[Standing]) -> str:
     """Show what `repair` is going to accept and to forget."""
     rows = [
-        *((s.version, s.name, "changed", "accept the text as it is now") for s in changed),
+        *((s.version, s.name, "changed", _accepted(s)) for s in changed),
         *((s.version, s.name, s.state.value, "forget it") for s in missing),
     ]
     return table(("VERSION", "NAME", "STATE", "REPAIR"), rows)
+
+
+def _accepted(standing: Standing) -> str:
+    before = standing.entry.script if standing.entry else None
+    other = standing.script is not None and before != standing.script.file_name
+    return f"accept it in place of {before}, which was applied" if other else "accept the text as it is now"
 
 
 def event_line(event: Event) -> str | None:

@@ -83,10 +83,10 @@ class Streams:
         self.result(_dumps(self.clean_values(document), sys.stdout))
 
     def line(self, text: str) -> None:
-        """Write one line of text to stderr."""
+        """Write one line of text to stderr; a reader or a disk that is gone changes nothing about the work."""
         if sys.stderr is None:
             return
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(_encodable(self.clean(text), sys.stderr) + "\n")
             sys.stderr.flush()
 

@@ -38,7 +38,7 @@ class DirectoryInUse(ServerError):
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         super().__init__(
-            f"another local server uses {directory}; connect to that one (--local does), or choose another --dir"
+            f"another local server uses {directory}; connect to that one (--local does), or choose another directory"
         )
 
 
@@ -109,7 +109,7 @@ class LocalServer:
                 self._lock_file = take_lock(self.directory)
             except OSError as error:
                 raise ServerError(
-                    f"{self.directory} cannot be made a directory for data ({error.strerror}); choose another --dir"
+                    f"{self.directory} cannot be made a directory for data ({error.strerror}); choose another directory"
                 ) from error
             path = self.directory / "data.sqlite3"
         try:
@@ -120,7 +120,7 @@ class LocalServer:
             self.stop()
             if isinstance(error, sqlite3.DatabaseError):
                 raise ServerError(
-                    f"{path} cannot be opened as a database ({error}); move it away, or choose another --dir"
+                    f"{path} cannot be opened as a database ({error}); move it away, or choose another directory"
                 ) from error
             raise
         self._engine.address = f"{HOST}:{self.port}"
@@ -239,9 +239,15 @@ class LocalServer:
         except (Cut, OSError):
             raise
         except Exception as error:  # a defect here must not look like a lost connection
-            if self._engine is not None:  # else it lost its database to stop()
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            if self._engine is not None and not full:  # else it lost its database to stop(), or the disk is to blame
                 log.exception("the command %s failed", name)
-            reply = error_reply(CommandError(1, f"a defect of the local server: {type(error).__name__}: {error}"))
+            problem = f"a defect of the local server: {type(error).__name__}: {error}"
+            reply = error_reply(
+                CommandError(14031, f"the disk that holds {self.directory} is full")
+                if full
+                else CommandError(1, problem)
+            )
         try:
             answer = wire.reply(request, reply)
         except CommandError as error:

@@ -255,16 +255,20 @@ def _problem(change: Any, identity: Any, options: CodecOptions[Any]) -> str | No
     if operators and len(operators) < len(change):
         field = next(key for key in change if key not in operators)
         return f"the function returned a mixture of operators ({operators[0]}) and fields ({field})"
+    same = bson.encode({"_id": identity}, codec_options=RAW)
+
+    def is_same(value: object) -> bool:
+        return bson.encode({"_id": value}, codec_options=options) == same
+
     if operators:
-        changed = any(_changes_id(change[operator]) for operator in operators)
+        changed = any(
+            str(path).partition(".")[0] == "_id" and not (path == "_id" and operator == "$set" and is_same(value))
+            for operator in operators
+            for path, value in (change[operator].items() if isinstance(change[operator], Mapping) else ())
+        )
     else:
-        same = bson.encode({"_id": identity}, codec_options=RAW)
-        changed = "_id" in change and bson.encode({"_id": change["_id"]}, codec_options=options) != same
+        changed = "_id" in change and not is_same(change["_id"])
     return "the function changed _id, which cannot be changed; insert a new document instead" if changed else None
-
-
-def _changes_id(fields: object) -> bool:
-    return isinstance(fields, Mapping) and any(str(path).split(".", 1)[0] == "_id" for path in fields)
 
 
 async def _update(db: mongo.Database, name: str, statements: Iterable[RawBSONDocument]) -> tuple[int, int]:

@@ -253,12 +253,13 @@ class IndexFailed(MigrationError):
 
     exit_code = 6
 
-    def __init__(self, failures: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, failures: Sequence[tuple[str, str]], *, gone: bool = False) -> None:
+        """:param gone: none of them was built wrongly: they are not there"""
         self.failures = tuple(failures)
-        super().__init__(
-            "; ".join(f"index {index} failed: {reason}" for index, reason in failures)
-            + "; mend the definition in a new migration and run again"
-        )
+        remedy = "mend the definition in a new migration and run again"
+        if gone:
+            remedy = "create it in a new migration, or run the one that did again (`mydocs migrate mark NNN --pending`)"
+        super().__init__("; ".join(f"index {index} failed: {reason}" for index, reason in failures) + f"; {remedy}")
 
 
 class LeaseError(MigrationError):

@@ -343,7 +343,10 @@ class Executor:
         return StoredError(type=type(cause).__name__, message=self._text_of(cause))
 
     def _text_of(self, cause: BaseException) -> str:
-        return mongo.without_secrets(self.db, load.text_of(cause))[:MESSAGE_LENGTH]
+        text = mongo.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause)
+        # A file's name may have put half of a surrogate pair into it, which neither a stream nor BSON takes.
+        text = text.encode("utf-8", "backslashreplace").decode()
+        return mongo.without_secrets(self.db, text)[:MESSAGE_LENGTH]
 
     def _failure(self, script: Script, error: Exception) -> Exception:
         if isinstance(error, LeaseLost):

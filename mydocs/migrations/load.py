@@ -158,8 +158,7 @@ def text_of(error: BaseException) -> str:
     """Return an error's own words; of a group those of all that is in it."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(f"{type(each).__name__}: {text_of(each)}".rstrip(": ") for each in error.exceptions)
-    # A file's name may have put half of a surrogate pair into it, which neither a stream nor BSON takes.
-    return _exit_text(error).encode("utf-8", "backslashreplace").decode()
+    return _exit_text(error)
 
 
 def line_in(path: Path, error: BaseException) -> int | None:

@@ -426,8 +426,14 @@ def _secrets_of(client: Any) -> Iterator[str]:
 
 
 def text_of(error: BaseException) -> str:
-    """The server's sentence, without the driver's dumps of its reply, its settings and its view of the topology."""
+    """
+    The server's sentence, without the driver's dumps of its reply, its settings and its view of the topology.
+
+    Of a bulk write the first sentence: its dump holds the document.
+    """
     details = getattr(error, "details", None)
+    if isinstance(details, Mapping) and details.get("writeErrors"):
+        details = details["writeErrors"][0]
     if isinstance(details, Mapping) and isinstance(details.get("errmsg"), str):
         return str(details["errmsg"]).rstrip(".")
     return _DRIVER_DUMP.sub("", str(error)).strip().rstrip(".")

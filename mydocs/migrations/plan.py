@@ -135,7 +135,11 @@ def make_plan(
     """
     standings = classify(scripts, entries, lease, holder=holder)
     limit = find(standings, options.target).number if options.target is not None else None
-    changed = [s.script.file_name for s in standings if s.state is MigrationState.CHANGED and s.script]
+    changed = [
+        s.script.file_name + (f" (applied as {s.entry.script})" if s.entry.script != s.script.file_name else "")
+        for s in standings
+        if s.state is MigrationState.CHANGED and s.script and s.entry
+    ]
     if changed and not options.allow_changed:
         raise ChangedScripts(changed)
     steps = tuple(

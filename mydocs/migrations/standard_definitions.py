@@ -121,7 +121,7 @@ def standard_change(asked: Definition, listed_all: Iterable[Definition]) -> Stan
         if listed.get("name") == name and listed not in same_key:
             return _conflict(
                 f"index {name} exists with the key {_text(standard_document(listed))} and {_text(wanted)} was asked "
-                f"for; give the new index another name, or drop the old one in a script with drop_index({name!r})",
+                f"for; give the new index another name, or drop the old one first (mongosh: dropIndex({name!r}))",
                 name,
             )
     if not same_key:
@@ -134,7 +134,7 @@ def standard_change(asked: Definition, listed_all: Iterable[Definition]) -> Stan
     others = "; ".join(compare(wanted, standard_document(present)))
     return _conflict(
         f"index {existing} on {_text(wanted)} exists with other options ({others}), which cannot be changed in place; "
-        f"drop it in a script with drop_index({existing!r}), or ask for the options that it has",
+        f"drop it first (mongosh: dropIndex({existing!r})), or ask for the options that it has",
         existing,
     )
 

@@ -95,9 +95,10 @@ def raise_unready(tracks: Iterable[Track], seconds: float) -> None:
     :raises IndexFailed: where a build has failed
     :raises NotReady: where an index is late
     """
-    failures = [(_label(t.target), t.reason or "no reason given") for t in tracks if t.outcome is IndexState.FAILED]
-    if failures:
-        raise IndexFailed(failures)
+    failed = [track for track in tracks if track.outcome is IndexState.FAILED]
+    if failed:
+        failures = [(_label(track.target), track.reason or "no reason given") for track in failed]
+        raise IndexFailed(failures, gone=all(track.verdict.state is IndexState.ABSENT for track in failed))
     late = [f"{_label(t.target)} ({t.verdict.state.value})" for t in tracks if t.outcome is None]
     if late:
         raise NotReady(late, seconds)

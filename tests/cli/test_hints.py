@@ -94,6 +94,12 @@ def test_a_script_is_mended_only_where_it_was_the_script_that_failed(code: int, 
     assert says in str(next_step(error))
 
 
+def test_an_error_of_ours_in_a_script_knows_better_what_is_to_be_done() -> None:
+    error = MigrationFailed("003_a.py", ", line 3", "IndexRefused: no room")
+    error.__cause__ = IndexRefused("pages", ["no room for index ft; drop an index"])
+    assert next_step(error) == next_step(error.__cause__)
+
+
 def test_a_script_that_must_not_run_twice_is_settled_by_hand() -> None:
     error = MigrationFailed("003_a.py", ", line 3", "ValueError", by_hand="003")
     assert "`mydocs migrate mark 003 --pending`" in str(error)

@@ -241,6 +241,17 @@ def test_second_signal_leaves_at_once_though_nobody_reads(start: Start, folder: 
         assert process.wait() == 130
 
 
+def test_a_log_that_cannot_be_written_changes_nothing_about_the_run(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    with (
+        Path("/dev/full").open("w") as full,
+        start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json", stderr=full) as process,
+    ):
+        out, _ = process.communicate()
+    assert process.returncode == 0
+    assert [migration["state"] for migration in json.loads(out)["migrations"]] == ["applied"]
+
+
 def test_a_local_server_that_cannot_start_is_a_mistake_of_the_call(program: Program, folder: Path) -> None:
     with LocalServer(folder.parent / ".mydocs", user="me", password="secret"):
         ended = program("migrate", "status", "--local", "-o", "json")

@@ -110,6 +110,7 @@ async def later(document: dict[str, Any]) -> dict[str, Any]:
     ("function", "expected"),
     [
         pytest.param(lambda d: {"$set": {"m": d["n"] + 1}}, {"_id": 1, "n": 1, "m": 2}, id="update document"),
+        pytest.param(lambda d: {"$set": {**d, "m": d["n"] + 1}}, {"_id": 1, "n": 1, "m": 2}, id="the same _id set"),
         pytest.param(lambda d: [{"$set": {"m": {"$add": ["$n", 1]}}}], {"_id": 1, "n": 1, "m": 2}, id="pipeline"),
         pytest.param(lambda d: {**d, "n": 5}, {"_id": 1, "n": 5}, id="replacement"),
         pytest.param(lambda d: {"m": 3}, {"_id": 1, "m": 3}, id="replacement without _id"),
@@ -129,6 +130,8 @@ async def test_a_function_may_answer_in_each_of_these_ways(db: Database, functio
         pytest.param({"$set": {"m": 1}, "n": 2}, r"a mixture of operators \(\$set\) and fields \(n\)", id="mixture"),
         pytest.param({"_id": 2, "n": 1}, "changed _id", id="replacement changes _id"),
         pytest.param({"$set": {"_id.a": 2}}, "changed _id", id="operator changes _id"),
+        pytest.param({"$set": {"_id": 2}}, "changed _id", id="operator sets another _id"),
+        pytest.param({"$unset": {"_id": ""}}, "changed _id", id="operator takes _id away"),
         pytest.param({}, "an empty document; return None", id="empty"),
         pytest.param([], "a list that is no pipeline", id="empty pipeline"),
         pytest.param(["n"], "a list that is no pipeline", id="list of something else"),

@@ -353,7 +353,7 @@ async def test_an_index_that_stands_in_the_way_is_an_error_and_stays(
     with pytest.raises(IndexConflict, match=says) as caught:
         await standard(db, asked, IndexModel("z"))
     assert str(caught.value).startswith("pages: ")
-    assert "drop_index" in str(caught.value)
+    assert "dropIndex" in str(caught.value)
     assert await keys(db) == before
 
 

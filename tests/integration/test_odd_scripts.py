@@ -132,6 +132,23 @@ async def test_a_text_without_end_is_cut_wherever_it_is_shown(db: Database, fold
     assert len(str(caught.value)) < 2_100
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        pytest.param("await transform(db['x'], {}, lambda d: None)", "OperationFailure: not allowed$", id="raw reply"),
+        pytest.param("await db['y'].insert_many([{'_id': 1}, {'_id': 1}])", "BulkWriteError: E11000", id="bulk write"),
+    ],
+)
+async def test_a_driver_s_error_is_the_server_s_sentence_and_no_dump(
+    line: str, says: str, db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    write("001_asks.py", f"from mydocs.migrations import transform\nasync def up(db):\n    {line}\n")
+    local_server.controls.error(2, "not allowed", when=lambda recorded: recorded.body.get("find") == "x")
+    with pytest.raises(MigrationFailed, match=says) as caught:
+        await migrate(db, directory=folder)
+    assert not any(dump in str(caught.value) for dump in ("full error", "RawBSON", "'op'"))
+
+
 async def test_a_group_of_errors_is_told_whole(db: Database, folder: Path, write: Write) -> None:
     write("001_two.py", "async def up(db):\n    raise ExceptionGroup('g', [ValueError('a'), KeyError('b')])\n")
     with pytest.raises(MigrationFailed, match="ValueError: a; KeyError: 'b'"):

@@ -121,7 +121,7 @@ def test_a_taken_port_is_one_clear_sentence() -> None:
 
 def test_a_directory_that_is_a_file_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ServerError, match=r"cannot be made a directory for data .*; choose another --dir"):
+    with pytest.raises(ServerError, match=r"cannot be made a directory for data .*; choose another directory"):
         LocalServer(tmp_path / "file").start()
 
 

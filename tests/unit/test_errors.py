@@ -72,6 +72,7 @@ EXAMPLES = [
     (SearchUnavailable("31082"), 3, ["no search indexes", "--local"]),
     (NotReady(["pages.ft (building)"], 60), 5, ["pages.ft (building)", "60 s", "mydocs migrate wait"]),
     (IndexFailed([("pages.ft", "no analyzer")]), 6, ["pages.ft", "no analyzer", "new migration"]),
+    (IndexFailed([("pages.ft", "it is gone")], gone=True), 6, ["pages.ft", "--pending"]),
     (LeaseHeld(HOLDER, 5.0), 7, ["web-1 (pid 7), term 3, 12 s left", "after 5 s", "mydocs migrate unlock"]),
     (LeaseLost(3), 7, ["term 3", "mydocs migrate status"]),
     (WorkLeft(["001 is pending"], [survey.RUN]), 8, ["001 is pending", "mydocs migrate run --wait"]),

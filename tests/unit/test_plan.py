@@ -147,6 +147,12 @@ def test_an_entry_without_a_checksum_counts_as_unchanged() -> None:
     assert plan(scripts("1"), [adopted]).is_empty
 
 
+def test_another_script_of_an_applied_number_is_named_with_the_one_that_was_applied() -> None:
+    applied = replace(entry(1), script="001_other.py")
+    with pytest.raises(ChangedScripts, match=r"001_s1\.py \(applied as 001_other\.py\) changed"):
+        plan([script(1, checksum="sha256:2")], [applied])
+
+
 def test_a_script_that_counts_as_applied_for_another_file_is_told() -> None:
     adopted = replace(entry(1, checksum=None), legacy=True, run=None, script="001_other.py")
     (warning,) = plan(scripts("1"), [adopted]).warnings

@@ -172,14 +172,14 @@ def test_change_is_the_least_that_does_it(
             index(A, "mine", sparse=True),
             index(A),
             "index a_1 on {a: 1} exists with other options (sparse: asked True, live False), which cannot be changed "
-            "in place; drop it in a script with drop_index('a_1'), or ask for the options that it has",
+            "in place; drop it first (mongosh: dropIndex('a_1')), or ask for the options that it has",
             id="options",
         ),
         pytest.param(
             index(A, "mine"),
             index({"b": -1}, "mine"),
             "index mine exists with the key {b: -1} and {a: 1} was asked for; give the new index another name, or drop "
-            "the old one in a script with drop_index('mine')",
+            "the old one first (mongosh: dropIndex('mine'))",
             id="name",
         ),
     ],
