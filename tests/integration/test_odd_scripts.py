@@ -271,16 +271,21 @@ async def test_a_script_that_is_edited_while_the_lease_is_waited_for_runs_as_it_
     assert (await migrate(db, directory=folder)).migrations == ()
 
 
-async def test_a_script_s_clean_up_is_not_broken_off_by_a_cancellation_that_came_once(
-    any_db: Database, local_server: LocalServer, folder: Path, write: Write
-) -> None:
-    write("001_cleans.py", STUBBORN + "        raise\n")
-    run = asyncio.create_task(migrate(any_db, directory=folder))
+async def cancelled_in_its_script(db: Database, local_server: LocalServer, folder: Path) -> None:
+    """Cancel a run, once, when its script has begun to write."""
+    run = asyncio.create_task(migrate(db, directory=folder))
     begun = lambda recorded: recorded.body.get("insert") == "runs"  # noqa: E731
     await anyio.to_thread.run_sync(local_server.controls.wait_for, begun, 10.0)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
+
+
+async def test_a_script_s_clean_up_is_not_broken_off_by_a_cancellation_that_came_once(
+    any_db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    write("001_cleans.py", STUBBORN + "        raise\n")
+    await cancelled_in_its_script(any_db, local_server, folder)
     assert await any_db["cleaned"].count_documents({}) == 3
     failed = await entry_of(any_db, "001")
     assert (failed.state, failed.error and failed.error.type) == ("failed", "Cancelled")
@@ -294,12 +299,7 @@ async def test_a_cancellation_is_not_lost_where_the_transaction_is_to_be_run_aga
     write("002_next.py", "async def up(db):\n    raise ValueError\n")
     is_it = lambda recorded: broken in (recorded.name, recorded.body.get("insert"))  # noqa: E731
     local_server.controls.error(251, "gone", ["TransientTransactionError"], when=is_it)
-    run = asyncio.create_task(migrate(any_db, directory=folder))
-    begun = lambda recorded: recorded.body.get("insert") == "runs"  # noqa: E731
-    await anyio.to_thread.run_sync(local_server.controls.wait_for, begun, 10.0)
-    run.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await run
+    await cancelled_in_its_script(any_db, local_server, folder)
     assert [entry.version for entry in (await ledger.read(any_db)).entries if entry.script] == ["001"]
 
 
@@ -313,12 +313,7 @@ async def test_a_script_that_goes_on_although_it_was_cancelled_is_applied_and_th
 ) -> None:
     write("001_stubborn.py", text)
     write("002_next.py", "async def up(db):\n    raise ValueError\n")
-    run = asyncio.create_task(migrate(any_db, directory=folder))
-    begun = lambda recorded: recorded.body.get("insert") == "runs"  # noqa: E731
-    await anyio.to_thread.run_sync(local_server.controls.wait_for, begun, 10.0)
-    run.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await run
+    await cancelled_in_its_script(any_db, local_server, folder)
     assert {e.version: e.state for e in (await ledger.read(any_db)).entries if e.script} == {"001": "applied"}
 
 
