@@ -8,6 +8,7 @@ import anyio
 import anyio.to_thread
 
 from mydocs.migrations import ledger, mongo
+from mydocs.migrations.call import Call, call_on, discovered, stamp_of
 from mydocs.migrations.discover import Discovery
 from mydocs.migrations.errors import NotReady, PlanError
 from mydocs.migrations.events import Planned, Sink, emit
@@ -16,7 +17,7 @@ from mydocs.migrations.indexes import until_gone
 from mydocs.migrations.model import IndexAction, IndexRecord, MigrationState
 from mydocs.migrations.plan import Standing, classify, make_rollback
 from mydocs.migrations.report import Outcome, RunReport
-from mydocs.migrations.runner import Call, call_on, discovered, stamp_of, wait_for_tracked
+from mydocs.migrations.runner import wait_for_tracked
 from mydocs.migrations.settle import leading
 from mydocs.migrations.wait import LISTINGS_AT_ONCE
 

@@ -5,50 +5,29 @@ Every public function ends in one of two ways: it returns a report, or it raises
 carries the report of what was done until then. Its last event is always ``RunFinished``, also when it is cancelled.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import anyio.to_thread
+import anyio
 
-import mydocs
 from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations import documents, ledger, mongo
-from mydocs.migrations.discover import Discovery, discover
-from mydocs.migrations.errors import Interrupted, MigrationError, NotReady
-from mydocs.migrations.events import Event, Planned, Sink, StillWaiting, Warned, emit
+from mydocs.migrations.call import Call, call_on, discovered, planned_standard, stamp_of
+from mydocs.migrations.discover import Discovery
+from mydocs.migrations.errors import NotReady
+from mydocs.migrations.events import Sink, StillWaiting, emit
 from mydocs.migrations.execute import Executor
-from mydocs.migrations.lease import Lease, Owner, held
+from mydocs.migrations.lease import held
 from mydocs.migrations.ledger import Snapshot
 from mydocs.migrations.looks import shared_looks
-from mydocs.migrations.model import (
-    STANDARD_VERSION,
-    Entry,
-    IndexState,
-    IndexType,
-    MigrationState,
-    RunStamp,
-)
-from mydocs.migrations.plan import Options, Plan, Standing, classify, make_plan, tracked
+from mydocs.migrations.model import STANDARD_VERSION, MigrationState
+from mydocs.migrations.plan import Options, Plan, classify, make_plan, tracked
 from mydocs.migrations.readiness import Track
-from mydocs.migrations.report import (
-    AttemptReport,
-    ErrorReport,
-    IndexReport,
-    MigrationReport,
-    Outcome,
-    RunFinished,
-    RunReport,
-)
-from mydocs.migrations.sinks import logging_sink
-from mydocs.migrations.standard import IndexModels, standard_checksum, standard_names
+from mydocs.migrations.report import Outcome, RunReport
+from mydocs.migrations.standard import IndexModels, standard_checksum
 from mydocs.migrations.turn import look, take_turn
 from mydocs.migrations.wait import SIGN_OF_LIFE_SECONDS, raise_unready, target_of, wait_for
 
-NOT_CREATED = "not created yet"
 UNAPPLIED = "`mydocs migrate run` does what nobody is at work on, `mydocs migrate wait` takes the wait up again"
 
 
@@ -168,172 +147,12 @@ async def wait_until_current(
     return call.report()
 
 
-@dataclass(slots=True)
-class Call:
-    """What a call has found and done so far; its report is made of this at any moment."""
-
-    db: mongo.Database
-    sink: Sink | None
-    outcome: Outcome = Outcome.OK
-    started: float = field(default_factory=time.monotonic)
-    owner: Owner = field(default_factory=Owner)
-    snapshot: Snapshot = field(default_factory=lambda: Snapshot(entries=(), lease=None))
-    standings: tuple[Standing, ...] = ()
-    standard: IndexModels | None = None
-    done: list[Entry] = field(default_factory=list)
-    tracks: tuple[Track, ...] = ()
-    warned: set[str] = field(default_factory=set)
-    migrations: tuple[MigrationReport, ...] = ()  # found by a look, where nothing was run
-    indexes: tuple[IndexReport, ...] = ()
-    history: tuple[AttemptReport, ...] | None = None
-
-    def planned(self, plan: Plan, snapshot: Snapshot) -> Plan:
-        """Take a plan as the one that this call follows."""
-        self.standings, self.snapshot = plan.steps, snapshot
-        for warning in plan.warnings:
-            self.warn(warning)
-        versions = tuple(standing.version for standing in plan.steps)
-        emit(self.sink, Planned(versions=versions, standard=plan.standard))
-        return plan
-
-    def warn(self, message: str) -> None:
-        """Say it once, however often it is found."""
-        if message not in self.warned:
-            self.warned.add(message)
-            emit(self.sink, Warned(message=message))
-
-    def entries(self) -> tuple[Entry, ...]:
-        """The ledger as it stands after this call's own writes."""
-        written = {entry.version: entry for entry in self.done}
-        kept = [entry for entry in self.snapshot.entries if entry.version not in written]
-        return (*kept, *self.entries_written())
-
-    def entries_written(self) -> tuple[Entry, ...]:
-        """This call's own entries; one that was taken back is none any more."""
-        return tuple(entry for entry in self.done if entry.state is not MigrationState.PENDING)
-
-    def report(self, error: MigrationError | None = None) -> RunReport:
-        return RunReport(
-            outcome=self.outcome if error is None else _outcome(error),
-            database=self.db.name,
-            migrations=(*self.migrations, *self._migrations()),
-            indexes=tuple(self._indexes()),
-            seconds=time.monotonic() - self.started,
-            history=self.history,
-            error=None if error is None else _error_report(self.db, error),
-        )
-
-    def _migrations(self) -> Sequence[MigrationReport]:
-        written = {entry.version: entry for entry in self.done}
-        reports = []
-        for standing in self.standings:
-            entry = written.get(standing.version)
-            shown = entry or standing.entry
-            # An entry that this call started and could not finish is nobody's any more.
-            state = standing.state if entry is None else entry.state
-            if entry is not None and state is MigrationState.RUNNING:
-                state = MigrationState.INTERRUPTED
-            reports.append(
-                MigrationReport(
-                    version=standing.version,
-                    name=standing.name,
-                    script=standing.script.file_name if standing.script else None,
-                    state=state,
-                    seconds=shown.seconds if shown else None,
-                    error=shown.error if shown else None,
-                )
-            )
-        return reports
-
-    def _indexes(self) -> Sequence[IndexReport]:
-        made = [e for e in self.done if e.version == STANDARD_VERSION and e.state is MigrationState.APPLIED]
-        standard = [
-            IndexReport(
-                collection=collection,
-                name=name,
-                type=IndexType.STANDARD,
-                state=IndexState.READY,
-                queryable=True,
-                seconds=entry.seconds,
-            )
-            for entry in made
-            for collection, name in standard_names(self.standard or {})
-        ]
-        waited = [_index_report(track) for track in self.tracks]
-        known = {(report.collection, report.name) for report in waited}
-        submitted = [
-            IndexReport(
-                collection=record.collection,
-                name=record.name,
-                type=record.type,
-                state=IndexState.PENDING,
-                queryable=False,
-                reason="not waited for",
-            )
-            for record in tracked(self.entries_written())
-            if (record.collection, record.name) not in known
-        ]
-        return [*standard, *waited, *submitted, *self.indexes]
-
-
-@asynccontextmanager
-async def call_on(db: mongo.Database, sink: Sink | None, *, outcome: Outcome = Outcome.OK) -> AsyncIterator[Call]:
-    """Give whatever ends a call its report: one error of ours, or the caller's cancellation, which passes unchanged."""
-    call = Call(db, None, outcome)
-    taken_by = logging_sink if sink is None else sink
-
-    def stamped(event: Event) -> None:
-        taken_by(replace(event, database=db.name, run=call.owner.id))
-
-    call.sink = sink = stamped
-    try:
-        yield call
-    except asyncio.CancelledError:
-        call.outcome = Outcome.INTERRUPTED
-        emit(sink, RunFinished(report=call.report()))
-        raise
-    except Exception as error:
-        known = mongo.as_migration_error(error)
-        if known is None:
-            call.outcome = Outcome.FAILED
-            emit(sink, RunFinished(report=call.report()))
-            raise
-        known.report = call.report(known)
-        emit(sink, RunFinished(report=known.report))
-        if known is error:
-            raise
-        raise known from error
-    emit(sink, RunFinished(report=call.report()))
-
-
-async def discovered(call: Call, directory: str | Path) -> Discovery:
-    found = await anyio.to_thread.run_sync(discover, Path(directory))
-    for warning in found.warnings:
-        call.warn(warning)
-    return found
-
-
 def _plan(
     found: Discovery, snapshot: Snapshot, options: Options, models: IndexModels, holder: str | None = None
 ) -> Plan:
     checksum = standard_checksum(models) if models else None
     return make_plan(
         found.scripts, snapshot.entries, snapshot.lease, options, standard_checksum=checksum, holder=holder
-    )
-
-
-def planned_standard(models: IndexModels) -> tuple[IndexReport, ...]:
-    """Report standard indexes that the next run creates."""
-    return tuple(
-        IndexReport(
-            collection=collection,
-            name=name,
-            type=IndexType.STANDARD,
-            state=IndexState.PENDING,
-            queryable=False,
-            reason=NOT_CREATED,
-        )
-        for collection, name in standard_names(models)
     )
 
 
@@ -412,32 +231,3 @@ def _unapplied(call: Call, found: Discovery, models: IndexModels) -> list[str]:
     ):
         late.insert(0, "the standard indexes are not created")
     return late
-
-
-def stamp_of(lease: Lease) -> RunStamp:
-    """What a run signs its ledger entries with."""
-    owner = lease.owner
-    return RunStamp(id=owner.id, term=lease.term, host=owner.host, pid=owner.pid, tool=f"mydocs {mydocs.__version__}")
-
-
-def _error_report(db: mongo.Database, error: MigrationError) -> ErrorReport:
-    message = mongo.without_secrets(db, str(error))
-    return ErrorReport(type=type(error).__name__, message=message, exit_code=error.exit_code)
-
-
-def _outcome(error: MigrationError) -> Outcome:
-    if isinstance(error, NotReady):
-        return Outcome.NOT_READY
-    return Outcome.INTERRUPTED if isinstance(error, Interrupted) else Outcome.FAILED
-
-
-def _index_report(track: Track) -> IndexReport:
-    return IndexReport(
-        collection=track.target.collection,
-        name=track.target.name,
-        type=track.target.type or IndexType.SEARCH,
-        state=track.outcome or track.verdict.state,
-        queryable=track.verdict.queryable,
-        seconds=None if track.settled_at is None else track.settled_at - track.target.asked_at,
-        reason=track.reason or track.verdict.reason,
-    )

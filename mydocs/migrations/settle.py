@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mydocs.migrations import ledger, mongo
+from mydocs.migrations.call import Call, call_on, discovered, stamp_of
 from mydocs.migrations.discover import Discovery
 from mydocs.migrations.errors import LeaseHeld, NotPossible, UsageError
 from mydocs.migrations.events import Sink
@@ -14,7 +15,6 @@ from mydocs.migrations.ledger import Snapshot
 from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script
 from mydocs.migrations.plan import Standing, classify, find
 from mydocs.migrations.report import MigrationReport, RunReport
-from mydocs.migrations.runner import Call, call_on, discovered, stamp_of
 from mydocs.migrations.turn import take_turn
 
 

@@ -9,6 +9,7 @@ import anyio
 
 from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations import definitions, ledger, mongo, readiness, standard_definitions
+from mydocs.migrations.call import NOT_CREATED, Call, call_on, discovered, planned_standard
 from mydocs.migrations.documents import parse_attempt
 from mydocs.migrations.errors import WorkLeft
 from mydocs.migrations.events import Sink
@@ -24,7 +25,6 @@ from mydocs.migrations.model import (
 )
 from mydocs.migrations.plan import Standing, classify, is_interrupted, tracked
 from mydocs.migrations.report import AttemptReport, IndexReport, MigrationReport, RunReport
-from mydocs.migrations.runner import NOT_CREATED, Call, call_on, discovered, planned_standard
 from mydocs.migrations.standard import IndexModels, standard_checksum, standard_listing
 from mydocs.migrations.standard_definitions import StandardAction
 from mydocs.migrations.wait import target_of
