@@ -83,11 +83,11 @@ async def _roll_back(
             legacy = [entry for entry in (await ledger.read(call.db)).entries if entry.legacy]
             await ledger.adopt(call.db, lease, legacy, found.scripts, stamp_of(lease))
         chosen = await _plan(call, found, None if target is not None else len(named), target, call.owner.id)
-        versions = [standing.version for standing in chosen]
-        if target is None and versions != [standing.version for standing in named]:
+        before, now = ([standing.version for standing in standings] for standings in (named, chosen))
+        if target is None and now != before:
             raise PlanError(
-                f"somebody else has migrated meanwhile, and {', '.join(versions)} would be taken back instead of "
-                f"{', '.join(standing.version for standing in named)}; nothing was, look at `mydocs migrate status`"
+                f"somebody else has migrated meanwhile, and {', '.join(now) or 'nothing'} would be taken back instead "
+                f"of {', '.join(before)}; nothing was, look at `mydocs migrate status`"
             )
         executor = Executor(db=call.db, lease=lease, stamp=stamp_of(lease), sink=call.sink, done=call.done)
         await executor.take_back(await anyio.to_thread.run_sync(prepare, chosen), call.snapshot.entries)

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +33,7 @@ from mydocs.migrations.lease import Owner, acquire
 from mydocs.migrations.model import MigrationState
 from mydocs.migrations.mongo import Database
 from mydocs.migrations.readiness import Track
-from mydocs.migrations.report import Outcome
+from mydocs.migrations.report import Outcome, RunReport
 from mydocs.migrations.reverse import rollback
 from mydocs.migrations.survey import status
 
@@ -224,8 +225,23 @@ async def test_a_way_back_waits_for_the_run_that_is_under_way(
     assert await states(any_db) == {}
 
 
+@pytest.mark.parametrize(
+    ("other", "says", "left"),
+    [
+        pytest.param(
+            partial(migrate, standard_indexes={}), "002 would", {"001": "applied", "002": "applied"}, id="a run"
+        ),
+        pytest.param(rollback, "nothing would", {}, id="another way back"),
+    ],
+)
 async def test_a_way_back_takes_back_nothing_that_it_had_not_named(
-    any_db: Database, folder: Path, write: Write, local_server: LocalServer
+    any_db: Database,
+    folder: Path,
+    write: Write,
+    local_server: LocalServer,
+    other: Callable[..., Coroutine[Any, Any, RunReport]],
+    says: str,
+    left: dict[str, str],
 ) -> None:
     write("001_both.py", BOTH)
     await migrate(any_db, directory=folder, standard_indexes={})
@@ -239,14 +255,14 @@ async def test_a_way_back_takes_back_nothing_that_it_had_not_named(
             waiting.set()
 
     async with asyncio.TaskGroup() as group:
-        run = group.create_task(migrate(any_db, directory=folder, standard_indexes={}))
+        run = group.create_task(other(any_db, directory=folder))
         await anyio.to_thread.run_sync(local_server.controls.wait_for, lambda r: r.name == "findAndModify")
         back = group.create_task(in_vain(rollback(any_db, directory=folder, on_event=sink)))
         await waiting.wait()
         gate.set()
-    assert "002 would be taken back instead of 001" in str(back.result())
+    assert f"{says} be taken back instead of 001" in str(back.result())
     assert run.result().outcome is Outcome.OK
-    assert await states(any_db) == {"001": "applied", "002": "applied"}
+    assert await states(any_db) == left
 
 
 async def in_vain(call: Awaitable[object]) -> MigrationError:
