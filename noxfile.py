@@ -18,8 +18,9 @@ PYTHONS = nox.project.python_versions(PROJECT)
 
 # They decide and do nothing else, so each of their branches can be reached by a plain call.
 PURE = (
-    *("plan", "readiness", "definitions", "standard_definitions", "documents"),
-    *("events", "report", "errors", "model", "redaction"),
+    *("ledger/plan", "ledger/documents"),
+    *("indexes/readiness", "indexes/definitions", "indexes/standard_definitions"),
+    *("reporting/events", "reporting/report", "driver/redaction", "errors", "model"),
 )
 
 

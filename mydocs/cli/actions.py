@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mydocs.cli.streams import Streams
-    from mydocs.migrations.report import RunReport
+    from mydocs.migrations.reporting.report import RunReport
 
 # A summary may have 1 MiB, and all of a job's are on one page.
 # https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#step-isolation-and-limits

@@ -12,7 +12,7 @@ from mydocs.cli.edge import EXIT_CODES, EdgeGroup
 from mydocs.cli.light import LightCommand, LightGroup
 from mydocs.cli.options import Common, keep_common, say_help, with_common
 from mydocs.cli.streams import Output, current
-from mydocs.migrations.templates import TemplateKind
+from mydocs.migrations.scripts.templates import TemplateKind
 
 app = typer.Typer(
     name="mydocs",
@@ -80,17 +80,17 @@ def run(
     file = calls.report_file(report, "run")
     plan: dict[str, Any] = {"target": to, "allow_changed": allow_changed, "allow_out_of_order": allow_out_of_order}
     if dry_run:
-        calls.show(calls.report(common, "run_text", "runner.dry_run", file=file, **plan))
+        calls.show(calls.report(common, "run_text", "operations.migrate.dry_run", file=file, **plan))
         return
     rest: dict[str, Any] = {"wait": wait, "timeout": limit, "lock_timeout": lock_limit}
-    calls.show(calls.report(common, "run_text", "runner.migrate", file=file, **plan, **rest))
+    calls.show(calls.report(common, "run_text", "operations.migrate.migrate", file=file, **plan, **rest))
 
 
 @migrate_app.command("list", cls=LightCommand, epilog="Example: mydocs migrate list --output json")
 @with_common
 def list_(common: Common) -> None:
     """Show the scripts on disk; needs no database."""
-    from mydocs.migrations.discover import discover
+    from mydocs.migrations.scripts.discover import discover
     from mydocs.migrations.settings import load_directory
 
     streams = current()
@@ -128,10 +128,10 @@ def status(
     history: Annotated[bool, typer.Option("--history", help="Also show every attempt, oldest first.")] = False,
 ) -> None:
     """Show every migration and every tracked index with its state."""
-    report = calls.report(common, "status_text", "survey.status", history=history)
+    report = calls.report(common, "status_text", "operations.status.status", history=history)
     if exit_code:
         from mydocs.migrations.errors import WorkLeft
-        from mydocs.migrations.survey import ways_out, work_left
+        from mydocs.migrations.operations.status import ways_out, work_left
 
         if left := work_left(report):
             error = WorkLeft(left, ways_out(report))
@@ -145,14 +145,14 @@ def status(
 def wait(common: Common, timeout: Timeout = "1h", report: ReportFile = None) -> None:
     """Wait until others have applied every script and every index can be queried; run nothing."""
     limit, file = calls.limit(timeout, "--timeout"), calls.report_file(report, "wait")
-    calls.show(calls.report(common, "run_text", "runner.wait_until_current", file=file, timeout=limit))
+    calls.show(calls.report(common, "run_text", "operations.migrate.wait_until_current", file=file, timeout=limit))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate check --output json")
 @with_common
 def check(common: Common) -> None:
     """Exit with 8 unless files, ledger and live indexes agree; for CI. Changes nothing."""
-    calls.show(calls.report(common, "status_text", "survey.check"))
+    calls.show(calls.report(common, "status_text", "operations.status.check"))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate rollback --to 004")
@@ -174,7 +174,7 @@ def rollback(
     file = calls.report_file(report, "rollback")
     options: dict[str, Any] = {"steps": steps, "target": to, "dry_run": dry_run}
     options |= {"wait": wait, "timeout": limit, "lock_timeout": lock_limit}
-    calls.show(calls.report(common, "rollback_text", "reverse.rollback", file=file, **options))
+    calls.show(calls.report(common, "rollback_text", "operations.rollback.rollback", file=file, **options))
 
 
 @migrate_app.command(cls=LightCommand, epilog='Example: mydocs migrate new "full text on notes" --kind search')
@@ -217,7 +217,7 @@ def mark(
         raise calls.usage("name the versions, or --all for every script" + (", not both" if everything else ""))
     lock_limit = calls.duration(lock_timeout, "--lock-timeout")
     options: dict[str, Any] = {"applied": applied, "everything": everything, "lock_timeout": lock_limit}
-    calls.show(calls.report(common, "mark_text", "settle.mark", *(versions or ()), **options))
+    calls.show(calls.report(common, "mark_text", "operations.settle.mark", *(versions or ()), **options))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate repair --yes")
@@ -233,10 +233,11 @@ def repair(
         from mydocs.cli.ask import consent
         from mydocs.cli.render import repair_text
 
-        found = calls.call(common, lambda db, to: calls.function("settle.repair_plan")(db, directory=to["directory"]))
+        plan_of = calls.function("operations.settle.repair_plan")
+        found = calls.call(common, lambda db, to: plan_of(db, directory=to["directory"]))
         if found.changed or found.missing:
             consent(current(), repair_text(found.changed, found.missing), "Repair them?")
-    calls.show(calls.report(common, "mark_text", "settle.repair", lock_timeout=lock_limit))
+    calls.show(calls.report(common, "mark_text", "operations.settle.repair", lock_timeout=lock_limit))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate unlock --force")
@@ -252,7 +253,7 @@ def unlock(
     from mydocs.migrations.errors import describe_holder
 
     async def act(db: Any, to: dict[str, Any]) -> Any:
-        return await calls.function("settle.unlock")(db, force=force), db.name
+        return await calls.function("operations.settle.unlock")(db, force=force), db.name
 
     found, database = calls.call(common, act)
     held = found is not None and found.id is not None  # a lease that was given back leaves its document

@@ -11,8 +11,8 @@ from mydocs.cli.streams import Output, Streams, current
 
 if TYPE_CHECKING:  # help and `list` start without them
     from mydocs.cli.report_file import ReportFile
-    from mydocs.migrations.events import Sink
-    from mydocs.migrations.report import RunReport
+    from mydocs.migrations.reporting.events import Sink
+    from mydocs.migrations.reporting.report import RunReport
     from mydocs.migrations.settings import Flags, Settings
 
 
@@ -45,7 +45,7 @@ def call(common: Common, act: Callable[[Any, dict[str, Any]], Awaitable[Any]], *
     streams, chosen = current(), settings(common)
     streams.secrets = chosen.secrets
     from mydocs.cli import connect, live
-    from mydocs.migrations.sinks import fan_out
+    from mydocs.migrations.reporting.sinks import fan_out
 
     with live.view(streams) as view:
         sink = fan_out(*watchers, view) if watchers else view
@@ -58,7 +58,7 @@ def function(name: str) -> Any:
     """Import a function of the migrations, named ``module.function``."""
     from importlib import import_module
 
-    module, _, attribute = name.partition(".")
+    module, _, attribute = name.rpartition(".")
     return getattr(import_module(f"mydocs.migrations.{module}"), attribute)
 
 
@@ -69,7 +69,7 @@ def show(result: "RunReport") -> None:
     if streams.output is Output.TABLE and streams.render is not None:
         streams.result(streams.clean(streams.render(result)))
     elif streams.output is Output.JSON:
-        from mydocs.migrations.report import to_json
+        from mydocs.migrations.reporting.report import to_json
 
         streams.result_json(to_json(result))
 

@@ -27,10 +27,10 @@ with warnings.catch_warnings():
 
 from mydocs.cli.signals import Watch, watched
 from mydocs.cli.streams import Output, Streams, stdout_is_stderr
+from mydocs.migrations.driver.redaction import redact
 from mydocs.migrations.errors import Interrupted, MigrationError, ServerUnreachable, SettingsInvalid
-from mydocs.migrations.events import Event, Sink
-from mydocs.migrations.redaction import redact
-from mydocs.migrations.report import ErrorReport, Outcome, RunFinished, RunReport, to_json
+from mydocs.migrations.reporting.events import Event, Sink
+from mydocs.migrations.reporting.report import ErrorReport, Outcome, RunFinished, RunReport, to_json
 from mydocs.migrations.settings import Settings, secrets_of
 
 T = TypeVar("T")

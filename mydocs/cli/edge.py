@@ -14,7 +14,7 @@ from mydocs.cli.streams import LogFormat, Output, Streams, opened
 
 if TYPE_CHECKING:  # help and shell completion need no error of ours
     from mydocs.migrations.errors import MigrationError
-    from mydocs.migrations.report import RunReport
+    from mydocs.migrations.reporting.report import RunReport
 
 EXIT_CODES = {
     0: "done; with --wait, all ready",
@@ -104,7 +104,7 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
     """Show an error and what was done until then; return the exit code."""
     from mydocs.cli import actions, hints
     from mydocs.cli.calls import pass_on
-    from mydocs.migrations.report import to_json
+    from mydocs.migrations.reporting.report import to_json
 
     report = _report_of(error, kind or type(error).__name__)
     streams.trace(error)
@@ -153,7 +153,7 @@ def _failure(streams: Streams, error: Exception) -> int:
         return fail(streams, error)
     known = None
     if "pymongo" in sys.modules:
-        from mydocs.migrations.mongo import as_migration_error
+        from mydocs.migrations.driver.mongo import as_migration_error
 
         known = as_migration_error(error)
     if known is None:
@@ -171,7 +171,7 @@ def _report_of(error: "MigrationError", kind: str) -> "RunReport":
     from dataclasses import replace
 
     from mydocs.migrations.errors import Interrupted
-    from mydocs.migrations.report import ErrorReport, Outcome, RunReport
+    from mydocs.migrations.reporting.report import ErrorReport, Outcome, RunReport
 
     what = ErrorReport(type=kind, message=" ".join(str(error).split()), exit_code=error.exit_code)
     if isinstance(error, Interrupted):

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mydocs.cli.render import seconds_text
 from mydocs.migrations.model import IndexState, MigrationState
-from mydocs.migrations.report import IndexReport, MigrationReport, Outcome, RunReport
+from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunReport
 
 # https://www.w3.org/TR/xml/#charsets: what no document may hold, not even as a reference.
 FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -14,7 +14,8 @@ from mydocs.cli.plain import PlainView, ticking
 from mydocs.cli.progress import Progress
 from mydocs.cli.streams import LogFormat, Output, Streams
 from mydocs.migrations.errors import describe_holder
-from mydocs.migrations.events import (
+from mydocs.migrations.model import IndexAction, IndexState, IndexType, MigrationState
+from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
     IndexChanged,
@@ -28,8 +29,7 @@ from mydocs.migrations.events import (
     StillWaiting,
     Warned,
 )
-from mydocs.migrations.model import IndexAction, IndexState, IndexType, MigrationState
-from mydocs.migrations.report import RunFinished
+from mydocs.migrations.reporting.report import RunFinished
 
 if TYPE_CHECKING:  # rich is imported where there is a terminal, and only there
     from rich.console import Console, ConsoleOptions, RenderResult

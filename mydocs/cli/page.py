@@ -10,7 +10,7 @@ from mydocs.cli.page_style import STYLE
 from mydocs.cli.render import seconds_text
 from mydocs.cli.timeline import Kind, Recorder, Span, waited_for
 from mydocs.migrations.model import IndexState, MigrationState
-from mydocs.migrations.report import Outcome, RunReport
+from mydocs.migrations.reporting.report import Outcome, RunReport
 
 OUTCOMES = {
     Outcome.OK: "✓ done",

@@ -9,8 +9,16 @@ from mydocs.cli import progress, render
 from mydocs.cli.progress import Progress
 from mydocs.cli.streams import Streams
 from mydocs.migrations.errors import describe_holder
-from mydocs.migrations.events import BatchDone, Event, LeaseTaken, LeaseWaiting, Planned, StepFinished, StepStarted
-from mydocs.migrations.report import RunFinished
+from mydocs.migrations.reporting.events import (
+    BatchDone,
+    Event,
+    LeaseTaken,
+    LeaseWaiting,
+    Planned,
+    StepFinished,
+    StepStarted,
+)
+from mydocs.migrations.reporting.report import RunFinished
 
 SIGN_OF_LIFE_SECONDS = 30.0  # as in the wait for indexes: pipelines take a silent job for one that hangs
 

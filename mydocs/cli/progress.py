@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from mydocs.migrations.events import BatchDone
+from mydocs.migrations.reporting.events import BatchDone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

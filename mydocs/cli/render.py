@@ -8,7 +8,14 @@ from typing import Any
 from mydocs.cli.progress import Progress
 from mydocs.cli.tables import table
 from mydocs.migrations.errors import describe_holder
-from mydocs.migrations.events import (
+from mydocs.migrations.ledger.plan import Standing
+from mydocs.migrations.model import (
+    STANDARD_VERSION,
+    IndexState,
+    IndexType,
+    MigrationState,
+)
+from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
     IndexChanged,
@@ -21,14 +28,7 @@ from mydocs.migrations.events import (
     StillWaiting,
     Warned,
 )
-from mydocs.migrations.model import (
-    STANDARD_VERSION,
-    IndexState,
-    IndexType,
-    MigrationState,
-)
-from mydocs.migrations.plan import Standing
-from mydocs.migrations.report import IndexReport, MigrationReport, Outcome, RunFinished, RunReport, to_json
+from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunFinished, RunReport, to_json
 
 MIGRATION_HEAD = ("VERSION", "NAME", "STATE", "SECONDS")
 INDEX_HEAD = ("INDEX", "TYPE", "STATE", "SECONDS", "REASON")

@@ -6,7 +6,7 @@ from pathlib import Path
 from mydocs.cli.streams import Streams
 from mydocs.cli.timeline import Recorder
 from mydocs.migrations.errors import SettingsInvalid
-from mydocs.migrations.report import RunReport
+from mydocs.migrations.reporting.report import RunReport
 
 ENDINGS = (".xml", ".html")
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mydocs.migrations.discover import discover
 from mydocs.migrations.errors import MigrationError, SettingsInvalid
-from mydocs.migrations.templates import TemplateKind, file_name, render
+from mydocs.migrations.scripts.discover import discover
+from mydocs.migrations.scripts.templates import TemplateKind, file_name, render
 
 # Two branches that each add the next number merge without a word, since their files have different names. A team that
 # wants a conflict there makes this file once, empty: both branches then add a last line to it.

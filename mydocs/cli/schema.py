@@ -6,7 +6,7 @@ from typing import Any
 
 from mydocs.cli.edge import EXIT_CODES
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind
-from mydocs.migrations.report import Outcome
+from mydocs.migrations.reporting.report import Outcome
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 VERSION = r"^([0-9]{3,}|standard)$"  # the standard indexes are a step of a run and no script

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:  # a command without a database makes no report and pays for none
-    from mydocs.migrations.report import RunReport
+    from mydocs.migrations.reporting.report import RunReport
 
 STDOUT, STDERR = 1, 2
 
@@ -49,7 +49,7 @@ class Streams:
         """Take the credentials out of a free text."""
         if not self.secrets and "mongodb" not in text.lower():
             return text
-        from mydocs.migrations.redaction import redact
+        from mydocs.migrations.driver.redaction import redact
 
         return redact(text, self.secrets)
 

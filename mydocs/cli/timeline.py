@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from mydocs.cli import render
 from mydocs.migrations.errors import describe_holder
-from mydocs.migrations.events import (
+from mydocs.migrations.model import IndexAction, IndexState, IndexType
+from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
     IndexChanged,
@@ -22,8 +23,7 @@ from mydocs.migrations.events import (
     StillWaiting,
     Warned,
 )
-from mydocs.migrations.model import IndexAction, IndexState, IndexType
-from mydocs.migrations.report import RunFinished
+from mydocs.migrations.reporting.report import RunFinished
 
 SETTLED = (IndexState.READY, IndexState.FAILED)
 NOT_NOTED = 0.01  # seconds; a shorter time between two things is no time that anybody waited

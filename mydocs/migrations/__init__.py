@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mydocs.migrations.data import rename_field, transform, unset_field
+    from mydocs.migrations.data.transform import rename_field, transform, unset_field
     from mydocs.migrations.errors import (
         IndexConflict,
         IndexFailed,
@@ -29,18 +29,25 @@ if TYPE_CHECKING:
         UsageError,
         WorkLeft,
     )
-    from mydocs.migrations.events import Event, Sink
-    from mydocs.migrations.indexes import drop_search_indexes, ensure_search_indexes
+    from mydocs.migrations.indexes.search import drop_search_indexes, ensure_search_indexes
+    from mydocs.migrations.indexes.standard import ensure_indexes
+    from mydocs.migrations.indexes.waiter import wait_until_ready
     from mydocs.migrations.model import IndexState, IndexType, MigrationState, StoredError
-    from mydocs.migrations.report import AttemptReport, ErrorReport, IndexReport, MigrationReport, Outcome, RunReport
-    from mydocs.migrations.reverse import rollback
-    from mydocs.migrations.runner import migrate, wait_for_indexes, wait_until_current
-    from mydocs.migrations.settle import mark, repair, unlock
-    from mydocs.migrations.sinks import fan_out, logging_sink
-    from mydocs.migrations.standard import ensure_indexes
-    from mydocs.migrations.survey import check, status, work_left
-    from mydocs.migrations.telemetry import opentelemetry_sink
-    from mydocs.migrations.wait import wait_until_ready
+    from mydocs.migrations.operations.migrate import migrate, wait_for_indexes, wait_until_current
+    from mydocs.migrations.operations.rollback import rollback
+    from mydocs.migrations.operations.settle import mark, repair, unlock
+    from mydocs.migrations.operations.status import check, status, work_left
+    from mydocs.migrations.reporting.events import Event, Sink
+    from mydocs.migrations.reporting.report import (
+        AttemptReport,
+        ErrorReport,
+        IndexReport,
+        MigrationReport,
+        Outcome,
+        RunReport,
+    )
+    from mydocs.migrations.reporting.sinks import fan_out, logging_sink
+    from mydocs.migrations.reporting.telemetry import opentelemetry_sink
 
 __all__ = [
     "AttemptReport",
@@ -94,13 +101,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AttemptReport": "report",
-    "ErrorReport": "report",
-    "Event": "events",
+    "AttemptReport": "reporting.report",
+    "ErrorReport": "reporting.report",
+    "Event": "reporting.events",
     "IndexConflict": "errors",
     "IndexFailed": "errors",
     "IndexRefused": "errors",
-    "IndexReport": "report",
+    "IndexReport": "reporting.report",
     "IndexState": "model",
     "IndexType": "model",
     "LeaseError": "errors",
@@ -109,39 +116,39 @@ _HOMES = {
     "LedgerInvalid": "errors",
     "MigrationError": "errors",
     "MigrationFailed": "errors",
-    "MigrationReport": "report",
+    "MigrationReport": "reporting.report",
     "MigrationState": "model",
     "NotPossible": "errors",
     "NotReady": "errors",
-    "Outcome": "report",
+    "Outcome": "reporting.report",
     "PlanError": "errors",
-    "RunReport": "report",
+    "RunReport": "reporting.report",
     "ScriptsInvalid": "errors",
     "ServerError": "errors",
-    "Sink": "events",
+    "Sink": "reporting.events",
     "StoredError": "model",
     "UsageError": "errors",
     "WorkLeft": "errors",
-    "check": "survey",
-    "drop_search_indexes": "indexes",
-    "ensure_indexes": "standard",
-    "ensure_search_indexes": "indexes",
-    "fan_out": "sinks",
-    "logging_sink": "sinks",
-    "mark": "settle",
-    "migrate": "runner",
-    "opentelemetry_sink": "telemetry",
-    "rename_field": "data",
-    "repair": "settle",
-    "rollback": "reverse",
-    "status": "survey",
-    "transform": "data",
-    "unlock": "settle",
-    "unset_field": "data",
-    "wait_for_indexes": "runner",
-    "wait_until_current": "runner",
-    "wait_until_ready": "wait",
-    "work_left": "survey",
+    "check": "operations.status",
+    "drop_search_indexes": "indexes.search",
+    "ensure_indexes": "indexes.standard",
+    "ensure_search_indexes": "indexes.search",
+    "fan_out": "reporting.sinks",
+    "logging_sink": "reporting.sinks",
+    "mark": "operations.settle",
+    "migrate": "operations.migrate",
+    "opentelemetry_sink": "reporting.telemetry",
+    "rename_field": "data.transform",
+    "repair": "operations.settle",
+    "rollback": "operations.rollback",
+    "status": "operations.status",
+    "transform": "data.transform",
+    "unlock": "operations.settle",
+    "unset_field": "data.transform",
+    "wait_for_indexes": "operations.migrate",
+    "wait_until_current": "operations.migrate",
+    "wait_until_ready": "indexes.waiter",
+    "work_left": "operations.status",
 }
 
 # An application that has not set logging up gets nothing printed, not even a warning.

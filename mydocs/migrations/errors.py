@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING
 from mydocs.migrations.model import LeaseView, MigrationState, Script
 
 if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is needed here
-    from mydocs.migrations.report import RunReport
+    from mydocs.migrations.reporting.report import RunReport
 
 
 NAMED_VERSIONS = 12  # more of them would hide the sentence that they stand in

@@ -13,14 +13,17 @@ from typing import Any
 import anyio.to_thread
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations import definitions, documents, lease, ledger, mongo
-from mydocs.migrations.discover import discover
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import MigrationFailed, NotPossible
+from mydocs.migrations.indexes import definitions
+from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes
+from mydocs.migrations.ledger import documents, lease
+from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.model import IndexAction, IndexType, Script
-from mydocs.migrations.reverse import rollback
-from mydocs.migrations.runner import migrate
-from mydocs.migrations.settle import mark
-from mydocs.migrations.standard import IndexModels, create_standard_indexes
+from mydocs.migrations.operations.migrate import migrate
+from mydocs.migrations.operations.rollback import rollback
+from mydocs.migrations.operations.settle import mark
+from mydocs.migrations.scripts.discover import discover
 
 Seed = Callable[[Any], Awaitable[object]]
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from statistics import mean, median
 
-from mydocs.migrations.turn import MIN_GAP
+from mydocs.migrations.ledger.turn import MIN_GAP
 
 from .lab import Lab, Ran, Seen, folder_of, scratch
 from .peers import MONGODB_MIGRATIONS, MYDOCS, PYMONGO_MIGRATE, RUNNERS, environment, write_migrations

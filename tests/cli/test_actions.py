@@ -12,7 +12,7 @@ from typer.testing import Result
 
 from mydocs.cli import actions
 from mydocs.migrations.model import MigrationState
-from mydocs.migrations.report import ErrorReport, MigrationReport, Outcome, RunReport
+from mydocs.migrations.reporting.report import ErrorReport, MigrationReport, Outcome, RunReport
 
 FAILING = "import os\n\nasync def up(db):\n    raise ValueError('too few: 50%, says\\na | b')\n"
 

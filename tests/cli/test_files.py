@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from mydocs.migrations.discover import discover
 from mydocs.migrations.model import ScriptKind
-from mydocs.migrations.templates import TemplateKind
+from mydocs.migrations.scripts.discover import discover
+from mydocs.migrations.scripts.templates import TemplateKind
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"pymongo", "motor", "bson", "lightodm", "anyio", "asyncio", "rich", "pydantic", "tenacity", "dotenv"}

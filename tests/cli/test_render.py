@@ -17,7 +17,8 @@ from mydocs.cli.live import LiveView
 from mydocs.cli.plain import PlainView
 from mydocs.cli.streams import Streams
 from mydocs.cli.tables import table
-from mydocs.migrations.events import (
+from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
+from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
     IndexChanged,
@@ -30,8 +31,7 @@ from mydocs.migrations.events import (
     StillWaiting,
     Warned,
 )
-from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
-from mydocs.migrations.report import IndexReport, MigrationReport, Outcome, RunFinished, RunReport
+from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunFinished, RunReport
 
 
 def migration(version: str, state: MigrationState = MigrationState.APPLIED) -> MigrationReport:

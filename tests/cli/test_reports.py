@@ -15,7 +15,8 @@ from mydocs.cli import junit, page
 from mydocs.cli.page_style import STYLE
 from mydocs.cli.timeline import Kind, Recorder, Span, waited_for
 from mydocs.localserver import LocalServer
-from mydocs.migrations.events import (
+from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
+from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
     IndexChanged,
@@ -27,8 +28,7 @@ from mydocs.migrations.events import (
     StillWaiting,
     Warned,
 )
-from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
-from mydocs.migrations.report import (
+from mydocs.migrations.reporting.report import (
     ErrorReport,
     IndexReport,
     MigrationReport,

@@ -20,7 +20,7 @@ FORMS = {
 }
 LEAKY = """
 import logging, os
-from mydocs.migrations import events
+from mydocs.migrations.reporting import events
 LEAKS = {leaks!r}
 async def up(db):
     logging.getLogger("mydocs.migrations").debug("connected with %s", LEAKS)

@@ -18,11 +18,11 @@ from mydocs.migrations import (
     rename_field,
     transform,
 )
-from mydocs.migrations.lease import Owner, acquire, release
+from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.ledger.lease import Owner, acquire, release
 from mydocs.migrations.model import IndexAction, IndexState, MigrationState
-from mydocs.migrations.mongo import Database
-from mydocs.migrations.reverse import rollback
-from mydocs.migrations.survey import check, status
+from mydocs.migrations.operations.rollback import rollback
+from mydocs.migrations.operations.status import check, status
 
 SHIPPED = Path(__file__).parents[2] / "migrations"
 BUILD_SECONDS = 300.0  # a real search process publishes a status every 30 s

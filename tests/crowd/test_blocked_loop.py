@@ -10,9 +10,10 @@ import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from mydocs.localserver import LocalServer
-from mydocs.migrations import lease, migrate
+from mydocs.migrations import migrate
+from mydocs.migrations.ledger import lease
 from mydocs.migrations.model import MigrationState
-from mydocs.migrations.report import RunReport
+from mydocs.migrations.reporting.report import RunReport
 
 SCRIPT = """
     import sys

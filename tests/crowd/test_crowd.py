@@ -18,8 +18,9 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
-from mydocs.migrations import ledger, migrate
-from mydocs.migrations.lease import LEASE_SECONDS
+from mydocs.migrations import migrate
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.lease import LEASE_SECONDS
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 

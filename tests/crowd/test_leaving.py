@@ -17,7 +17,9 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
-from mydocs.migrations import LeaseLost, lease, ledger, migrate
+from mydocs.migrations import LeaseLost, migrate
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger import lease
 from mydocs.migrations.model import Entry, MigrationState
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]

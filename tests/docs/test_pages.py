@@ -37,7 +37,7 @@ from mydocs.cli.app import app
 from mydocs.migrations import errors, migrate
 from mydocs.migrations.errors import Interrupted, MigrationError
 from mydocs.migrations.model import MigrationState
-from mydocs.migrations.report import Outcome, RunReport, to_json
+from mydocs.migrations.reporting.report import Outcome, RunReport, to_json
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -27,21 +27,21 @@ from mydocs.migrations import (
     Event,
     IndexFailed,
     MigrationFailed,
-    looks,
     migrate,
-    mongo,
-    readiness,
     rollback,
     status,
     wait_for_indexes,
     wait_until_current,
     work_left,
 )
-from mydocs.migrations import wait as waits
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import shared_looks as looks
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ServerUnreachable
-from mydocs.migrations.events import IndexChanged
-from mydocs.migrations.mongo import Database
-from mydocs.migrations.report import Outcome, RunFinished, RunReport
+from mydocs.migrations.indexes import readiness
+from mydocs.migrations.indexes import waiter as waits
+from mydocs.migrations.reporting.events import IndexChanged
+from mydocs.migrations.reporting.report import Outcome, RunFinished, RunReport
 
 Write = Callable[[str, str], Path]
 

@@ -19,11 +19,12 @@ import pytest
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
-from mydocs.migrations import migrate, turn
-from mydocs.migrations.ledger import Snapshot
-from mydocs.migrations.looks import Looks
+from mydocs.migrations import migrate
+from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.shared_looks import Looks
+from mydocs.migrations.ledger import turn
+from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.model import LeaseView
-from mydocs.migrations.mongo import Database
 
 TRIVIAL = "async def up(db):\n    pass\n"
 INDEXES, COLLECTIONS = 200, 20

@@ -21,11 +21,12 @@ import mydocs
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
-from mydocs.migrations import LeaseLost, MigrationFailed, data, migrate, rename_field, transform, unset_field
-from mydocs.migrations.capture import Capture, current
+from mydocs.migrations import LeaseLost, MigrationFailed, migrate, rename_field, transform, unset_field
+from mydocs.migrations.data import transform as data
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
-from mydocs.migrations.events import BatchDone, Event
-from mydocs.migrations.mongo import Database
+from mydocs.migrations.indexes.capture import Capture, current
+from mydocs.migrations.reporting.events import BatchDone, Event
 
 Write = Callable[[str, str], Path]
 Other = pymongo.collection.Collection[dict[str, Any]]

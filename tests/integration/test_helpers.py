@@ -10,9 +10,10 @@ from pymongo.operations import SearchIndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.search import Dialect, Generation
-from mydocs.migrations import drop_search_indexes, ensure_indexes, ensure_search_indexes, indexes
+from mydocs.migrations import drop_search_indexes, ensure_indexes, ensure_search_indexes
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import IndexConflict, IndexRefused, SearchUnavailable
-from mydocs.migrations.mongo import Database
+from mydocs.migrations.indexes import search as indexes
 
 pytestmark = pytest.mark.anyio
 

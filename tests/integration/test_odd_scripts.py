@@ -15,12 +15,14 @@ from motor.motor_asyncio import AsyncIOMotorClient
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
-from mydocs.migrations import MigrationFailed, NotReady, documents, ledger, migrate
-from mydocs.migrations import lease as leases
+from mydocs.migrations import MigrationFailed, NotReady, migrate
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ChangedScripts, NeedsDecision
-from mydocs.migrations.events import Event, LeaseWaiting
+from mydocs.migrations.ledger import documents
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger import lease as leases
 from mydocs.migrations.model import Entry, MigrationState
-from mydocs.migrations.mongo import Database
+from mydocs.migrations.reporting.events import Event, LeaseWaiting
 
 Write = Callable[[str, str], Path]
 

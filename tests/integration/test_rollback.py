@@ -15,27 +15,20 @@ import pytest
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.search import Dialect
-from mydocs.migrations import (
-    LeaseHeld,
-    MigrationError,
-    MigrationFailed,
-    NotReady,
-    indexes,
-    migrate,
-    reverse,
-    runner,
-    wait_for_indexes,
-)
-from mydocs.migrations import wait as waits
+from mydocs.migrations import LeaseHeld, MigrationError, MigrationFailed, NotReady, migrate, wait_for_indexes
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import NotReversible, UnknownVersion
-from mydocs.migrations.events import Event, LeaseWaiting, Planned, StepFinished
-from mydocs.migrations.lease import Owner, acquire
+from mydocs.migrations.indexes import search as indexes
+from mydocs.migrations.indexes import waiter as waits
+from mydocs.migrations.indexes.readiness import Track
+from mydocs.migrations.ledger.lease import Owner, acquire
 from mydocs.migrations.model import MigrationState
-from mydocs.migrations.mongo import Database
-from mydocs.migrations.readiness import Track
-from mydocs.migrations.report import Outcome, RunReport
-from mydocs.migrations.reverse import rollback
-from mydocs.migrations.survey import status
+from mydocs.migrations.operations import migrate as runner
+from mydocs.migrations.operations import rollback as reverse
+from mydocs.migrations.operations.rollback import rollback
+from mydocs.migrations.operations.status import status
+from mydocs.migrations.reporting.events import Event, LeaseWaiting, Planned, StepFinished
+from mydocs.migrations.reporting.report import Outcome, RunReport
 
 Write = Callable[[str, str], Path]
 

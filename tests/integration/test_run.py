@@ -17,8 +17,9 @@ from pymongo import IndexModel
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
-from mydocs.migrations import lease as leases
-from mydocs.migrations import ledger, migrate, mongo
+from mydocs.migrations import migrate
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import (
     DirectoryMissing,
     IndexConflict,
@@ -32,12 +33,21 @@ from mydocs.migrations.errors import (
     ServerUnreachable,
     UnknownVersion,
 )
-from mydocs.migrations.events import Event, IndexChanged, LeaseTaken, LeaseWaiting, Planned, StepFinished, StepStarted
-from mydocs.migrations.lease import Owner, acquire
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger import lease as leases
+from mydocs.migrations.ledger.lease import Owner, acquire
 from mydocs.migrations.model import Entry, IndexState, IndexType, MigrationState
-from mydocs.migrations.mongo import Database
-from mydocs.migrations.report import Outcome, RunFinished
-from mydocs.migrations.runner import dry_run
+from mydocs.migrations.operations.migrate import dry_run
+from mydocs.migrations.reporting.events import (
+    Event,
+    IndexChanged,
+    LeaseTaken,
+    LeaseWaiting,
+    Planned,
+    StepFinished,
+    StepStarted,
+)
+from mydocs.migrations.reporting.report import Outcome, RunFinished
 
 Write = Callable[[str, str], Path]
 

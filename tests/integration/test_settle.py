@@ -8,12 +8,13 @@ import pytest
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
-from mydocs.migrations import LeaseHeld, MigrationFailed, UsageError, lease, migrate
+from mydocs.migrations import LeaseHeld, MigrationFailed, UsageError, migrate
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ChangedScripts, NeedsDecision, NotPossible, UnknownVersion
-from mydocs.migrations.lease import LEASE_SECONDS, Owner, acquire
+from mydocs.migrations.ledger import lease
+from mydocs.migrations.ledger.lease import LEASE_SECONDS, Owner, acquire
 from mydocs.migrations.model import MigrationState
-from mydocs.migrations.mongo import Database
-from mydocs.migrations.settle import lease_holder, mark, repair, repair_plan, unlock
+from mydocs.migrations.operations.settle import lease_holder, mark, repair, repair_plan, unlock
 
 Write = Callable[[str, str], Path]
 

@@ -10,12 +10,12 @@ from pymongo import IndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import MigrationError, MigrationFailed, migrate
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import LedgerInvalid, WorkLeft
-from mydocs.migrations.events import Event, Warned
-from mydocs.migrations.lease import LEASE_SECONDS, Owner, acquire
-from mydocs.migrations.mongo import Database
-from mydocs.migrations.report import RunReport
-from mydocs.migrations.survey import DRIFT, REPAIR, RUN, WAIT, check, status, work_left
+from mydocs.migrations.ledger.lease import LEASE_SECONDS, Owner, acquire
+from mydocs.migrations.operations.status import DRIFT, REPAIR, RUN, WAIT, check, status, work_left
+from mydocs.migrations.reporting.events import Event, Warned
+from mydocs.migrations.reporting.report import RunReport
 
 Write = Callable[[str, str], Path]
 STANDARD = {"pages": [IndexModel("number")]}

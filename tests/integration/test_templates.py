@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mydocs.migrations import migrate, rollback
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.model import MigrationState
-from mydocs.migrations.mongo import Database
-from mydocs.migrations.templates import TemplateKind, render
+from mydocs.migrations.scripts.templates import TemplateKind, render
 
 pytestmark = pytest.mark.anyio
 

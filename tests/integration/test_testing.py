@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mydocs.migrations import NotPossible
-from mydocs.migrations.mongo import Database
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.testing import assert_migrations_ok
 
 Write = Callable[[str, str], Path]

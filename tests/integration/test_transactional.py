@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from mydocs.localserver import LocalServer
-from mydocs.migrations import MigrationFailed, migrate, mongo, transaction
+from mydocs.migrations import MigrationFailed, migrate
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import LeaseLost, NotPossible
-from mydocs.migrations.events import Event, StepFinished, Warned
+from mydocs.migrations.execution import transaction
 from mydocs.migrations.model import MigrationState
-from mydocs.migrations.mongo import Database
-from mydocs.migrations.reverse import rollback
+from mydocs.migrations.operations.rollback import rollback
+from mydocs.migrations.reporting.events import Event, StepFinished, Warned
 
 Write = Callable[[str, str], Path]
 

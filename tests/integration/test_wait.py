@@ -24,20 +24,20 @@ from mydocs.migrations import (
     NotReady,
     ensure_search_indexes,
     migrate,
-    mongo,
-    readiness,
-    runner,
-    turn,
     wait_for_indexes,
     wait_until_current,
 )
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import NotAuthorised, ServerUnreachable
-from mydocs.migrations.events import Event, IndexChanged, IndexDefined, StillWaiting, Warned
+from mydocs.migrations.indexes import readiness
+from mydocs.migrations.indexes.readiness import Track
+from mydocs.migrations.indexes.waiter import raise_unready, target_of, wait_for
+from mydocs.migrations.ledger import turn
 from mydocs.migrations.model import IndexState, IndexTarget, MigrationState, StoredError
-from mydocs.migrations.mongo import Database
-from mydocs.migrations.readiness import Track
-from mydocs.migrations.report import Outcome, RunFinished
-from mydocs.migrations.wait import raise_unready, target_of, wait_for
+from mydocs.migrations.operations import migrate as runner
+from mydocs.migrations.reporting.events import Event, IndexChanged, IndexDefined, StillWaiting, Warned
+from mydocs.migrations.reporting.report import Outcome, RunFinished
 
 Write = Callable[[str, str], Path]
 
@@ -312,7 +312,7 @@ async def test_a_passing_trouble_does_not_end_a_wait(
 async def test_a_trouble_that_lasts_longer_than_its_budget_ends_the_wait(
     any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mydocs.migrations.mongo.TRANSIENT_SECONDS", 0.1)
+    monkeypatch.setattr("mydocs.migrations.driver.mongo.TRANSIENT_SECONDS", 0.1)
     targets = await asked(any_db, "ft")
     local_server.search.unreachable(inf)
     with pytest.raises(OperationFailure, match="Search Index Management"):
@@ -365,7 +365,7 @@ async def test_a_wait_that_is_broken_off_reports_what_it_has_seen(
 async def test_a_search_process_that_stays_away_is_not_taken_for_the_server(
     any_db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mydocs.migrations.mongo.TRANSIENT_SECONDS", 0.0)
+    monkeypatch.setattr("mydocs.migrations.driver.mongo.TRANSIENT_SECONDS", 0.0)
     write("001_search.py", TWO)
     await migrate(any_db, directory=folder)
     local_server.search.unreachable(inf)

@@ -24,9 +24,10 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Controls, Fault, Recorded
 from mydocs.localserver.search_settings import SearchSettings
-from mydocs.migrations import MigrationError, ledger, migrate
-from mydocs.migrations.documents import COLLECTION as LEDGER
-from mydocs.migrations.lease import LEASE_SECONDS
+from mydocs.migrations import MigrationError, migrate
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.documents import COLLECTION as LEDGER
+from mydocs.migrations.ledger.lease import LEASE_SECONDS
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.migrations.definitions import Change, change, differences, equivalent, infer_type
+from mydocs.migrations.indexes.definitions import Change, change, differences, equivalent, infer_type
 from mydocs.migrations.model import IndexType
 
 SEARCH, VECTOR = IndexType.SEARCH, IndexType.VECTOR

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.migrations.discover import INDEX_CALLS, checksum, discover, read_source
 from mydocs.migrations.errors import DirectoryMissing, ScriptsInvalid
 from mydocs.migrations.model import Script, ScriptKind
+from mydocs.migrations.scripts.discover import INDEX_CALLS, checksum, discover, read_source
 
 UP = "async def up(db):\n    pass\n"
 DOWN = "async def down(db):\n    pass\n"

@@ -13,7 +13,8 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from mydocs.migrations import errors, mongo, survey
+from mydocs.migrations import errors
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import (
     ChangedScripts,
     ChangeInvalid,
@@ -42,6 +43,7 @@ from mydocs.migrations.errors import (
     WorkLeft,
 )
 from mydocs.migrations.model import LeaseView, MigrationState, Script, ScriptKind
+from mydocs.migrations.operations import status as survey
 
 SCRIPT = Script(number=1, version="001", name="a", path=Path("001_a.py"), checksum="", kind=ScriptKind.ASYNC)
 HOLDER = LeaseView(host="web-1", pid=7, id="x", term=3, live=True, remaining=12.4)

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mydocs.migrations import events, report
-from mydocs.migrations.events import Event, Warned, emit
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind, StoredError
-from mydocs.migrations.report import (
+from mydocs.migrations.reporting import events, report
+from mydocs.migrations.reporting.events import Event, Warned, emit
+from mydocs.migrations.reporting.report import (
     AttemptReport,
     ErrorReport,
     IndexReport,

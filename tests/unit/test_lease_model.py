@@ -16,9 +16,10 @@ from pymongo import MongoClient
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
-from mydocs.migrations import lease, ledger
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid
-from mydocs.migrations.lease import LEASE_SECONDS, Lease, Owner, acquire, break_lease, release
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger import lease
+from mydocs.migrations.ledger.lease import LEASE_SECONDS, Lease, Owner, acquire, break_lease, release
 from mydocs.migrations.model import Entry, MigrationState, RunStamp
 
 T = TypeVar("T")

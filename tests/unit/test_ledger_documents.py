@@ -11,13 +11,25 @@ from bson import ObjectId
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from mydocs.localserver import LocalServer
-from mydocs.migrations import documents, ledger, migrate
-from mydocs.migrations.discover import checksum
-from mydocs.migrations.documents import attempt_of, finished_fields, parse, parse_attempt
+from mydocs.migrations import migrate
 from mydocs.migrations.errors import ChangedScripts, LeaseLost, LedgerInvalid, ServerError
-from mydocs.migrations.lease import Lease, Owner, acquire, release
-from mydocs.migrations.ledger import finish, hand_over, log, opening, put, read, remove, start, untrack
+from mydocs.migrations.ledger import documents
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.documents import attempt_of, finished_fields, parse, parse_attempt
+from mydocs.migrations.ledger.entries import (
+    finish,
+    hand_over,
+    log,
+    opening,
+    put,
+    read,
+    remove,
+    start,
+    untrack,
+)
+from mydocs.migrations.ledger.lease import Lease, Owner, acquire, release
 from mydocs.migrations.model import Entry, IndexAction, IndexRecord, IndexType, MigrationState, RunStamp, StoredError
+from mydocs.migrations.scripts.discover import checksum
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
 

@@ -15,9 +15,10 @@ from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo import AsyncMongoClient
 
 from mydocs.localserver import LocalServer
-from mydocs.migrations import load, migrate
-from mydocs.migrations.discover import discover
+from mydocs.migrations import migrate
 from mydocs.migrations.errors import MigrationFailed, ScriptsInvalid
+from mydocs.migrations.scripts import load
+from mydocs.migrations.scripts.discover import discover
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
 Write = Callable[[str], Path]

@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 from pymongo.errors import AutoReconnect, OperationFailure
 
-from mydocs.migrations.looks import Looks
+from mydocs.migrations.driver.shared_looks import Looks
 
 pytestmark = pytest.mark.anyio
 

@@ -18,6 +18,7 @@ from mydocs.migrations.errors import (
     UnknownVersion,
     UsageError,
 )
+from mydocs.migrations.ledger.plan import Options, Plan, classify, make_plan, make_rollback, tracked
 from mydocs.migrations.model import (
     Entry,
     IndexAction,
@@ -29,7 +30,6 @@ from mydocs.migrations.model import (
     Script,
     ScriptKind,
 )
-from mydocs.migrations.plan import Options, Plan, classify, make_plan, make_rollback, tracked
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STATES = {

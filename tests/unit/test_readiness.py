@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mydocs.migrations.model import IndexState, IndexTarget, IndexType
-from mydocs.migrations.readiness import (
+from mydocs.migrations.indexes.readiness import (
     APPEAR_SECONDS,
     DIFFERENT_GRACE,
     FAILED_GRACE,
@@ -26,6 +25,7 @@ from mydocs.migrations.readiness import (
     parse,
     pick,
 )
+from mydocs.migrations.model import IndexState, IndexTarget, IndexType
 
 NEW = {"mappings": {"dynamic": False, "fields": {"content": {"type": "string"}}}}
 OLD = {"mappings": {"dynamic": True}}

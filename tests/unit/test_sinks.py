@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mydocs.migrations import fan_out, logging_sink
-from mydocs.migrations.events import (
+from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
+from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
     IndexChanged,
@@ -21,8 +22,7 @@ from mydocs.migrations.events import (
     StillWaiting,
     Warned,
 )
-from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
-from mydocs.migrations.report import ErrorReport, Outcome, RunFinished, RunReport
+from mydocs.migrations.reporting.report import ErrorReport, Outcome, RunFinished, RunReport
 
 STEP: dict[str, Any] = {"version": "001", "name": "a", "script": "001_a.py"}
 INDEX: dict[str, Any] = {
@@ -110,7 +110,7 @@ def test_without_logging_set_up_not_even_a_warning_is_printed() -> None:
     """In a process of its own: pytest always sets logging up."""
     code = (
         "from mydocs.migrations import logging_sink\n"
-        "from mydocs.migrations.events import Warned\n"
+        "from mydocs.migrations.reporting.events import Warned\n"
         "logging_sink(Warned(message='look'))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.migrations.standard_definitions import (
+from mydocs.migrations.indexes.standard_definitions import (
     Keys,
     StandardAction,
     standard_change,

@@ -10,7 +10,7 @@ if module.startswith("mydocs"):
     # A command imports these when it is called; here everybody begins with everything imported.
     import_module("mydocs.cli.app")
     import_module("mydocs.cli.connect")
-    import_module("mydocs.migrations.runner")
+    import_module("mydocs.migrations.operations.migrate")
 sys.argv = [module, *sys.argv[2:]]
 with suppress(BrokenPipeError):
     print("ready", flush=True)

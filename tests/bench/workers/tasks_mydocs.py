@@ -12,7 +12,7 @@ with warnings.catch_warnings():
     from motor.motor_asyncio import AsyncIOMotorClient
 
 from mydocs.migrations import migrate
-from mydocs.migrations.events import Event, LeaseTaken
+from mydocs.migrations.reporting.events import Event, LeaseTaken
 from tests.bench.workers.rss import megabytes
 
 URL, DATABASE, FOLDER, TASKS = sys.argv[1:5]

@@ -15,10 +15,10 @@ with warnings.catch_warnings():
 
 from pymongo.operations import SearchIndexModel
 
-import mydocs.migrations.indexes  # noqa: F401  # what the script imports anyway counts as idle
+import mydocs.migrations.indexes.search  # noqa: F401  # what the script imports anyway counts as idle
 from mydocs.migrations import migrate
-from mydocs.migrations.events import Event, IndexChanged
 from mydocs.migrations.model import IndexState
+from mydocs.migrations.reporting.events import Event, IndexChanged
 from tests.bench.workers.rss import megabytes
 
 URL, DATABASE, _, COLLECTIONS = sys.argv[1:5]

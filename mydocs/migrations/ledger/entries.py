@@ -13,9 +13,10 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from mydocs.migrations import lease as leases
-from mydocs.migrations import mongo
-from mydocs.migrations.documents import (
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.errors import LeaseLost
+from mydocs.migrations.ledger import lease as leases
+from mydocs.migrations.ledger.documents import (
     COLLECTION,
     LOG_COLLECTION,
     attempt_of,
@@ -25,8 +26,7 @@ from mydocs.migrations.documents import (
     parse,
     time_of,
 )
-from mydocs.migrations.errors import LeaseLost
-from mydocs.migrations.lease import Lease
+from mydocs.migrations.ledger.lease import Lease
 from mydocs.migrations.model import Entry, IndexAction, IndexRecord, LeaseView, MigrationState, RunStamp, Script
 
 BATCH = 100_000  # documents; one reply holds 16 MB of them, so a ledger of usual size comes in one
@@ -50,7 +50,7 @@ class Snapshot:
 
 async def read(db: mongo.Database, *, patiently: bool = False) -> Snapshot:
     """
-    Read lease and ledger in one command, the lease first; see :func:`mydocs.migrations.plan.is_interrupted`.
+    Read lease and ledger in one command, the lease first; see :func:`mydocs.migrations.ledger.plan.is_interrupted`.
 
     :param patiently: bear a server that is away for two minutes, as somebody who waits does
     :raises LedgerInvalid: where a document is none of ours
@@ -89,7 +89,7 @@ def opening(
     """
     Make the entry of a script that is about to run, after a previous attempt if there was one.
 
-    :param at: of :meth:`mydocs.migrations.lease.Lease.now`
+    :param at: of :meth:`mydocs.migrations.ledger.lease.Lease.now`
     """
     return Entry(
         version=version,

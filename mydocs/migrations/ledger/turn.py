@@ -11,13 +11,15 @@ from collections.abc import Callable
 
 import anyio
 
-from mydocs.migrations import documents, ledger, mongo
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.shared_looks import Looks, shared_looks
 from mydocs.migrations.errors import LeaseHeld
-from mydocs.migrations.events import LeaseTaken, LeaseWaiting, Sink, emit
-from mydocs.migrations.lease import Lease, Owner, acquire
-from mydocs.migrations.ledger import Snapshot
-from mydocs.migrations.looks import Looks, shared_looks
+from mydocs.migrations.ledger import documents
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.entries import Snapshot
+from mydocs.migrations.ledger.lease import Lease, Owner, acquire
 from mydocs.migrations.model import LeaseView
+from mydocs.migrations.reporting.events import LeaseTaken, LeaseWaiting, Sink, emit
 
 MIN_GAP = 0.3  # seconds between two looks of one process: most runs with little to do take about as long
 MAX_GAP = 10.0  # seconds; six looks a minute

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 import anyio
 from pymongo.errors import PyMongoError
 
-from mydocs.migrations import capture, mongo, readiness
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.shared_looks import Looks, shared_looks
 from mydocs.migrations.errors import IndexFailed, NotReady, ServerUnreachable
-from mydocs.migrations.events import IndexChanged, Sink, StillWaiting, Warned, emit
-from mydocs.migrations.looks import Looks, shared_looks
+from mydocs.migrations.indexes import capture, readiness
+from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.model import IndexAction, IndexRecord, IndexState, IndexTarget
-from mydocs.migrations.readiness import Track
+from mydocs.migrations.reporting.events import IndexChanged, Sink, StillWaiting, Warned, emit
 
 logger = logging.getLogger(__name__)
 

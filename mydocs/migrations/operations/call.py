@@ -10,16 +10,16 @@ from pathlib import Path
 import anyio.to_thread
 
 import mydocs
-from mydocs.migrations import mongo
-from mydocs.migrations.discover import Discovery, discover
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import Interrupted, MigrationError, NotReady
-from mydocs.migrations.events import Event, Planned, Sink, Warned, emit
-from mydocs.migrations.lease import Lease, Owner
-from mydocs.migrations.ledger import Snapshot
+from mydocs.migrations.indexes.readiness import Track
+from mydocs.migrations.indexes.standard import IndexModels, standard_names
+from mydocs.migrations.ledger.entries import Snapshot
+from mydocs.migrations.ledger.lease import Lease, Owner
+from mydocs.migrations.ledger.plan import Plan, Standing, tracked
 from mydocs.migrations.model import STANDARD_VERSION, Entry, IndexState, IndexType, MigrationState, RunStamp
-from mydocs.migrations.plan import Plan, Standing, tracked
-from mydocs.migrations.readiness import Track
-from mydocs.migrations.report import (
+from mydocs.migrations.reporting.events import Event, Planned, Sink, Warned, emit
+from mydocs.migrations.reporting.report import (
     AttemptReport,
     ErrorReport,
     IndexReport,
@@ -28,8 +28,8 @@ from mydocs.migrations.report import (
     RunFinished,
     RunReport,
 )
-from mydocs.migrations.sinks import logging_sink
-from mydocs.migrations.standard import IndexModels, standard_names
+from mydocs.migrations.reporting.sinks import logging_sink
+from mydocs.migrations.scripts.discover import Discovery, discover
 
 NOT_CREATED = "not created yet"
 

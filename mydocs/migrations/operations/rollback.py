@@ -7,19 +7,20 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from mydocs.migrations import ledger, mongo
-from mydocs.migrations.call import Call, call_on, discovered, stamp_of
-from mydocs.migrations.discover import Discovery
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotReady, PlanError
-from mydocs.migrations.events import Planned, Sink, emit
-from mydocs.migrations.execute import Executor, prepare
-from mydocs.migrations.indexes import until_gone
+from mydocs.migrations.execution.executor import Executor, prepare
+from mydocs.migrations.indexes.search import until_gone
+from mydocs.migrations.indexes.waiter import LISTINGS_AT_ONCE
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.plan import Standing, classify, make_rollback
 from mydocs.migrations.model import IndexAction, IndexRecord, MigrationState
-from mydocs.migrations.plan import Standing, classify, make_rollback
-from mydocs.migrations.report import Outcome, RunReport
-from mydocs.migrations.runner import wait_for_tracked
-from mydocs.migrations.settle import leading
-from mydocs.migrations.wait import LISTINGS_AT_ONCE
+from mydocs.migrations.operations.call import Call, call_on, discovered, stamp_of
+from mydocs.migrations.operations.migrate import wait_for_tracked
+from mydocs.migrations.operations.settle import leading
+from mydocs.migrations.reporting.events import Planned, Sink, emit
+from mydocs.migrations.reporting.report import Outcome, RunReport
+from mydocs.migrations.scripts.discover import Discovery
 
 LEAVES_LATER = "the server goes on deleting it, `mydocs migrate status` shows the indexes that are to stay"
 

@@ -14,12 +14,13 @@ import anyio
 from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 
-from mydocs.migrations import capture, mongo, standard_definitions
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import IndexConflict
-from mydocs.migrations.events import IndexDefined
-from mydocs.migrations.indexes import NO_INDEXES, check_names
+from mydocs.migrations.indexes import capture, standard_definitions
+from mydocs.migrations.indexes.search import NO_INDEXES, check_names
+from mydocs.migrations.indexes.standard_definitions import StandardAction
 from mydocs.migrations.model import IndexAction, IndexRecord, IndexType
-from mydocs.migrations.standard_definitions import StandardAction
+from mydocs.migrations.reporting.events import IndexDefined
 
 IndexModels: TypeAlias = Mapping[str, Sequence[IndexModel]]
 

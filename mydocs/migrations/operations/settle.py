@@ -5,17 +5,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mydocs.migrations import ledger, mongo
-from mydocs.migrations.call import Call, call_on, discovered, stamp_of
-from mydocs.migrations.discover import Discovery
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import LeaseHeld, NotPossible, UsageError
-from mydocs.migrations.events import Sink
-from mydocs.migrations.lease import Lease, break_lease, held
-from mydocs.migrations.ledger import Snapshot
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.entries import Snapshot
+from mydocs.migrations.ledger.lease import Lease, break_lease, held
+from mydocs.migrations.ledger.plan import Standing, classify, find
+from mydocs.migrations.ledger.turn import take_turn
 from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script
-from mydocs.migrations.plan import Standing, classify, find
-from mydocs.migrations.report import MigrationReport, RunReport
-from mydocs.migrations.turn import take_turn
+from mydocs.migrations.operations.call import Call, call_on, discovered, stamp_of
+from mydocs.migrations.reporting.events import Sink
+from mydocs.migrations.reporting.report import MigrationReport, RunReport
+from mydocs.migrations.scripts.discover import Discovery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

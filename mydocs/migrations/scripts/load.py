@@ -16,10 +16,10 @@ from typing import Any, TextIO
 import anyio.lowlevel
 import anyio.to_thread
 
-from mydocs.migrations.discover import checksum, read_source
+from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.errors import ScriptsInvalid
 from mydocs.migrations.model import Script
-from mydocs.migrations.tasks import to_the_end
+from mydocs.migrations.scripts.discover import checksum, read_source
 
 Step = Callable[..., Awaitable[None]]
 

@@ -8,12 +8,16 @@ from typing import Any
 import anyio
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations import definitions, ledger, mongo, readiness, standard_definitions
-from mydocs.migrations.call import NOT_CREATED, Call, call_on, discovered, planned_standard
-from mydocs.migrations.documents import parse_attempt
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import WorkLeft
-from mydocs.migrations.events import Sink
-from mydocs.migrations.ledger import Snapshot
+from mydocs.migrations.indexes import definitions, readiness, standard_definitions
+from mydocs.migrations.indexes.standard import IndexModels, standard_checksum, standard_listing
+from mydocs.migrations.indexes.standard_definitions import StandardAction
+from mydocs.migrations.indexes.waiter import target_of
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.documents import parse_attempt
+from mydocs.migrations.ledger.entries import Snapshot
+from mydocs.migrations.ledger.plan import Standing, classify, is_interrupted, tracked
 from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,
@@ -23,11 +27,9 @@ from mydocs.migrations.model import (
     LeaseView,
     MigrationState,
 )
-from mydocs.migrations.plan import Standing, classify, is_interrupted, tracked
-from mydocs.migrations.report import AttemptReport, IndexReport, MigrationReport, RunReport
-from mydocs.migrations.standard import IndexModels, standard_checksum, standard_listing
-from mydocs.migrations.standard_definitions import StandardAction
-from mydocs.migrations.wait import target_of
+from mydocs.migrations.operations.call import NOT_CREATED, Call, call_on, discovered, planned_standard
+from mydocs.migrations.reporting.events import Sink
+from mydocs.migrations.reporting.report import AttemptReport, IndexReport, MigrationReport, RunReport
 
 LISTINGS_AT_ONCE = 8  # collections
 RUN = "`mydocs migrate run --wait` does what is pending, failed or interrupted"

@@ -4,7 +4,8 @@ import logging
 from dataclasses import fields
 
 from mydocs.migrations.errors import describe_holder
-from mydocs.migrations.events import (
+from mydocs.migrations.model import IndexState, MigrationState
+from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
     IndexChanged,
@@ -17,8 +18,7 @@ from mydocs.migrations.events import (
     Warned,
     emit,
 )
-from mydocs.migrations.model import IndexState, MigrationState
-from mydocs.migrations.report import RunFinished
+from mydocs.migrations.reporting.report import RunFinished
 
 LOGGER = "mydocs.migrations"
 

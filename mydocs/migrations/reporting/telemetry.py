@@ -11,7 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from mydocs.migrations.events import (
+from mydocs.migrations.model import IndexState, MigrationState
+from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
     IndexChanged,
@@ -23,8 +24,7 @@ from mydocs.migrations.events import (
     StepStarted,
     Warned,
 )
-from mydocs.migrations.model import IndexState, MigrationState
-from mydocs.migrations.report import RunFinished
+from mydocs.migrations.reporting.report import RunFinished
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

@@ -11,22 +11,24 @@ from pathlib import Path
 import anyio
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations import documents, ledger, mongo
-from mydocs.migrations.call import Call, call_on, discovered, planned_standard, stamp_of
-from mydocs.migrations.discover import Discovery
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.shared_looks import shared_looks
 from mydocs.migrations.errors import NotReady
-from mydocs.migrations.events import Sink, StillWaiting, emit
-from mydocs.migrations.execute import Executor
-from mydocs.migrations.lease import held
-from mydocs.migrations.ledger import Snapshot
-from mydocs.migrations.looks import shared_looks
+from mydocs.migrations.execution.executor import Executor
+from mydocs.migrations.indexes.readiness import Track
+from mydocs.migrations.indexes.standard import IndexModels, standard_checksum
+from mydocs.migrations.indexes.waiter import SIGN_OF_LIFE_SECONDS, raise_unready, target_of, wait_for
+from mydocs.migrations.ledger import documents
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.entries import Snapshot
+from mydocs.migrations.ledger.lease import held
+from mydocs.migrations.ledger.plan import Options, Plan, classify, make_plan, tracked
+from mydocs.migrations.ledger.turn import look, take_turn
 from mydocs.migrations.model import STANDARD_VERSION, MigrationState
-from mydocs.migrations.plan import Options, Plan, classify, make_plan, tracked
-from mydocs.migrations.readiness import Track
-from mydocs.migrations.report import Outcome, RunReport
-from mydocs.migrations.standard import IndexModels, standard_checksum
-from mydocs.migrations.turn import look, take_turn
-from mydocs.migrations.wait import SIGN_OF_LIFE_SECONDS, raise_unready, target_of, wait_for
+from mydocs.migrations.operations.call import Call, call_on, discovered, planned_standard, stamp_of
+from mydocs.migrations.reporting.events import Sink, StillWaiting, emit
+from mydocs.migrations.reporting.report import Outcome, RunReport
+from mydocs.migrations.scripts.discover import Discovery
 
 UNAPPLIED = "`mydocs migrate run` does what nobody is at work on, `mydocs migrate wait` takes the wait up again"
 
@@ -58,7 +60,7 @@ async def migrate(
     :param allow_out_of_order: run pending scripts below the highest applied one
     :param standard_indexes: collection → index models, created before the scripts
     :param on_event: takes each event as it happens, on the event loop or a driver's thread; without one they are
-        logged, see :func:`mydocs.migrations.sinks.logging_sink`
+        logged, see :func:`mydocs.migrations.reporting.sinks.logging_sink`
     :raises MigrationError: with ``exit_code``, and ``report`` of what was done until then
     """
     options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)

@@ -51,11 +51,11 @@ import anyio
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
-from mydocs.migrations import mongo
-from mydocs.migrations.documents import time_of
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid
+from mydocs.migrations.ledger.documents import time_of
 from mydocs.migrations.model import LeaseView
-from mydocs.migrations.tasks import to_the_end
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from mydocs.migrations.definitions import Options, compare, filled
+from mydocs.migrations.indexes.definitions import Options, compare, filled
 from mydocs.migrations.model import Definition
 
 Keys = str | Mapping[str, Any] | Sequence[str | tuple[str, Any]]

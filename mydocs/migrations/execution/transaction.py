@@ -15,10 +15,11 @@ import anyio
 from pymongo import ReadPreference, WriteConcern
 from pymongo.errors import OperationFailure, PyMongoError
 
-from mydocs.migrations import capture, mongo
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.events import Warned
-from mydocs.migrations.tasks import to_the_end
+from mydocs.migrations.indexes import capture
+from mydocs.migrations.reporting.events import Warned
 
 TRANSACTION_SECONDS = 120.0  # no new try of the whole later than this after the first, as in the drivers
 COMMIT_SECONDS = 30.0  # likewise of a commit whose outcome is not known; the time that the other commands get

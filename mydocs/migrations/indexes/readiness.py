@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from mydocs.migrations.definitions import differences, infer_type
+from mydocs.migrations.indexes.definitions import differences, infer_type
 from mydocs.migrations.model import Definition, IndexState, IndexTarget, IndexType
 
 # A failed build is retried by mongot itself for three of its reasons, and the listing does not say which one it was.

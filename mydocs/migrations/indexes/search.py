@@ -17,12 +17,13 @@ import anyio
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.operations import SearchIndexModel
 
-from mydocs.migrations import capture, definitions, mongo, readiness
-from mydocs.migrations.definitions import Change
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import IndexConflict, IndexRefused, NotReady, SearchUnavailable
-from mydocs.migrations.events import IndexDefined
+from mydocs.migrations.indexes import capture, definitions, readiness
+from mydocs.migrations.indexes.definitions import Change
+from mydocs.migrations.indexes.readiness import Listed
 from mydocs.migrations.model import Definition, IndexAction, IndexRecord, IndexType
-from mydocs.migrations.readiness import Listed
+from mydocs.migrations.reporting.events import IndexDefined
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 from pymongo.errors import PyMongoError
 
-from mydocs.migrations import mongo
+from mydocs.migrations.driver import mongo
 
 T = TypeVar("T")
 

@@ -20,9 +20,10 @@ import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 
-from mydocs.migrations import capture, mongo
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
-from mydocs.migrations.events import BatchDone
+from mydocs.migrations.indexes import capture
+from mydocs.migrations.reporting.events import BatchDone
 
 Change: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 """An update document, a pipeline, a replacement, or ``None`` for "leave it"."""

@@ -18,11 +18,15 @@ import anyio.lowlevel
 import anyio.to_thread
 from pymongo.errors import PyMongoError
 
-from mydocs.migrations import ledger, load, mongo, transaction
-from mydocs.migrations.capture import Capture, capturing, current
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible
-from mydocs.migrations.events import Sink, StepFinished, StepStarted, emit
-from mydocs.migrations.lease import RELEASE_SECONDS, Lease
+from mydocs.migrations.execution import transaction
+from mydocs.migrations.indexes.capture import Capture, capturing, current
+from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes, standard_checksum
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.lease import RELEASE_SECONDS, Lease
+from mydocs.migrations.ledger.plan import Plan, Standing, tracked
 from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,
@@ -34,9 +38,8 @@ from mydocs.migrations.model import (
     ScriptKind,
     StoredError,
 )
-from mydocs.migrations.plan import Plan, Standing, tracked
-from mydocs.migrations.standard import IndexModels, create_standard_indexes, standard_checksum
-from mydocs.migrations.tasks import to_the_end
+from mydocs.migrations.reporting.events import Sink, StepFinished, StepStarted, emit
+from mydocs.migrations.scripts import load
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ def prepare(standings: tuple[Standing, ...]) -> list[Step]:
             loaded = load.load_async(script) if script.kind is ScriptKind.ASYNC else load.load_plain(script)
             steps.append(Step(script=script, previous=standing.entry, loaded=loaded))
     if any(_can_meet_lightodm(step) for step in steps):
-        import_module("mydocs.migrations.binding")  # here in a thread: lightodm takes longer than most scripts
+        import_module("mydocs.migrations.scripts.binding")  # here in a thread: lightodm takes longer than most scripts
     return steps
 
 
@@ -380,7 +383,7 @@ async def _lightodm_bound(db: mongo.Database, step: Step) -> AsyncIterator[None]
     if not _can_meet_lightodm(step):
         yield
         return
-    from mydocs.migrations.binding import lightodm_bound_to  # costs a third of a second where nobody needs it
+    from mydocs.migrations.scripts.binding import lightodm_bound_to  # costs a third of a second where nobody needs it
 
     with ExitStack() as stack:  # entered and left in a thread: where a client is made for it, that blocks
         sync = await anyio.to_thread.run_sync(stack.enter_context, mongo.sync_database(db))

@@ -5,8 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from mydocs.migrations.events import Event
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind, StoredError
+from mydocs.migrations.reporting.events import Event
 
 
 class Outcome(StrEnum):

@@ -19,7 +19,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection as SyncCollection
 from pymongo.database import Database as SyncDatabase
 
-from mydocs.migrations.mongo import Document
+from mydocs.migrations.driver.mongo import Document
 
 _current: ContextVar[SyncDatabase[Document] | None] = ContextVar("mydocs_lightodm_database", default=None)
 _lock = threading.Lock()

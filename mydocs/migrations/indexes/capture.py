@@ -17,11 +17,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from mydocs.migrations import mongo
-from mydocs.migrations.definitions import infer_type
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.events import Event, Sink, Warned, emit
+from mydocs.migrations.indexes.definitions import infer_type
 from mydocs.migrations.model import IndexAction, IndexRecord, IndexType
+from mydocs.migrations.reporting.events import Event, Sink, Warned, emit
 
 _CREATE, _UPDATE, _DROP = "createSearchIndexes", "updateSearchIndex", "dropSearchIndex"
 # Not dropDatabase: the ledger goes with the database.

@@ -1,0 +1,1 @@
+"""What scripts call to change documents."""

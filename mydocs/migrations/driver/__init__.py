@@ -1,0 +1,1 @@
+"""The one seam to Motor and PyMongo Async."""

@@ -1,0 +1,1 @@
+"""What happens under the lease: scripts are called, watched, cancelled and recorded."""

@@ -1,0 +1,1 @@
+"""Search and standard indexes: definitions, readiness, the wait, and what scripts call."""

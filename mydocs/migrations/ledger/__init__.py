@@ -1,0 +1,1 @@
+"""What is remembered, who may write it, and what is left to do."""
