@@ -112,7 +112,7 @@ class IndexRecord:
 class RunStamp:
     """Who wrote a ledger entry. ``term`` is the fencing token of the lease."""
 
-    id: str
+    run_id: str
     term: int
     host: str
     pid: int
@@ -148,7 +148,7 @@ class LeaseView:
 
     host: str | None
     pid: int | None
-    id: str | None
+    run_id: str | None
     term: int
     acquired_at: datetime | None = None
     live: bool = False

@@ -40,7 +40,7 @@ from mydocs.migrations.errors import (
 from mydocs.migrations.model import LeaseView, MigrationState, Script, ScriptKind
 
 SCRIPT = Script(number=3, version="003", name="a", path=Path("003_a.py"), checksum="", kind=ScriptKind.ASYNC)
-HOLDER = LeaseView(host="h", pid=1, id="i", term=1, live=True, remaining=9.0)
+HOLDER = LeaseView(host="h", pid=1, run_id="i", term=1, live=True, remaining=9.0)
 ERRORS = [
     MigrationFailed("003_a.py", ", line 3", "ValueError"),
     ScriptsInvalid(["003_a.py is not valid Python"]),

@@ -59,7 +59,7 @@ EVENTS: list[tuple[Event, str]] = [
     (Warned(message="look"), "warning: look"),
     (LeaseTaken(term=3), "lease taken, term 3"),
     (
-        LeaseWaiting(holder=LeaseView(host="h", pid=7, id="i", term=2, live=True, remaining=9.0)),
+        LeaseWaiting(holder=LeaseView(host="h", pid=7, run_id="i", term=2, live=True, remaining=9.0)),
         "waiting for the lease: h (pid 7), term 2, 9 s left",
     ),
     (StepStarted(version="001", name="a", script="001_a.py"), "migration 001 a: running"),
@@ -271,7 +271,7 @@ def test_live_view_draws_a_bar_that_ends_with_its_script() -> None:
 
 def test_live_view_says_who_has_the_lease_until_it_is_taken() -> None:
     view = LiveView(Streams([]), unicode=False)
-    view.take(LeaseWaiting(holder=LeaseView(host="pod-7", pid=7, id="i", term=2, live=True, remaining=9.0)))
+    view.take(LeaseWaiting(holder=LeaseView(host="pod-7", pid=7, run_id="i", term=2, live=True, remaining=9.0)))
     assert "pod-7 (pid 7) migrates" in screen_of(view, 80, 20)
     view.take(LeaseTaken(term=3))
     assert screen_of(view, 80, 20).startswith("* waiting for the lease")

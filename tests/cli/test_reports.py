@@ -44,7 +44,7 @@ async def up(db):
     await ensure_search_indexes(db.documents, [SearchIndexModel({"mappings": {"dynamic": True}}, "ft")])
 """
 HOSTILE = '<script>alert(1)</script> & "quoted" \x00\x1b[31m\u202e\ud800 ]]>'
-HOLDER = LeaseView(host="pod-7", pid=9, id="i", term=2, live=True, remaining=9.0)
+HOLDER = LeaseView(host="pod-7", pid=9, run_id="i", term=2, live=True, remaining=9.0)
 
 
 class Clock:

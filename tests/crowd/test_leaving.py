@@ -332,7 +332,7 @@ async def test_a_lost_lease_cancels_the_script_and_writes_nothing_more(
     entry = await entry_of(local_db, "001")
     assert entry is not None and entry.state is MigrationState.RUNNING  # noqa: PT018
     view = (await ledger.read(local_db)).lease
-    assert view is not None and view.id == "thief" and view.term == 2  # noqa: PT018
+    assert view is not None and view.run_id == "thief" and view.term == 2  # noqa: PT018
     if kind == "async":
         assert await local_db["after"].count_documents({}) == 0
 

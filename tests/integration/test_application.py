@@ -269,7 +269,7 @@ async def test_events_say_of_which_database_and_which_run_they_are(client: Any, 
     seen: list[Event] = []
     await migrate(client["app"], directory=scripts, on_event=seen.append)
     assert {event.database for event in seen} == {"app"}
-    (run,) = {event.run for event in seen}
+    (run,) = {event.run_id for event in seen}
     entry = await client["app"]["_migrations"].find_one({"_id": "001"})
     assert entry["run"]["id"] == run
 

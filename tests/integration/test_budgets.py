@@ -145,7 +145,9 @@ async def test_a_waiting_replica_looks_at_most_six_times_a_minute_and_ten_times_
 ) -> None:
     """The least is one look, by somebody who knows when the work will be done."""
     monkeypatch.setattr(random, "uniform", lambda low, high: low)
-    lease = LeaseView(host="other", pid=1, id="x", term=1, live=True, remaining=20.0)  # the least that a renewal leaves
+    lease = LeaseView(
+        host="other", pid=1, run_id="x", term=1, live=True, remaining=20.0
+    )  # the least that a renewal leaves
     alone, looks = Alone(members=1), 0
     while alone.waited < minutes * 60:
         await turn.look(db, alone, alone.waited, lease)

@@ -595,7 +595,7 @@ async def test_an_interrupted_script_runs_again_once_the_lease_has_run_out(
     killed = await acquire(db, Owner(host="killed"))
     assert killed is not None
     await db["_migrations"].insert_one(
-        {"_id": "001", "state": "running", "attempts": 1, "run": {"id": killed.owner.id, "term": killed.term}}
+        {"_id": "001", "state": "running", "attempts": 1, "run": {"id": killed.owner.run_id, "term": killed.term}}
     )
     local_clock.advance(leases.LEASE_SECONDS + 1)
     await migrate(db, directory=folder, standard_indexes={})

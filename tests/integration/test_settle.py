@@ -249,4 +249,4 @@ async def test_a_lease_that_changes_hands_meanwhile_is_not_broken(
     assert is_lock.fired == 1
     view = await lease_holder(db)
     assert view is not None
-    assert view.id == "successor"
+    assert view.run_id == "successor"

@@ -46,7 +46,7 @@ from mydocs.migrations.model import LeaseView, MigrationState, Script, ScriptKin
 from mydocs.migrations.operations import status as survey
 
 SCRIPT = Script(number=1, version="001", name="a", path=Path("001_a.py"), checksum="", kind=ScriptKind.ASYNC)
-HOLDER = LeaseView(host="web-1", pid=7, id="x", term=3, live=True, remaining=12.4)
+HOLDER = LeaseView(host="web-1", pid=7, run_id="x", term=3, live=True, remaining=12.4)
 
 EXAMPLES = [
     (ScriptsInvalid(["001_a.py is bad"]), 1, ["001_a.py"]),

@@ -77,7 +77,7 @@ class LeaseMachine(RuleBasedStateMachine):
         return tuple(entry for entry in self.run(ledger.read(self.db)).entries if entry.version == "001")
 
     def opening(self, name: str, held: Lease, version: str, previous: Entry | None = None) -> Entry:
-        stamp = RunStamp(id=held.owner.id, term=held.term, host=name, pid=1, tool="t")
+        stamp = RunStamp(run_id=held.owner.run_id, term=held.term, host=name, pid=1, tool="t")
         return ledger.opening(
             stamp, at=held.now(), version=version, name="a", script=None, checksum="sha256:1", previous=previous
         )
@@ -172,7 +172,7 @@ class LeaseMachine(RuleBasedStateMachine):
             actor.entry = None
             assert self.of_first() == before
         else:
-            ours = [e for e in before if e.run is not None and e.run.id == actor.owner.id]
+            ours = [e for e in before if e.run is not None and e.run.run_id == actor.owner.run_id]
             assert ours or before == actor.known, "an entry was replaced that its writer had never seen"
             actor.entry, actor.known = entry, (entry,)
 
@@ -193,7 +193,9 @@ class LeaseMachine(RuleBasedStateMachine):
             actor.lease = replace(actor.lease, lost=False, deadline=time.monotonic() + 60)
         before = self.run(ledger.read(self.db)).entries
         (first,) = self.of_first()
-        ours = first.run is not None and first.run.id == actor.owner.id and first.attempts == actor.entry.attempts
+        ours = (
+            first.run is not None and first.run.run_id == actor.owner.run_id and first.attempts == actor.entry.attempts
+        )
         ended = replace(actor.entry, state=MigrationState.APPLIED, seconds=1.0)
         following = self.opening(name, actor.lease, "002")
         try:

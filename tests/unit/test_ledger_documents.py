@@ -39,11 +39,11 @@ UP = "async def up(db):\n    await db['runs'].insert_one({})\n"
 
 
 def stamp(run: str = "run", term: int = 1) -> RunStamp:
-    return RunStamp(id=run, term=term, host="h", pid=1, tool="t")
+    return RunStamp(run_id=run, term=term, host="h", pid=1, tool="t")
 
 
 def lease(run: str = "run", term: int = 1) -> Lease:
-    return Lease(owner=Owner(id=run), term=term, deadline=time.monotonic() + 30)
+    return Lease(owner=Owner(run_id=run), term=term, deadline=time.monotonic() + 30)
 
 
 async def begin(db: Db, *, previous: Entry | None = None, run: str = "run", term: int = 1, **fields: Any) -> Entry:
@@ -173,17 +173,17 @@ async def test_reading_is_one_command_and_creates_nothing(local_db: Db, local_se
 
 @pytest.mark.anyio
 async def test_the_lease_is_read_with_the_entries_by_the_clock_of_the_server(local_db: Db) -> None:
-    owner = Owner(host="h", pid=5, id="run")
+    owner = Owner(host="h", pid=5, run_id="run")
     held = await acquire(local_db, owner)
     assert held is not None
     view = (await read(local_db)).lease
     assert view is not None
-    assert (view.id, view.term, view.live) == ("run", 1, True)
+    assert (view.run_id, view.term, view.live) == ("run", 1, True)
     assert 25 < view.remaining <= 30
     await release(local_db, held)
     view = (await read(local_db)).lease
     assert view is not None
-    assert (view.id, view.live, view.remaining) == (None, False, 0.0)
+    assert (view.run_id, view.live, view.remaining) == (None, False, 0.0)
 
 
 # Writing
@@ -356,7 +356,7 @@ async def test_a_next_start_that_finds_an_entry_of_somebody_else_leaves_it_and_k
 
 @pytest.mark.anyio
 async def test_nothing_is_written_by_a_holder_whose_time_is_up(local_db: Db, local_server: LocalServer) -> None:
-    late = Lease(owner=Owner(id="run"), term=1, deadline=time.monotonic() - 1)
+    late = Lease(owner=Owner(run_id="run"), term=1, deadline=time.monotonic() - 1)
     entry = Entry(version="001", name="a", script=None, checksum=None, state=MigrationState.APPLIED, run=stamp())
     writes = [
         start(local_db, late, entry, None),

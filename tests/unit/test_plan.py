@@ -58,7 +58,7 @@ def entry(number: int, state: str = "a", *, term: int = 1, checksum: str | None 
         checksum=checksum,
         state=STATES[state],
         started_at=NOON + timedelta(seconds=number),
-        run=RunStamp(id="run", term=term, host="h", pid=1, tool="t"),
+        run=RunStamp(run_id="run", term=term, host="h", pid=1, tool="t"),
     )
 
 
@@ -68,7 +68,7 @@ def entries(text: str) -> tuple[Entry, ...]:
 
 
 def lease(term: int = 1, *, live: bool) -> LeaseView:
-    return LeaseView(host="h", pid=1, id="run", term=term, live=live, remaining=20.0 if live else 0.0)
+    return LeaseView(host="h", pid=1, run_id="run", term=term, live=live, remaining=20.0 if live else 0.0)
 
 
 def plan(
@@ -327,7 +327,7 @@ def test_a_rollback_names_all_that_cannot_be_taken_back_before_it_touches_one() 
     ],
 )
 def test_the_holder_of_the_lease_takes_no_other_run_for_alive(holder: str | None, state: MigrationState) -> None:
-    (standing,) = classify(scripts("1"), [entry(1, "r", term=5)], lease(2, live=True), holder=holder)
+    (standing,) = classify(scripts("1"), [entry(1, "r", term=5)], lease(2, live=True), run_id=holder)
     assert standing.state is state
 
 

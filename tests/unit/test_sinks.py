@@ -32,7 +32,7 @@ INDEX: dict[str, Any] = {
     "queryable": False,
     "seconds": 2.0,
 }
-HOLDER = LeaseView(host="elsewhere", pid=77, id="x", term=3)
+HOLDER = LeaseView(host="elsewhere", pid=77, run_id="x", term=3)
 
 
 @pytest.mark.parametrize(

@@ -136,11 +136,15 @@ def attempt_of(entry: Entry, direction: str, outcome: str | None = None) -> dict
 
 
 def log_key(entry: Entry, direction: str) -> str:
-    return f"{entry.version}:{direction}:{entry.attempts}:{entry.run.id if entry.run else 'unknown'}"
+    return f"{entry.version}:{direction}:{entry.attempts}:{entry.run.run_id if entry.run else 'unknown'}"
 
 
 def _run(run: RunStamp | None) -> dict[str, Any] | None:
-    return None if run is None else {"id": run.id, "term": run.term, "host": run.host, "pid": run.pid, "tool": run.tool}
+    return (
+        None
+        if run is None
+        else {"id": run.run_id, "term": run.term, "host": run.host, "pid": run.pid, "tool": run.tool}
+    )
 
 
 def _error(error: StoredError | None) -> dict[str, str] | None:
@@ -156,7 +160,7 @@ def _parse_error(document: Mapping[str, Any]) -> StoredError | None:
 
 def _parse_run(run: Mapping[str, Any]) -> RunStamp:
     return RunStamp(
-        id=_text(run, "id") or "",
+        run_id=_text(run, "id") or "",
         term=_whole(run, "term", 0),
         host=_text(run, "host") or "",
         pid=_whole(run, "pid", 0),

@@ -214,7 +214,7 @@ async def put(db: mongo.Database, lease: Lease, entry: Entry, previous: Entry | 
     """
     lease.check()
     if previous is None or previous.legacy:
-        query: dict[str, Any] = {"_id": entry.version, "run.id": entry.run.id if entry.run else None}
+        query: dict[str, Any] = {"_id": entry.version, "run.id": entry.run.run_id if entry.run else None}
     else:
         query = {"_id": entry.version, "$or": [_as_read(previous), _as_read(entry)]}
     try:
@@ -328,7 +328,7 @@ def _query_ours(entry: Entry) -> dict[str, Any]:
     assert entry.run is not None  # every entry of opening() has one
     return {
         "_id": entry.version,
-        "run.id": entry.run.id,
+        "run.id": entry.run.run_id,
         "run.term": entry.run.term,
         "attempts": entry.attempts,
     }
@@ -337,7 +337,7 @@ def _query_ours(entry: Entry) -> dict[str, Any]:
 def _query_new(entry: Entry) -> dict[str, Any]:
     """Find nothing before an entry is written, so that it is inserted; and itself where it is written again."""
     assert entry.run is not None  # every entry of opening() has one
-    return {"_id": entry.version, "run.id": entry.run.id, "attempts": entry.attempts}
+    return {"_id": entry.version, "run.id": entry.run.run_id, "attempts": entry.attempts}
 
 
 def _legacy_of(entries: Sequence[Entry]) -> dict[str, Any]:
@@ -350,6 +350,6 @@ def _as_read(entry: Entry) -> dict[str, Any]:
         return dict(entry.fence)
     return {
         "state": entry.state.value,
-        "run.id": entry.run.id if entry.run else None,
+        "run.id": entry.run.run_id if entry.run else None,
         **({"attempts": entry.attempts} if entry.run else {}),
     }

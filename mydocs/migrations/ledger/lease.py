@@ -68,11 +68,11 @@ RELEASE_SECONDS = 5.0  # how long a leaving process may take to give the lease b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """A process that wants the lease; ``id`` is new for each run, so that no two runs are taken for one."""
+    """A process that wants the lease; ``run_id`` is new for each run, so that no two runs are taken for one."""
 
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
-    id: str = field(default_factory=lambda: secrets.token_hex(12))
+    run_id: str = field(default_factory=lambda: secrets.token_hex(12))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,7 +141,7 @@ def parse(document: dict[str, Any]) -> LeaseView:
     return LeaseView(
         host=host if isinstance(host, str) else None,
         pid=pid if isinstance(pid, int) else None,
-        id=owner["id"] if owner else None,
+        run_id=owner["id"] if owner else None,
         term=term,
         acquired_at=time_of(document, "acquired_at"),
         live=remaining > 0,
@@ -169,14 +169,14 @@ async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
     try:
         reply = await mongo.again(ask)
     except asyncio.CancelledError:  # what was asked for may have been granted
-        await _release(db, {"owner.id": owner.id})
+        await _release(db, {"owner.id": owner.run_id})
         raise
     except OperationFailure as error:
         if error.code != 11000:
             raise
         return None  # two were the first ever, and the other one was quicker
     view = parse(reply["value"])
-    if view.id != owner.id:
+    if view.run_id != owner.run_id:
         return None
     acquired_at = view.acquired_at or datetime.now(UTC)  # it was set by this very command
     return Lease(owner=owner, term=view.term, deadline=sent + LEASE_SECONDS, acquired_at=acquired_at)
@@ -210,12 +210,12 @@ async def held(db: mongo.Database, lease: Lease) -> AsyncIterator[Lease]:
 
 async def release(db: mongo.Database, lease: Lease) -> None:
     """Give the lease back if it is still ours; where the server cannot be told, it runs out by itself."""
-    await _release(db, {"owner.id": lease.owner.id, "term": lease.term})
+    await _release(db, {"owner.id": lease.owner.run_id, "term": lease.term})
 
 
 async def break_lease(db: mongo.Database, view: LeaseView) -> bool:
     """Take the lease from the holder that ``view`` shows. Returns whether it was still that one's."""
-    whose = {"term": view.term, "owner.id": view.id}
+    whose = {"term": view.term, "owner.id": view.run_id}
     reply = await mongo.command_again(db, _change(whose, {"owner": None, "expires_at": "$$NOW"}))
     return bool(reply["n"])
 
@@ -232,7 +232,7 @@ _UNTIL = {"$add": ["$$NOW", int(LEASE_SECONDS * 1000)]}
 
 def _acquire_command(owner: Owner) -> dict[str, Any]:
     taken = {
-        "owner": {"$literal": {"host": owner.host, "pid": owner.pid, "id": owner.id}},
+        "owner": {"$literal": {"host": owner.host, "pid": owner.pid, "id": owner.run_id}},
         "term": {"$add": [{"$ifNull": ["$term", 0]}, 1]},
         "acquired_at": "$$NOW",
         "expires_at": _UNTIL,
@@ -302,7 +302,7 @@ class _Heartbeat:
                 logger.debug("the lease was lost after its event loop had ended")
 
     def _renew_until_stopped(self, db: Any) -> None:
-        whose = {"owner.id": self._lease.owner.id, "term": self._lease.term}
+        whose = {"owner.id": self._lease.owner.run_id, "term": self._lease.term}
         while not self._stopped.is_set():
             sent = time.monotonic()
             remaining = self._lease.deadline - sent

@@ -67,19 +67,19 @@ class Plan:
 
 
 def classify(
-    scripts: Sequence[Script], entries: Sequence[Entry], lease: LeaseView | None, *, holder: str | None = None
+    scripts: Sequence[Script], entries: Sequence[Entry], lease: LeaseView | None, *, run_id: str | None = None
 ) -> tuple[Standing, ...]:
     """
     Say where each migration stands, in the order of their numbers; the standard indexes are none of them.
 
-    :param holder: the id of the caller's own run, where that holds the lease
+    :param run_id: of the caller's own run, where that holds the lease
     """
     by_number = {int(entry.version): entry for entry in entries if entry.version != STANDARD_VERSION}
     on_disk = {script.number: script for script in scripts}
     return tuple(
         Standing(
             version=by_number[number].version if number in by_number else on_disk[number].version,
-            state=_state(on_disk.get(number), by_number.get(number), lease, holder),
+            state=_state(on_disk.get(number), by_number.get(number), lease, run_id),
             script=on_disk.get(number),
             entry=by_number.get(number),
         )
@@ -87,11 +87,11 @@ def classify(
     )
 
 
-def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None, holder: str | None) -> MigrationState:
+def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None, run_id: str | None) -> MigrationState:
     if entry is None:
         return MigrationState.PENDING
     if entry.state is MigrationState.RUNNING:
-        return MigrationState.INTERRUPTED if is_interrupted(entry, lease, holder) else MigrationState.RUNNING
+        return MigrationState.INTERRUPTED if is_interrupted(entry, lease, run_id) else MigrationState.RUNNING
     if entry.state is MigrationState.APPLIED:
         if script is None:
             return MigrationState.MISSING
@@ -100,7 +100,7 @@ def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None, 
     return entry.state
 
 
-def is_interrupted(entry: Entry, lease: LeaseView | None, holder: str | None = None) -> bool:
+def is_interrupted(entry: Entry, lease: LeaseView | None, run_id: str | None = None) -> bool:
     """
     Whether nobody can be at work on a ``running`` entry any more.
 
@@ -108,10 +108,10 @@ def is_interrupted(entry: Entry, lease: LeaseView | None, holder: str | None = N
     in between and is alive. Whoever holds the lease knows better: no other run than its own is, whatever the terms
     say after somebody has removed the lease's document.
 
-    :param holder: the id of the caller's own run, where that holds the lease
+    :param run_id: of the caller's own run, where that holds the lease
     """
-    if holder is not None:
-        return entry.run is None or entry.run.id != holder
+    if run_id is not None:
+        return entry.run is None or entry.run.run_id != run_id
     term = entry.run.term if entry.run else 0
     return lease is None or term < lease.term or (term == lease.term and not lease.live)
 
@@ -123,17 +123,17 @@ def make_plan(
     options: Options,
     *,
     standard_checksum: str | None,
-    holder: str | None = None,
+    run_id: str | None = None,
 ) -> Plan:
     """
     Decide what a run has to do.
 
     :param standard_checksum: digest of the application's standard indexes, ``None`` where it has none
-    :param holder: the id of the caller's own run, where that holds the lease
+    :param run_id: of the caller's own run, where that holds the lease
     :raises PlanError: where files and ledger do not fit together
     :raises UnknownVersion: where ``options.target`` is no migration's number
     """
-    standings = classify(scripts, entries, lease, holder=holder)
+    standings = classify(scripts, entries, lease, run_id=run_id)
     limit = find(standings, options.target).number if options.target is not None else None
     changed = [
         s.script.file_name + (f" (applied as {s.entry.script})" if s.entry.script != s.script.file_name else "")

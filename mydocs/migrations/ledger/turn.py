@@ -69,7 +69,7 @@ async def take_turn(
                 snapshot = await ledger.read(db)
                 if is_done(snapshot):
                     return None, snapshot
-                raise LeaseHeld(snapshot.lease or LeaseView(host=None, pid=None, id=None, term=0), 0.0)
+                raise LeaseHeld(snapshot.lease or LeaseView(host=None, pid=None, run_id=None, term=0), 0.0)
             while True:
                 waited = time.monotonic() - started
                 with anyio.move_on_after(None if timeout is None else timeout - waited):
@@ -79,7 +79,9 @@ async def take_turn(
                     known, holder = holder, snapshot.lease
                     if holder is None or not holder.live:
                         break
-                    if known is None or known.id != holder.id:
+                    if known is None or known.run_id != holder.run_id:
                         emit(sink, LeaseWaiting(holder=holder))
                     continue
-                raise LeaseHeld(holder or LeaseView(host=None, pid=None, id=None, term=0), time.monotonic() - started)
+                raise LeaseHeld(
+                    holder or LeaseView(host=None, pid=None, run_id=None, term=0), time.monotonic() - started
+                )

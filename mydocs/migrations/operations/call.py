@@ -149,7 +149,7 @@ async def call_on(db: mongo.Database, sink: Sink | None, *, outcome: Outcome = O
     taken_by = logging_sink if sink is None else sink
 
     def stamped(event: Event) -> None:
-        taken_by(replace(event, database=db.name, run=call.owner.id))
+        taken_by(replace(event, database=db.name, run_id=call.owner.run_id))
 
     call.sink = sink = stamped
     try:
@@ -197,7 +197,9 @@ def planned_standard(models: IndexModels) -> tuple[IndexReport, ...]:
 def stamp_of(lease: Lease) -> RunStamp:
     """What a run signs its ledger entries with."""
     owner = lease.owner
-    return RunStamp(id=owner.id, term=lease.term, host=owner.host, pid=owner.pid, tool=f"mydocs {mydocs.__version__}")
+    return RunStamp(
+        run_id=owner.run_id, term=lease.term, host=owner.host, pid=owner.pid, tool=f"mydocs {mydocs.__version__}"
+    )
 
 
 def _error_report(db: mongo.Database, error: MigrationError) -> ErrorReport:

@@ -150,11 +150,11 @@ async def wait_until_current(
 
 
 def _plan(
-    found: Discovery, snapshot: Snapshot, options: Options, models: IndexModels, holder: str | None = None
+    found: Discovery, snapshot: Snapshot, options: Options, models: IndexModels, run_id: str | None = None
 ) -> Plan:
     checksum = standard_checksum(models) if models else None
     return make_plan(
-        found.scripts, snapshot.entries, snapshot.lease, options, standard_checksum=checksum, holder=holder
+        found.scripts, snapshot.entries, snapshot.lease, options, standard_checksum=checksum, run_id=run_id
     )
 
 
@@ -178,7 +178,7 @@ async def _migrate(
     async with held(call.db, lease):
         fresh = await discovered(call, directory)  # again, like the ledger: the wait for the lease may have been long
         snapshot = await ledger.read(call.db)
-        plan = call.planned(_plan(fresh, snapshot, options, models, call.owner.id), snapshot)
+        plan = call.planned(_plan(fresh, snapshot, options, models, call.owner.run_id), snapshot)
         stamp = stamp_of(lease)
         legacy = [entry for entry in snapshot.entries if entry.legacy]
         await ledger.adopt(call.db, lease, legacy, fresh.scripts, stamp)

@@ -64,10 +64,10 @@ async def rollback(
 
 
 async def _plan(
-    call: Call, found: Discovery, steps: int | None, target: str | None, holder: str | None = None
+    call: Call, found: Discovery, steps: int | None, target: str | None, run_id: str | None = None
 ) -> tuple[Standing, ...]:
     call.snapshot = await ledger.read(call.db)
-    standings = classify(found.scripts, call.snapshot.entries, call.snapshot.lease, holder=holder)
+    standings = classify(found.scripts, call.snapshot.entries, call.snapshot.lease, run_id=run_id)
     chosen = make_rollback(standings, steps=steps, target=target)
     call.standings = chosen
     versions = tuple(standing.version for standing in chosen)
@@ -83,7 +83,7 @@ async def _roll_back(
         if any(entry.legacy for entry in call.snapshot.entries):
             legacy = [entry for entry in (await ledger.read(call.db)).entries if entry.legacy]
             await ledger.adopt(call.db, lease, legacy, found.scripts, stamp_of(lease))
-        chosen = await _plan(call, found, None if target is not None else len(named), target, call.owner.id)
+        chosen = await _plan(call, found, None if target is not None else len(named), target, call.owner.run_id)
         before, now = ([standing.version for standing in standings] for standings in (named, chosen))
         if target is None and now != before:
             raise PlanError(

@@ -11,10 +11,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened, in which call: ``run`` is the id that this call signs lease and ledger with."""
+    """Something that happened, in which call: ``run_id`` is what this call signs lease and ledger with."""
 
     database: str = ""
-    run: str = ""
+    run_id: str = ""
 
 
 Sink = Callable[[Event], None]

@@ -36,7 +36,7 @@ def logging_sink(event: Event) -> None:
     logger = logging.getLogger(LOGGER)
     level = level_of(event)
     if logger.isEnabledFor(level):
-        logger.log(level, "%s [%s]: %s", event.database, event.run, sentence(event), extra={"event": event})
+        logger.log(level, "%s [%s]: %s", event.database, event.run_id, sentence(event), extra={"event": event})
 
 
 def fan_out(*sinks: Sink) -> Sink:

@@ -78,7 +78,7 @@ class _Spans:
         with self._lock:
             if self._run is None:
                 self._run = self._tracer.start_span("mydocs.migrations", context=self._parent)
-                self._run.set_attributes(_present({"db.namespace": event.database, "mydocs.run.id": event.run}))
+                self._run.set_attributes(_present({"db.namespace": event.database, "mydocs.run.id": event.run_id}))
             self._take(event)
 
     def _take(self, event: Event) -> None:
