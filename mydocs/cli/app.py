@@ -145,14 +145,14 @@ def status(
 def wait(common: Common, timeout: Timeout = "1h", report: ReportFile = None) -> None:
     """Wait until others have applied every script and every index can be queried; run nothing."""
     limit, file = calls.limit(timeout, "--timeout"), calls.report_file(report, "wait")
-    calls.show(calls.report(common, "run_text", "operations.migrate.wait_until_current", file=file, timeout=limit))
+    calls.show(calls.report(common, "run_text", "operations.wait.wait_until_current", file=file, timeout=limit))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate check --output json")
 @with_common
 def check(common: Common) -> None:
     """Exit with 8 unless files, ledger and live indexes agree; for CI. Changes nothing."""
-    calls.show(calls.report(common, "status_text", "operations.status.check"))
+    calls.show(calls.report(common, "status_text", "operations.check.check"))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate rollback --to 004")
@@ -256,7 +256,7 @@ def unlock(
         return await calls.function("operations.settle.unlock")(db, force=force), db.name
 
     found, database = calls.call(common, act)
-    held = found is not None and found.id is not None  # a lease that was given back leaves its document
+    held = found is not None and found.run_id is not None  # a lease that was given back leaves its document
     streams = current()
     if streams.output is Output.TABLE:
         # Only force takes one away that is alive; the lease of a process that died has run out by itself.

@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from mydocs.migrations.indexes.standard import ensure_indexes
     from mydocs.migrations.indexes.waiter import wait_until_ready
     from mydocs.migrations.model import IndexState, IndexType, MigrationState, StoredError
-    from mydocs.migrations.operations.migrate import migrate, wait_for_indexes, wait_until_current
+    from mydocs.migrations.operations.check import check
+    from mydocs.migrations.operations.migrate import migrate
     from mydocs.migrations.operations.rollback import rollback
     from mydocs.migrations.operations.settle import mark, repair, unlock
-    from mydocs.migrations.operations.status import check, status, work_left
+    from mydocs.migrations.operations.status import status, work_left
+    from mydocs.migrations.operations.wait import wait_for_indexes, wait_until_current
     from mydocs.migrations.reporting.events import Event, Sink
     from mydocs.migrations.reporting.report import (
         AttemptReport,
@@ -129,7 +131,7 @@ _HOMES = {
     "StoredError": "model",
     "UsageError": "errors",
     "WorkLeft": "errors",
-    "check": "operations.status",
+    "check": "operations.check",
     "drop_search_indexes": "indexes.search",
     "ensure_indexes": "indexes.standard",
     "ensure_search_indexes": "indexes.search",
@@ -145,8 +147,8 @@ _HOMES = {
     "transform": "data.transform",
     "unlock": "operations.settle",
     "unset_field": "data.transform",
-    "wait_for_indexes": "operations.migrate",
-    "wait_until_current": "operations.migrate",
+    "wait_for_indexes": "operations.wait",
+    "wait_until_current": "operations.wait",
     "wait_until_ready": "indexes.waiter",
     "work_left": "operations.status",
 }

@@ -21,8 +21,9 @@ from mydocs.migrations import (
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.ledger.lease import Owner, acquire, release
 from mydocs.migrations.model import IndexAction, IndexState, MigrationState
+from mydocs.migrations.operations.check import check
 from mydocs.migrations.operations.rollback import rollback
-from mydocs.migrations.operations.status import check, status
+from mydocs.migrations.operations.status import status
 
 SHIPPED = Path(__file__).parents[2] / "migrations"
 BUILD_SECONDS = 300.0  # a real search process publishes a status every 30 s

@@ -23,8 +23,8 @@ from mydocs.migrations.indexes import waiter as waits
 from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.ledger.lease import Owner, acquire
 from mydocs.migrations.model import MigrationState
-from mydocs.migrations.operations import migrate as runner
 from mydocs.migrations.operations import rollback as reverse
+from mydocs.migrations.operations import wait as waiting
 from mydocs.migrations.operations.rollback import rollback
 from mydocs.migrations.operations.status import status
 from mydocs.migrations.reporting.events import Event, LeaseWaiting, Planned, StepFinished
@@ -275,7 +275,7 @@ async def test_the_dropped_and_the_others_share_the_time_of_a_way_back(
         limits.append(timeout)
         return await waits.wait_for(*arguments, timeout=timeout, **options)
 
-    monkeypatch.setattr(runner, "wait_for", wait_for)
+    monkeypatch.setattr(waiting, "wait_for", wait_for)
     write("001_stays.py", SEARCH.replace('"ft"', '"stays"'))
     write("002_search.py", SEARCH)
     local_server.search.outcome("stays", build_seconds=inf)

@@ -11,10 +11,11 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import LeaseHeld, MigrationFailed, UsageError, migrate
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ChangedScripts, NeedsDecision, NotPossible, UnknownVersion
+from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger import lease
 from mydocs.migrations.ledger.lease import LEASE_SECONDS, Owner, acquire
 from mydocs.migrations.model import MigrationState
-from mydocs.migrations.operations.settle import lease_holder, mark, repair, repair_plan, unlock
+from mydocs.migrations.operations.settle import mark, repair, repair_plan, unlock
 
 Write = Callable[[str, str], Path]
 
@@ -198,11 +199,12 @@ async def test_settling_needs_the_lease(db: Database, folder: Path, write: Write
 
 
 async def test_the_holder_is_shown_without_a_write(any_db: Database, local_server: LocalServer) -> None:
-    assert await lease_holder(any_db) is None
+    assert await unlock(any_db) is None
     assert await any_db.list_collection_names() == []
     assert await acquire(any_db, Owner(host="h", pid=9))
-    view = await lease_holder(any_db)
-    assert view is not None
+    with pytest.raises(LeaseHeld) as caught:
+        await unlock(any_db)
+    view = caught.value.holder
     assert (view.host, view.pid, view.term, view.live) == ("h", 9, 1, True)
 
 
@@ -247,6 +249,6 @@ async def test_a_lease_that_changes_hands_meanwhile_is_not_broken(
     with pytest.raises(NotPossible, match="changed hands"):
         await unlock(db, force=True)
     assert is_lock.fired == 1
-    view = await lease_holder(db)
+    view = (await ledger.read(db)).lease
     assert view is not None
     assert view.run_id == "successor"

@@ -13,7 +13,8 @@ from mydocs.migrations import MigrationError, MigrationFailed, migrate
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import LedgerInvalid, WorkLeft
 from mydocs.migrations.ledger.lease import LEASE_SECONDS, Owner, acquire
-from mydocs.migrations.operations.status import DRIFT, REPAIR, RUN, WAIT, check, status, work_left
+from mydocs.migrations.operations.check import check
+from mydocs.migrations.operations.status import DRIFT, REPAIR, RUN, WAIT, status, work_left
 from mydocs.migrations.reporting.events import Event, Warned
 from mydocs.migrations.reporting.report import RunReport
 

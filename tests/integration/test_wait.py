@@ -35,7 +35,7 @@ from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.indexes.waiter import raise_unready, target_of, wait_for
 from mydocs.migrations.ledger import turn
 from mydocs.migrations.model import IndexState, IndexTarget, MigrationState, StoredError
-from mydocs.migrations.operations import migrate as runner
+from mydocs.migrations.operations import wait as waiting
 from mydocs.migrations.reporting.events import Event, IndexChanged, IndexDefined, StillWaiting, Warned
 from mydocs.migrations.reporting.report import Outcome, RunFinished
 
@@ -395,7 +395,7 @@ def targets(monkeypatch: pytest.MonkeyPatch) -> list[IndexTarget]:
         seen.extend(asked_for)
         return await wait_for(db, asked_for, **options)
 
-    monkeypatch.setattr(runner, "wait_for", wait)
+    monkeypatch.setattr(waiting, "wait_for", wait)
     return seen
 
 

@@ -15,6 +15,7 @@ from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import IndexConflict
 from mydocs.migrations.indexes import capture, standard_definitions
 from mydocs.migrations.indexes.search import NO_INDEXES, check_names
@@ -78,22 +79,15 @@ async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> bo
 
     :raises IndexConflict: where an existing index stands in the way
     """
-    errors: list[Exception] = []
     limiter = anyio.CapacityLimiter(BUILDS_AT_ONCE)
 
     async def create(collection: str) -> None:
-        try:
-            async with limiter:
-                await _create_or_ensure(db, collection, models[collection])
-        except Exception as error:  # noqa: BLE001  # raised below, alone and not in a group
-            errors.append(error)
-            group.cancel_scope.cancel()
+        async with limiter:
+            await _create_or_ensure(db, collection, models[collection])
 
-    async with anyio.create_task_group() as group:
+    async with one_error_group() as group:
         for collection in models:
             group.start_soon(create, collection)
-    if errors:
-        raise errors[0]
     return False
 
 

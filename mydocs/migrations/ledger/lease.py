@@ -51,11 +51,12 @@ import anyio
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
+import mydocs
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid
 from mydocs.migrations.ledger.documents import time_of
-from mydocs.migrations.model import LeaseView
+from mydocs.migrations.model import LeaseView, RunStamp
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,13 @@ class Lease:
         """:raises LeaseLost: where nothing may be written any more"""
         if not self.is_ours:
             raise LeaseLost(self.term)
+
+
+def stamp_of(lease: Lease) -> RunStamp:
+    """What a run signs its ledger entries with."""
+    owner = lease.owner
+    tool = f"mydocs {mydocs.__version__}"
+    return RunStamp(run_id=owner.run_id, term=lease.term, host=owner.host, pid=owner.pid, tool=tool)
 
 
 def view_stages() -> list[dict[str, Any]]:

@@ -163,16 +163,23 @@ def make_plan(
             raise NeedsDecision(step.script, step.state)
     return Plan(
         steps=steps,
-        standard=standard_checksum is not None and not _standard_done(entries, standard_checksum),
+        standard=standard_checksum is not None and not standard_is_applied(entries, standard_checksum),
         standings=standings,
         entries=tuple(entries),
         warnings=tuple(_warnings(standings)),
     )
 
 
-def _standard_done(entries: Sequence[Entry], checksum: str) -> bool:
+def standard_is_applied(entries: Sequence[Entry], checksum: str | None = None) -> bool:
+    """
+    Whether the standard indexes were created.
+
+    :param checksum: digest of the list that must have been created; ``None`` for any list
+    """
     return any(
-        entry.version == STANDARD_VERSION and entry.state is MigrationState.APPLIED and entry.checksum == checksum
+        entry.version == STANDARD_VERSION
+        and entry.state is MigrationState.APPLIED
+        and checksum in (None, entry.checksum)
         for entry in entries
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import anyio
 
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.shared_looks import Looks, shared_looks
 from mydocs.migrations.errors import LeaseHeld
 from mydocs.migrations.ledger import documents
@@ -19,7 +20,7 @@ from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.lease import Lease, Owner, acquire
 from mydocs.migrations.model import LeaseView
-from mydocs.migrations.reporting.events import LeaseTaken, LeaseWaiting, Sink, emit
+from mydocs.migrations.reporting.events import LeaseTaken, LeaseWaiting
 
 MIN_GAP = 0.3  # seconds between two looks of one process: most runs with little to do take about as long
 MAX_GAP = 10.0  # seconds; six looks a minute
@@ -43,12 +44,10 @@ async def look(db: mongo.Database, looks: Looks[Snapshot], waited: float, lease:
 
 
 async def take_turn(
-    db: mongo.Database,
-    owner: Owner,
+    session: Session,
     *,
     timeout: float | None,
     is_done: Callable[[Snapshot], bool],
-    sink: Sink | None,
 ) -> tuple[Lease | None, Snapshot | None]:
     """
     Take the lease, or see that nothing is left to do.
@@ -57,13 +56,14 @@ async def take_turn(
     :return: the lease; or ``None`` and what showed that the work is done
     :raises LeaseHeld: where the time is up
     """
+    db, owner = session.db, Owner(run_id=session.run_id)
     started = time.monotonic()
     holder: LeaseView | None = None
     with shared_looks(db, documents.COLLECTION) as looks:
         while True:
             lease = await acquire(db, owner)
             if lease is not None:
-                emit(sink, LeaseTaken(term=lease.term))
+                session.emit(LeaseTaken(term=lease.term))
                 return lease, None
             if timeout == 0:
                 snapshot = await ledger.read(db)
@@ -80,7 +80,7 @@ async def take_turn(
                     if holder is None or not holder.live:
                         break
                     if known is None or known.run_id != holder.run_id:
-                        emit(sink, LeaseWaiting(holder=holder))
+                        session.emit(LeaseWaiting(holder=holder))
                     continue
                 raise LeaseHeld(
                     holder or LeaseView(host=None, pid=None, run_id=None, term=0), time.monotonic() - started

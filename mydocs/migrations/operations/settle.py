@@ -1,4 +1,4 @@
-"""What operators settle by hand: mark, repair, unlock. Changes the ledger or the lease, runs no script."""
+"""Mark as applied or pending, repair, unlock: what operators do by hand. Changes ledger or lease, runs no script."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import LeaseHeld, NotPossible, UsageError
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
-from mydocs.migrations.ledger.lease import Lease, break_lease, held
+from mydocs.migrations.ledger.lease import Lease, break_lease, held, stamp_of
 from mydocs.migrations.ledger.plan import Standing, classify, find
 from mydocs.migrations.ledger.turn import take_turn
 from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script
-from mydocs.migrations.operations.call import Call, call_on, discovered, stamp_of
+from mydocs.migrations.operations.report_builder import ReportBuilder
+from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.reporting.events import Sink
 from mydocs.migrations.reporting.report import MigrationReport, RunReport
 from mydocs.migrations.scripts.discover import Discovery
@@ -43,26 +45,26 @@ async def mark(
     :param everything: all scripts of the folder, in place of ``versions``
     :raises UnknownVersion: where a version is no script's and no entry's
     """
-    async with call_on(db, on_event) as call:
+    async with reported(db, on_event) as (session, report):
         if everything == bool(versions):
             raise UsageError("name the versions to mark, or all of them with --all, and not both")
-        async with leading(call, lock_timeout) as lease:
-            found = await discovered(call, directory)
-            standings = await _standings(call, found)
+        async with leading(session, lock_timeout) as lease:
+            found = await discovered(session, report, directory)
+            standings = await _standings(session, report, found)
             chosen = [s for s in standings if s.script] if everything else [find(standings, v) for v in versions]
             for standing in chosen:
                 if applied:
-                    await _mark_applied(call, lease, standing)
+                    await _mark_applied(session, lease, standing)
                 else:
-                    await _mark_pending(call, lease, standing)
-            await _report_on(call, found, chosen)
-    return call.report()
+                    await _mark_pending(session, lease, standing)
+            await _report_on(session, report, found, chosen)
+    return report.build()
 
 
 async def repair_plan(db: mongo.Database, *, directory: str | Path = "migrations") -> Repair:
     """Say what :func:`repair` would do; writes nothing."""
-    async with call_on(db, lambda _: None) as call:  # repair itself says it all, once more
-        standings = await _standings(call, await discovered(call, directory))
+    async with reported(db, lambda _: None) as (session, report):  # repair itself says it all, once more
+        standings = await _standings(session, report, await discovered(session, report, directory))
     return _repair_of(standings)
 
 
@@ -74,9 +76,9 @@ async def repair(
     on_event: Sink | None = None,
 ) -> RunReport:
     """Accept the present text of edited scripts, and forget applied ones whose file is gone; the log keeps those."""
-    async with call_on(db, on_event) as call, leading(call, lock_timeout) as lease:
-        found = await discovered(call, directory)
-        wanted = _repair_of(await _standings(call, found))
+    async with reported(db, on_event) as (session, report), leading(session, lock_timeout) as lease:
+        found = await discovered(session, report, directory)
+        wanted = _repair_of(await _standings(session, report, found))
         for standing in wanted.changed:
             script, entry = _both(standing)
             await ledger.put(
@@ -86,15 +88,8 @@ async def repair(
             if standing.entry is not None:
                 await ledger.log(db, standing.entry, direction="up")
                 await ledger.remove(db, lease, standing.entry)
-        await _report_on(call, found, (*wanted.changed, *wanted.missing))
-    return call.report()
-
-
-async def lease_holder(db: mongo.Database) -> LeaseView | None:
-    """Show the lease as it is; ``None`` where nobody has ever held it."""
-    async with call_on(db, None) as call:
-        call.snapshot = await ledger.read(db)
-    return call.snapshot.lease
+        await _report_on(session, report, found, (*wanted.changed, *wanted.missing))
+    return report.build()
 
 
 async def unlock(db: mongo.Database, *, force: bool = False) -> LeaseView | None:
@@ -105,40 +100,40 @@ async def unlock(db: mongo.Database, *, force: bool = False) -> LeaseView | None
     :return: the lease as it was
     :raises LeaseHeld: while it lives and ``force`` is not given
     """
-    async with call_on(db, None) as call:
-        call.snapshot = await ledger.read(db)
-        view = call.snapshot.lease
+    async with reported(db, None) as (_, report):
+        report.snapshot = await ledger.read(db)
+        view = report.snapshot.lease
         if view is not None and view.live:
             if not force:
                 raise LeaseHeld(view, 0.0, "wait for it, or `mydocs migrate unlock --force` takes it away all the same")
             if not await break_lease(db, view):
                 raise NotPossible("the lease has changed hands just now; look again with `mydocs migrate unlock`")
-    return call.snapshot.lease
+    return report.snapshot.lease
 
 
 @asynccontextmanager
 async def leading(
-    call: Call, lock_timeout: float | None, is_done: Callable[[Snapshot], bool] = lambda _: False
+    session: Session, lock_timeout: float | None, is_done: Callable[[Snapshot], bool] = lambda _: False
 ) -> AsyncIterator[Lease]:
     """Hold the lease for a block of work that nobody else can do in our place."""
-    lease, _ = await take_turn(call.db, call.owner, timeout=lock_timeout, is_done=is_done, sink=call.sink)
+    lease, _ = await take_turn(session, timeout=lock_timeout, is_done=is_done)
     assert lease is not None  # without anything that counts as done, only the lease ends the wait
-    async with held(call.db, lease):
+    async with held(session.db, lease):
         yield lease
 
 
-async def _standings(call: Call, found: Discovery) -> tuple[Standing, ...]:
-    call.snapshot = await ledger.read(call.db)
-    return classify(found.scripts, call.snapshot.entries, call.snapshot.lease)
+async def _standings(session: Session, report: ReportBuilder, found: Discovery) -> tuple[Standing, ...]:
+    report.snapshot = await ledger.read(session.db)
+    return classify(found.scripts, report.snapshot.entries, report.snapshot.lease)
 
 
-async def _mark_applied(call: Call, lease: Lease, standing: Standing) -> None:
+async def _mark_applied(session: Session, lease: Lease, standing: Standing) -> None:
     script, entry = standing.script, standing.entry
     if entry is not None and entry.state is MigrationState.APPLIED and not entry.legacy:
         return
     now = lease.now()
     if entry is not None and not entry.legacy:
-        await ledger.log(call.db, entry, direction=entry.direction)
+        await ledger.log(session.db, entry, direction=entry.direction)
     settled = Entry(
         version=standing.version,
         name=standing.name,
@@ -151,21 +146,21 @@ async def _mark_applied(call: Call, lease: Lease, standing: Standing) -> None:
         indexes=entry.indexes if entry else (),
         run=stamp_of(lease),
     )
-    await ledger.put(call.db, lease, settled, entry)
+    await ledger.put(session.db, lease, settled, entry)
     if entry is not None and entry.legacy:
-        await ledger.remove(call.db, lease, entry)
+        await ledger.remove(session.db, lease, entry)
 
 
-async def _mark_pending(call: Call, lease: Lease, standing: Standing) -> None:
+async def _mark_pending(session: Session, lease: Lease, standing: Standing) -> None:
     if standing.entry is not None:
-        await ledger.log(call.db, standing.entry, direction=standing.entry.direction)
-        await ledger.remove(call.db, lease, standing.entry)
+        await ledger.log(session.db, standing.entry, direction=standing.entry.direction)
+        await ledger.remove(session.db, lease, standing.entry)
 
 
-async def _report_on(call: Call, found: Discovery, settled: Sequence[Standing]) -> None:
+async def _report_on(session: Session, report: ReportBuilder, found: Discovery, settled: Sequence[Standing]) -> None:
     """Report where migrations stand that were settled, as the ledger shows them now; what it does not is pending."""
-    now = {standing.version: standing.state for standing in await _standings(call, found)}
-    call.migrations = tuple(
+    now = {standing.version: standing.state for standing in await _standings(session, report, found)}
+    report.migrations = tuple(
         MigrationReport(
             version=standing.version,
             name=standing.name,

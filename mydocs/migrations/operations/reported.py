@@ -1,0 +1,63 @@
+"""What every operation begins and ends with: a session that stamps events, and one report or error at its end. I/O."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio.to_thread
+
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.session import Session
+from mydocs.migrations.operations.report_builder import ReportBuilder
+from mydocs.migrations.reporting.events import Event, Sink
+from mydocs.migrations.reporting.report import Outcome, RunFinished
+from mydocs.migrations.reporting.sinks import logging_sink
+from mydocs.migrations.scripts.discover import Discovery, discover
+
+
+@asynccontextmanager
+async def reported(
+    db: mongo.Database, on_event: Sink | None, *, outcome: Outcome = Outcome.OK
+) -> AsyncIterator[tuple[Session, ReportBuilder]]:
+    """
+    Give whatever ends an operation its report: one error of ours, or the caller's cancellation, which passes unchanged.
+
+    :param on_event: takes each event, stamped with database and run; without one they are logged
+    :param outcome: of an operation that ends well
+    """
+    taken_by, run_id = on_event or logging_sink, secrets.token_hex(12)
+
+    def stamped(event: Event) -> None:
+        taken_by(replace(event, database=db.name, run_id=run_id))
+
+    session = Session(db=db, run_id=run_id, sink=stamped)
+    report = ReportBuilder(database=db.name, outcome=outcome)
+    try:
+        yield session, report
+    except asyncio.CancelledError:
+        report.outcome = Outcome.INTERRUPTED
+        session.emit(RunFinished(report=report.build()))
+        raise
+    except Exception as error:
+        known = mongo.as_migration_error(error)
+        if known is None:
+            report.outcome = Outcome.FAILED
+            session.emit(RunFinished(report=report.build()))
+            raise
+        known.report = report.build(error=known, message=mongo.without_secrets(db, str(known)))
+        session.emit(RunFinished(report=known.report))
+        if known is error:
+            raise
+        raise known from error
+    session.emit(RunFinished(report=report.build()))
+
+
+async def discovered(session: Session, report: ReportBuilder, directory: str | Path) -> Discovery:
+    """Find the scripts of a folder, and say what is odd about them once."""
+    found = await anyio.to_thread.run_sync(discover, Path(directory))
+    for warning in report.unsaid(found.warnings):
+        session.warn(warning)
+    return found

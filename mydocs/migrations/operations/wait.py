@@ -1,0 +1,126 @@
+"""Wait for what others do: until every script is applied, and until every index can be queried. Runs nothing."""
+
+import time
+from pathlib import Path
+
+import anyio
+
+from mydocs.indexes import STANDARD_INDEXES
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.session import Session
+from mydocs.migrations.driver.shared_looks import shared_looks
+from mydocs.migrations.errors import NotReady
+from mydocs.migrations.indexes.readiness import Track
+from mydocs.migrations.indexes.standard import IndexModels
+from mydocs.migrations.indexes.waiter import SIGN_OF_LIFE_SECONDS, raise_unready, target_of, wait_for
+from mydocs.migrations.ledger import documents
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.entries import Snapshot
+from mydocs.migrations.ledger.plan import classify, standard_is_applied, tracked
+from mydocs.migrations.ledger.turn import look
+from mydocs.migrations.model import MigrationState
+from mydocs.migrations.operations.report_builder import ReportBuilder
+from mydocs.migrations.operations.reported import discovered, reported
+from mydocs.migrations.reporting.events import Sink, StillWaiting
+from mydocs.migrations.reporting.report import RunReport
+from mydocs.migrations.scripts.discover import Discovery
+
+UNAPPLIED = "`mydocs migrate run` runs what is still pending, `mydocs migrate wait` resumes the wait"
+
+
+async def wait_for_indexes(
+    db: mongo.Database, *, timeout: float | None = 3600.0, on_event: Sink | None = None
+) -> RunReport:
+    """
+    Wait until every index that the ledger names can be queried.
+
+    :param timeout: seconds, or ``None`` for no limit
+    :raises IndexFailed: once the others are settled, where a build has failed
+    :raises NotReady: where the time is up; the builds go on
+    """
+    async with reported(db, on_event) as (session, report):
+        report.snapshot = await ledger.read(db)
+        await wait_for_tracked(session, report, timeout)
+    return report.build()
+
+
+async def wait_until_current(
+    db: mongo.Database,
+    *,
+    directory: str | Path = "migrations",
+    timeout: float | None = 3600.0,
+    standard_indexes: IndexModels = STANDARD_INDEXES,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """
+    Wait until somebody has applied every script of a folder, and every index can be queried. Runs and writes nothing.
+
+    :param timeout: seconds for all of it together, or ``None`` for no limit
+    :raises NotReady: names the scripts that are not applied or the indexes that are not ready
+    :raises IndexFailed: once the others are settled, where a build has failed
+    """
+    started = time.monotonic()
+    async with reported(db, on_event) as (session, report):
+        found = await discovered(session, report, directory)
+        report.snapshot = await ledger.read(db)
+        with anyio.move_on_after(timeout), shared_looks(db, documents.COLLECTION) as looks:
+            told: tuple[list[str], float] = ([], -SIGN_OF_LIFE_SECONDS)
+            while late := _unapplied(report, found, standard_indexes):
+                waited = time.monotonic() - started
+                if late != told[0] or waited - told[1] >= SIGN_OF_LIFE_SECONDS:
+                    told = (late, waited)
+                    session.emit(StillWaiting(what=tuple(late), seconds=waited))
+                report.snapshot = await look(db, looks, waited)
+        waited = time.monotonic() - started
+        if late := _unapplied(report, found, standard_indexes):
+            raise NotReady(late, waited, UNAPPLIED)
+        await wait_for_tracked(session, report, timeout, waited=waited)
+    return report.build()
+
+
+async def wait_for_tracked(
+    session: Session, report: ReportBuilder, timeout: float | None, *, waited: float = 0.0
+) -> None:
+    """
+    Wait for every index that the ledger names, counting in what this call has written.
+
+    :param waited: seconds of ``timeout`` that are gone
+    """
+
+    def keep(tracks: tuple[Track, ...]) -> None:
+        report.tracks = tracks
+
+    now = time.monotonic()
+    ages = _ages(report.snapshot, now)
+    targets = [
+        target_of(record, now, ages.get((record.collection, record.name), 0.0)) for record in tracked(report.entries())
+    ]
+    left = None if timeout is None else max(0.0, timeout - waited)
+    report.tracks = await wait_for(session.db, targets, timeout=left, sink=session.sink, keep=keep)
+    raise_unready(report.tracks, timeout or 0.0)
+
+
+def _ages(snapshot: Snapshot, now: float) -> dict[tuple[str, str], float]:
+    """Give the seconds since each index was last asked for, as ledger and server tell."""
+    ages: dict[tuple[str, str], float] = {}
+    for entry in snapshot.entries:
+        if entry.finished_at is not None and snapshot.seen_at is not None:
+            age = max(0.0, (snapshot.seen_at - entry.finished_at).total_seconds()) + now - snapshot.read_at
+            for key in ((record.collection, record.name) for record in entry.indexes):
+                ages[key] = min(age, ages.get(key, age))
+    return ages
+
+
+def _unapplied(report: ReportBuilder, found: Discovery, models: IndexModels) -> list[str]:
+    """Take where a folder's scripts stand into the report, and say in words what of them is not applied."""
+    snapshot = report.snapshot
+    standings = classify(found.scripts, snapshot.entries, snapshot.lease)
+    report.standings = tuple(standing for standing in standings if standing.script is not None)
+    done = (MigrationState.APPLIED, MigrationState.CHANGED)
+    late = [
+        f"{standing.version} is {standing.state.value}" for standing in report.standings if standing.state not in done
+    ]
+    # Any list of standard indexes will do: that of a newer application must not keep an older one from starting.
+    if models and not standard_is_applied(snapshot.entries):
+        late.insert(0, "the standard indexes are not created")
+    return late
