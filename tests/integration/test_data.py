@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import anyio
+import bson
 import pymongo
 import pytest
 from bson import Binary, CodecOptions, Int64, ObjectId
@@ -23,6 +24,7 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import LeaseLost, MigrationFailed, migrate, rename_field, transform, unset_field
 from mydocs.migrations.data import transform as data
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
 from mydocs.migrations.indexes.capture import Capture, current
@@ -436,3 +438,91 @@ async def test_a_run_that_lost_its_entry_writes_no_further_batch(
     with pytest.raises(LeaseLost):
         await migrate(db, directory=folder)
     assert len(updates(local_server)) == 2
+
+
+# -- at the limits of a message
+
+
+@pytest.mark.parametrize("size", [16_000, 17_000, 40_000])
+async def test_a_batch_of_any_size_is_written_in_messages_that_the_driver_sends(
+    any_db: Database, local_server: LocalServer, size: int
+) -> None:
+    await any_db["things"].insert_many([{"_id": n, "text": "x" * size} for n in range(1_000)])
+    assert await transform(any_db["things"], {"m": {"$exists": False}}, lambda d: {"$set": {"m": 1}}) == 1_000
+    assert await any_db["things"].count_documents({"m": 1}) == 1_000
+    sent = [bson.encode(recorded.body) for recorded in updates(local_server)]
+    assert max(map(len, sent)) < data.MESSAGE_BYTES + 16_000
+    assert (len(sent) == 1) == (size == 16_000)
+
+
+@pytest.mark.parametrize("over", [pytest.param(0, id="as large as may be"), pytest.param(1, id="a byte more")])
+async def test_a_statement_may_be_as_large_as_a_message(db: Database, local_server: LocalServer, over: int) -> None:
+    await db["things"].insert_many([{"_id": n, "text": ""} for n in range(2)])
+    empty = await _statement_of(await db["things"].find_one({"_id": 0}))
+    text = "x" * (data.MESSAGE_BYTES - empty + over)
+    await db["things"].update_one({"_id": 0}, {"$set": {"text": text}})
+    if over:
+        with pytest.raises(ChangeInvalid, match=f"have {data.MESSAGE_BYTES + 1} bytes together"):
+            await transform(db["things"], {}, lambda d: {"$set": {"m": 1}})
+    else:
+        assert await transform(db["things"], {}, lambda d: {"$set": {"m": 1}}) == 2
+        assert [len(recorded.body["updates"]) for recorded in updates(local_server)[1:]] == [1, 1]
+
+
+async def test_documents_are_read_again_by_any_number_of_large_ids(
+    db: Database, local_server: LocalServer, other: Other
+) -> None:
+    ids = [f"{n}" * 1_000_000 for n in range(9)] + [f"{n}x" * 500_000 for n in range(9)]
+    for identity in ids:
+        await db["things"].insert_one({"_id": identity, "n": 0})
+    local_server.controls.call(lambda _: other.find_one_and_update({"_id": ids[3]}, {"$set": {"n": 5}}), when=is_update)
+    assert await transform(db["things"], {}, lambda d: None if "m" in d else {"$set": {"m": d["n"]}}) == len(ids)
+    assert await db["things"].count_documents({"m": 5}) == 1
+
+
+async def test_a_field_is_renamed_and_removed_by_any_number_of_large_ids(db: Database) -> None:
+    for n in range(18):
+        await db["things"].insert_one({"_id": str(n) * 500_000 + "x" * 500_000, "a": n})
+    assert await rename_field(db["things"], "a", "b") == 18
+    assert await unset_field(db["things"], "b") == 18
+
+
+# -- an engine that does otherwise
+
+
+async def test_an_engine_that_ignores_min_is_an_error_that_says_so(db: Database, local_server: LocalServer) -> None:
+    await numbered(db, 6)
+
+    def ignore_min(recorded: Recorded) -> None:
+        cast(dict[str, Any], recorded.body).pop("min", None)
+
+    local_server.controls.call(ignore_min, when=lambda recorded: recorded.name == "find", times=None)
+    with pytest.raises(NotPossible, match=r"ended with _id 1 the server sent one that begins with _id 0; .* `min`"):
+        await transform(db["things"], {}, lambda d: None, batch_size=2)
+    for helper in (rename_field(db["things"], "n", "m", batch_size=2), unset_field(db["things"], "m", batch_size=2)):
+        await helper  # the server leaves out what is done by itself
+    assert await documents(db) == [{"_id": n} for n in range(6)]
+
+
+@pytest.mark.parametrize("options", [{"collation": {"locale": "en", "strength": 2}}, {}], ids=["collation", "none"])
+async def test_only_a_collation_may_put_texts_into_another_order(
+    db: Database, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    async def listed(db: Database, body: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"name": body["filter"]["name"], "options": options}]
+
+    monkeypatch.setattr(mongo, "documents_again", listed)  # the local server has no collations
+    after = bson.encode({"_id": "a"})
+    await data._check_order(db, "things", after, "b", "a")  # noqa: SLF001
+    if options:
+        await data._check_order(db, "things", after, "B", "a")  # noqa: SLF001
+    for found, first in (("B", "B"), (7, 6)) if options else (("B", "a"), (7, 6)):
+        with pytest.raises(NotPossible, match="does not keep to `min`"):
+            await data._check_order(db, "things", after, found, first)  # noqa: SLF001
+
+
+async def _statement_of(document: Any) -> int:
+    """The bytes of what is sent to change it."""
+    statement = await data._statement("", data._encoded(document, data.RAW), lambda d: {"$set": {"m": 1}}, data.RAW)  # noqa: SLF001
+    assert statement is not None
+    return len(statement.raw)

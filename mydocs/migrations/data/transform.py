@@ -16,10 +16,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import anyio
 import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 
+from mydocs.migrations.data import order
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
 from mydocs.migrations.indexes import capture
@@ -32,8 +34,12 @@ Batch: TypeAlias = list[RawBSONDocument]
 
 ROUNDS = 10  # tries for a batch whose documents others change at the same time
 STATEMENTS = 100_000  # of one update command; `maxWriteBatchSize` of every server
-MESSAGE_BYTES = 47_000_000  # of the 48,000,000 that a message may have; the rest is for the command around
-STATEMENT_BYTES = 16 * 1024 * 1024 + 16 * 1024  # BSONObjMaxInternalSize, src/mongo/bson/util/builder.h
+# Of a command with all its statements: PyMongo sends no more than 16 KiB above that (command_runner.py,
+# `_COMMAND_OVERHEAD`), although a message may have 48 MB; the rest is for what the driver adds.
+MESSAGE_BYTES = 16 * 1024 * 1024
+ELEMENT_BYTES = 16  # around a value in an array: its type, its index as text, and a bit
+PAUSE_SECONDS = 0.01  # before a batch is read again that others changed; doubled each time, up to the next
+LONGEST_PAUSE_SECONDS = 0.2
 
 # Dates before year 1 and after 9999, and UUIDs of any subtype, must come back as they went in.
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(
@@ -74,15 +80,18 @@ async def transform(
 
     async def change(batch: Batch) -> int:
         changed = 0
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS):
+            if turn:
+                await anyio.sleep(min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2**turn))
             statements = [s for d in batch if (s := await _statement(name, d, function, options)) is not None]
             matched, modified = await _update(db, name, statements)
             changed += modified
             if matched == len(statements):
                 return changed
-            asked = [statement["q"]["_id"] for statement in statements]
-            again = {"find": name, "filter": {"$and": [{"_id": {"$in": asked}}, wanted]}}
-            batch = [_encoded(d, RAW) for d in await mongo.documents_again(db, again, codec_options=RAW)]
+            batch = []
+            for asked in _id_lists(statement["q"] for statement in statements):
+                again = {"find": name, "filter": {"$and": [{"_id": {"$in": asked}}, wanted]}}
+                batch += [_encoded(d, RAW) for d in await mongo.documents_again(db, again, codec_options=RAW)]
             if not batch:
                 return changed
         raise NotPossible(
@@ -110,12 +119,15 @@ async def rename_field(collection: mongo.Collection, old: str, new: str, *, batc
     await _refuse_both(db, name, old, new, both)
 
     async def change(batch: Batch) -> int:
-        query = {"_id": {"$in": _ids(batch)}, old: {"$exists": True}, new: {"$exists": False}}
-        statement = _encoded({"q": query, "u": {"$rename": {old: new}}, "multi": True}, RAW)
-        _, changed = await _update(db, name, [statement])
-        if changed < len(batch):  # others wrote meanwhile: it may be gone, done, or have both now
-            await _refuse_both(db, name, old, new, {"$and": [{"_id": {"$in": _ids(batch)}}, both]})
-        return changed
+        renamed = 0
+        for asked in _id_lists(batch):
+            query = {"_id": {"$in": asked}, old: {"$exists": True}, new: {"$exists": False}}
+            statement = _encoded({"q": query, "u": {"$rename": {old: new}}, "multi": True}, RAW)
+            _, changed = await _update(db, name, [statement])
+            if changed < len(asked):  # others wrote meanwhile: it may be gone, done, or have both now
+                await _refuse_both(db, name, old, new, {"$and": [{"_id": {"$in": asked}}, both]})
+            renamed += changed
+        return renamed
 
     wanted = _encoded({old: {"$exists": True}}, RAW)
     return await _walk(collection, ("rename_field", old, new), wanted, batch_size, change, {"_id": 1})
@@ -135,9 +147,9 @@ async def unset_field(collection: mongo.Collection, field: str, *, batch_size: i
     await _refuse_arrays(db, name, field)
 
     async def change(batch: Batch) -> int:
-        query = {"_id": {"$in": _ids(batch)}, field: {"$exists": True}}
-        statement = _encoded({"q": query, "u": {"$unset": {field: ""}}, "multi": True}, RAW)
-        return (await _update(db, name, [statement]))[1]
+        queries = [{"_id": {"$in": asked}, field: {"$exists": True}} for asked in _id_lists(batch)]
+        update = {"$unset": {field: ""}}
+        return (await _update(db, name, [_encoded({"q": q, "u": update, "multi": True}, RAW) for q in queries]))[1]
 
     wanted = _encoded({field: {"$exists": True}}, RAW)
     return await _walk(collection, ("unset_field", field), wanted, batch_size, change, {"_id": 1})
@@ -177,12 +189,15 @@ async def _walk(
     db, name = mongo.database_of(collection), collection.name
     checkpoint = capture.checkpoint(_call_key(name, call))
     place, started, is_last = _Place.of(checkpoint.place), time.monotonic(), False
+    first: object = None
     if place.total is None:
         place.total = int((await mongo.command_again(db, {"count": name, "query": wanted}))["n"])
     while not is_last:
         batch, is_last = await _read(db, name, wanted, place.after, batch_size, projection)
         if not batch:
             continue
+        await _check_order(db, name, place.after, batch[0]["_id"], first)
+        first = batch[0]["_id"]
         place.changed += await change(batch)
         place.after = bson.encode({"_id": batch[-1]["_id"]}, codec_options=RAW)
         place.done += len(batch)
@@ -218,6 +233,28 @@ async def _read(
     return batch, len(batch) < size
 
 
+async def _check_order(db: mongo.Database, name: str, after: bytes | None, found: object, first: object) -> None:
+    """
+    Check that a batch begins after the one before: else the walk would never end.
+
+    :param first: the `_id` that the batch before began with
+    """
+    if after is None:
+        return
+    last = RawBSONDocument(after, RAW)["_id"]
+    is_after = order.sort_key(found) > order.sort_key(last)
+    if not is_after and order.has_text(found) and found != first:
+        # In the order of a collation, which only the server knows.
+        listing = {"listCollections": 1, "filter": {"name": name}}
+        is_after = any("collation" in each.get("options", {}) for each in await mongo.documents_again(db, listing))
+    if not is_after:
+        raise NotPossible(
+            f"{name}: after the batch that ended with _id {_shown(last)!r} the server sent one that begins with _id "
+            f"{_shown(found)!r}; this server does not keep to `min` of find, without which a walk over a collection "
+            "would never end, so nothing more is done; use update_many of the driver"
+        )
+
+
 async def _statement(
     name: str, document: RawBSONDocument, function: Function, options: CodecOptions[Any]
 ) -> RawBSONDocument | None:
@@ -232,10 +269,10 @@ async def _statement(
         raise ChangeInvalid(name, _shown(identity), problem)
     query = {"_id": identity, "$expr": {"$eq": ["$$ROOT", {"$literal": document}]}}
     statement = _encoded({"q": query, "u": _encoded({"u": change}, options)["u"]}, RAW)
-    if len(statement.raw) > STATEMENT_BYTES:
+    if len(statement.raw) > MESSAGE_BYTES:
         problem = (
             f"the document and its change have {len(statement.raw)} bytes together, and one statement holds "
-            f"{STATEMENT_BYTES}; return an update document or a pipeline in place of a replacement"
+            f"{MESSAGE_BYTES}; return an update document or a pipeline in place of a replacement"
         )
         raise ChangeInvalid(name, _shown(identity), problem)
     return statement
@@ -347,8 +384,20 @@ def _shown(identity: object) -> object:
     return bson.decode(identity.raw) if isinstance(identity, RawBSONDocument) else identity
 
 
-def _ids(batch: Batch) -> list[Any]:
-    return [document["_id"] for document in batch]
+def _id_lists(documents: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    """Yield the `_id` of documents in lists that fit into one condition; an `_id` may be as large as a document."""
+    part: list[Any] = []
+    size = 0
+    for document in documents:
+        identity = document["_id"]
+        length = len(bson.encode({"_id": identity}, codec_options=RAW)) + ELEMENT_BYTES
+        if part and size + length > MESSAGE_BYTES // 2:  # the rest is for the script's filter
+            yield part
+            part, size = [], 0
+        part.append(identity)
+        size += length
+    if part:
+        yield part
 
 
 def _encoded(document: Mapping[str, Any], options: CodecOptions[Any]) -> RawBSONDocument:
