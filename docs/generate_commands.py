@@ -13,7 +13,7 @@ from typing import Any
 import typer.main
 
 from mydocs.cli.app import app
-from mydocs.cli.edge import EXIT_CODES
+from mydocs.cli.errors import EXIT_CODES
 from mydocs.cli.options import Common
 
 PAGE = Path(__file__).parent / "commands.md"

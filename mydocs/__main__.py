@@ -1,6 +1,6 @@
 """Lets `python -m mydocs` do what `mydocs` does."""
 
-from mydocs.cli.edge import main
+from mydocs.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,22 +1,35 @@
-"""The commands: each parses, makes one call and renders. Imports of drivers and of the runner stay inside them."""
+"""
+The commands: each parses, makes one call of an operation by its name, and renders.
 
-import os
+What imports a driver is imported inside them: the names of `mydocs.migrations` when they are used, all else by hand.
+"""
+
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import mydocs
-from mydocs.cli import calls
-from mydocs.cli.edge import EXIT_CODES, EdgeGroup
+from mydocs import migrations
+from mydocs.cli import calls, results
+from mydocs.cli.errors import EXIT_CODES
 from mydocs.cli.light import LightCommand, LightGroup
 from mydocs.cli.options import Common, keep_common, say_help, with_common
+from mydocs.cli.program import Program
 from mydocs.cli.streams import Output, current
-from mydocs.migrations.scripts.templates import TemplateKind
+from mydocs.migrations.operations.files import TemplateKind
+
+if TYPE_CHECKING:
+    from mydocs.cli.calls import Shared
+    from mydocs.migrations.model import LeaseView
+    from mydocs.migrations.operations.connection import Database
+    from mydocs.migrations.operations.settle import Repair
+    from mydocs.migrations.reporting.report import RunReport
 
 app = typer.Typer(
     name="mydocs",
-    cls=EdgeGroup,
+    cls=Program,
     help="The command line of mydocs.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -78,23 +91,35 @@ def run(
     """Run what is pending, and with --wait end when every search index can be queried."""
     limit, lock_limit = calls.limit(timeout, "--timeout"), calls.duration(lock_timeout, "--lock-timeout")
     file = calls.report_file(report, "run")
-    plan: dict[str, Any] = {"target": to, "allow_changed": allow_changed, "allow_out_of_order": allow_out_of_order}
-    if dry_run:
-        calls.show(calls.report(common, "run_text", "operations.migrate.dry_run", file=file, **plan))
-        return
-    rest: dict[str, Any] = {"wait": wait, "timeout": limit, "lock_timeout": lock_limit}
-    calls.show(calls.report(common, "run_text", "operations.migrate.migrate", file=file, **plan, **rest))
+    from mydocs.cli.render import run_text
+
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
+        if dry_run:
+            from mydocs.migrations.operations.migrate import dry_run as preview
+
+            return preview(db, target=to, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order, **shared)
+        return migrations.migrate(
+            db,
+            wait=wait,
+            timeout=limit,
+            target=to,
+            lock_timeout=lock_limit,
+            allow_changed=allow_changed,
+            allow_out_of_order=allow_out_of_order,
+            **shared,
+        )
+
+    results.show(calls.report(common, operation, run_text, file=file))
 
 
 @migrate_app.command("list", cls=LightCommand, epilog="Example: mydocs migrate list --output json")
 @with_common
 def list_(common: Common) -> None:
     """Show the scripts on disk; needs no database."""
-    from mydocs.migrations.scripts.discover import discover
-    from mydocs.migrations.settings import load_directory
+    from mydocs.migrations.operations.files import scripts_of
 
     streams = current()
-    found = discover(load_directory(calls.flags(common), os.environ))
+    found = scripts_of(calls.directory(common))
     for warning in found.warnings:
         streams.note(f"warning: {warning}")
     if streams.output is Output.TABLE:
@@ -103,7 +128,7 @@ def list_(common: Common) -> None:
 
         streams.result(table(("VERSION", "NAME", "KIND", "REVERSIBLE"), rows) or "no scripts")
         return
-    migrations = [
+    listed = [
         {
             "version": script.version,
             "name": script.name,
@@ -117,7 +142,7 @@ def list_(common: Common) -> None:
         }
         for script in found.scripts
     ]
-    calls.show_document({"migrations": migrations})
+    results.show_document({"migrations": listed})
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate status --exit-code")
@@ -128,16 +153,18 @@ def status(
     history: Annotated[bool, typer.Option("--history", help="Also show every attempt, oldest first.")] = False,
 ) -> None:
     """Show every migration and every tracked index with its state."""
-    report = calls.report(common, "status_text", "operations.status.status", history=history)
+    from mydocs.cli.render import status_text
+
+    report = calls.report(common, lambda db, shared: migrations.status(db, history=history, **shared), status_text)
     if exit_code:
         from mydocs.migrations.errors import WorkLeft
-        from mydocs.migrations.operations.status import ways_out, work_left
+        from mydocs.migrations.operations.status import ways_out
 
-        if left := work_left(report):
+        if left := migrations.work_left(report):
             error = WorkLeft(left, ways_out(report))
             error.report = report
             raise error
-    calls.show(report)
+    results.show(report)
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example, as an init container: mydocs migrate wait --timeout 1h")
@@ -145,14 +172,21 @@ def status(
 def wait(common: Common, timeout: Timeout = "1h", report: ReportFile = None) -> None:
     """Wait until others have applied every script and every index can be queried; run nothing."""
     limit, file = calls.limit(timeout, "--timeout"), calls.report_file(report, "wait")
-    calls.show(calls.report(common, "run_text", "operations.wait.wait_until_current", file=file, timeout=limit))
+    from mydocs.cli.render import run_text
+
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
+        return migrations.wait_until_current(db, timeout=limit, **shared)
+
+    results.show(calls.report(common, operation, run_text, file=file))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate check --output json")
 @with_common
 def check(common: Common) -> None:
     """Exit with 8 unless files, ledger and live indexes agree; for CI. Changes nothing."""
-    calls.show(calls.report(common, "status_text", "operations.check.check"))
+    from mydocs.cli.render import status_text
+
+    results.show(calls.report(common, lambda db, shared: migrations.check(db, **shared), status_text))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate rollback --to 004")
@@ -172,9 +206,21 @@ def rollback(
         raise calls.usage("--steps and --to exclude each other; leave one of them out")
     limit, lock_limit = calls.limit(timeout, "--timeout"), calls.duration(lock_timeout, "--lock-timeout")
     file = calls.report_file(report, "rollback")
-    options: dict[str, Any] = {"steps": steps, "target": to, "dry_run": dry_run}
-    options |= {"wait": wait, "timeout": limit, "lock_timeout": lock_limit}
-    calls.show(calls.report(common, "rollback_text", "operations.rollback.rollback", file=file, **options))
+    from mydocs.cli.render import rollback_text
+
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
+        return migrations.rollback(
+            db,
+            steps=steps,
+            target=to,
+            wait=wait,
+            timeout=limit,
+            lock_timeout=lock_limit,
+            dry_run=dry_run,
+            **shared,
+        )
+
+    results.show(calls.report(common, operation, rollback_text, file=file))
 
 
 @migrate_app.command(cls=LightCommand, epilog='Example: mydocs migrate new "full text on notes" --kind search')
@@ -185,10 +231,9 @@ def new(
     kind: Annotated[TemplateKind, typer.Option("--kind", help="What the template shows.")] = TemplateKind.DATA,
 ) -> None:
     """Write the next migration from a template and print its path."""
-    from mydocs.cli.scaffold import write_script
-    from mydocs.migrations.settings import load_directory
+    from mydocs.migrations.operations.files import write_script
 
-    path = write_script(load_directory(calls.flags(common), os.environ), description, kind)
+    path = write_script(calls.directory(common), description, kind)
     version, _, name = path.stem.partition("_")
     streams = current()
     if streams.output is Output.TABLE:
@@ -196,7 +241,7 @@ def new(
     else:
         facts: dict[str, Any] = {"version": version, "name": name, "script": path.name, "path": str(path)}
         facts |= {"state": None, "seconds": None, "error": None}
-        calls.show_document({"migrations": [facts]})
+        results.show_document({"migrations": [facts]})
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate mark 003 --applied")
@@ -216,8 +261,14 @@ def mark(
     if everything == bool(versions):
         raise calls.usage("name the versions, or --all for every script" + (", not both" if everything else ""))
     lock_limit = calls.duration(lock_timeout, "--lock-timeout")
-    options: dict[str, Any] = {"applied": applied, "everything": everything, "lock_timeout": lock_limit}
-    calls.show(calls.report(common, "mark_text", "operations.settle.mark", *(versions or ()), **options))
+    from mydocs.cli.render import mark_text
+
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
+        return migrations.mark(
+            db, *(versions or ()), applied=applied, everything=everything, lock_timeout=lock_limit, **shared
+        )
+
+    results.show(calls.report(common, operation, mark_text))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate repair --yes")
@@ -229,15 +280,24 @@ def repair(
 ) -> None:
     """Accept edited scripts as they are now and forget missing ones; shows them and asks."""
     lock_limit = calls.duration(lock_timeout, "--lock-timeout")
+    from mydocs.cli.render import mark_text, repair_text
+
     if not yes:
         from mydocs.cli.ask import consent
-        from mydocs.cli.render import repair_text
 
-        plan_of = calls.function("operations.settle.repair_plan")
-        found = calls.call(common, lambda db, to: plan_of(db, directory=to["directory"]))
+        def preview(db: "Database", shared: "Shared") -> "Awaitable[Repair]":
+            from mydocs.migrations.operations.settle import repair_plan
+
+            return repair_plan(db, directory=shared["directory"])
+
+        found = calls.call(common, preview)
         if found.changed or found.missing:
-            consent(current(), repair_text(found.changed, found.missing), "Repair them?")
-    calls.show(calls.report(common, "mark_text", "operations.settle.repair", lock_timeout=lock_limit))
+            consent(current(), repair_text(found), "Repair them?")
+
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
+        return migrations.repair(db, lock_timeout=lock_limit, **shared)
+
+    results.show(calls.report(common, operation, mark_text))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate unlock --force")
@@ -252,18 +312,19 @@ def unlock(
     from mydocs.cli.render import plain
     from mydocs.migrations.errors import describe_holder
 
-    async def act(db: Any, to: dict[str, Any]) -> Any:
-        return await calls.function("operations.settle.unlock")(db, force=force), db.name
+    async def operation(db: "Database", shared: "Shared") -> "tuple[LeaseView | None, str]":
+        return await migrations.unlock(db, force=force), db.name
 
-    found, database = calls.call(common, act)
-    held = found is not None and found.run_id is not None  # a lease that was given back leaves its document
+    found, database = calls.call(common, operation)
+    held = found if found is not None and found.id is not None else None  # one that was given back leaves its document
     streams = current()
     if streams.output is Output.TABLE:
         # Only force takes one away that is alive; the lease of a process that died has run out by itself.
-        taken = f"removed the lease of {describe_holder(found)}" if found is not None and found.live else None
-        streams.result(taken or "no lease is held" + (f"; the last was of {describe_holder(found)}" if held else ""))
+        last = f"; the last was of {describe_holder(held)}" if held else ""
+        taken = f"removed the lease of {describe_holder(held)}" if held and held.live else f"no lease is held{last}"
+        streams.result(taken)
     else:
-        calls.show_document({"database": database, "lease": plain(asdict(found)) if held else None})
+        results.show_document({"database": database, "lease": plain(asdict(held)) if held else None})
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate schema > report.schema.json")
@@ -274,7 +335,7 @@ def schema(common: Common) -> None:
 
     streams = current()
     if streams.output is not Output.QUIET:
-        streams.result(calls.pretty(schema_()))
+        streams.result(results.pretty(schema_()))
 
 
 @local_app.command(cls=LightCommand, epilog="Example: mydocs local serve --port 27017 --build-time 30s")

@@ -1,44 +1,57 @@
-"""What commands have in common: settings in, one call, a result out. Drivers are imported when the call is made."""
+"""From the options of a command to its one call of an operation. Drivers are imported when the call is made."""
 
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from mydocs.cli import actions
 from mydocs.cli.options import Common
-from mydocs.cli.streams import Output, Streams, current
+from mydocs.cli.streams import current
 
 if TYPE_CHECKING:  # help and `list` start without them
+    from pathlib import Path
+
     from mydocs.cli.report_file import ReportFile
+    from mydocs.migrations.operations.connection import Database
     from mydocs.migrations.reporting.events import Sink
     from mydocs.migrations.reporting.report import RunReport
     from mydocs.migrations.settings import Flags, Settings
 
+T = TypeVar("T")
+
+
+class Shared(TypedDict):
+    """What every operation with a report takes."""
+
+    directory: "Path"
+    on_event: "Sink"
+
 
 def report(
-    common: Common, text: str, name: str, *arguments: Any, file: "ReportFile | None" = None, **options: Any
-) -> Any:
+    common: Common,
+    operation: "Callable[[Database, Shared], Awaitable[RunReport]]",
+    text: "Callable[[RunReport], str]",
+    *,
+    file: "ReportFile | None" = None,
+) -> "RunReport":
     """
     Make the one call of a command that ends in a report.
 
-    :param text: the function of `render` that shows the report as text
-    :param name: module and function below `mydocs.migrations`, as it must not be imported before it is called
+    :param operation: imports its module itself, as that brings the driver
+    :param text: shows the report as text; also that of a call which fails
     :param file: what `--report` named
     """
-    from mydocs.cli import render
-
     streams = current()
-    streams.render = getattr(render, text)
+    streams.render = text
     if file is not None:
         streams.also.append(partial(file.write, streams))
     watchers = () if file is None else (file.recorder.take,)
-    return call(common, lambda db, to: function(name)(db, *arguments, **options, **to), *watchers)
+    return call(common, operation, *watchers)
 
 
-def call(common: Common, act: Callable[[Any, dict[str, Any]], Awaitable[Any]], *watchers: "Sink") -> Any:
+def call(common: Common, operation: "Callable[[Database, Shared], Awaitable[T]]", *watchers: "Sink") -> T:
     """
-    Await something on the database; the second argument holds what all calls with a report take.
+    Await an operation on the database of the settings.
 
     :param watchers: take the call's events, besides the operator's view
     """
@@ -50,60 +63,8 @@ def call(common: Common, act: Callable[[Any, dict[str, Any]], Awaitable[Any]], *
     with live.view(streams) as view:
         sink = fan_out(*watchers, view) if watchers else view
         return connect.call(
-            chosen, streams, sink, lambda db, sink: act(db, {"directory": chosen.directory, "on_event": sink})
+            chosen, streams, sink, lambda db, sink: operation(db, {"directory": chosen.directory, "on_event": sink})
         )
-
-
-def function(name: str) -> Any:
-    """Import a function of the migrations, named ``module.function``."""
-    from importlib import import_module
-
-    module, _, attribute = name.rpartition(".")
-    return getattr(import_module(f"mydocs.migrations.{module}"), attribute)
-
-
-def show(result: "RunReport") -> None:
-    """Write a report to stdout, in the form that was asked for."""
-    streams = current()
-    pass_on(streams, result)
-    if streams.output is Output.TABLE and streams.render is not None:
-        streams.result(streams.clean(streams.render(result)))
-    elif streams.output is Output.JSON:
-        from mydocs.migrations.reporting.report import to_json
-
-        streams.result_json(to_json(result))
-
-
-def pass_on(streams: Streams, result: "RunReport") -> None:
-    """Give a report to those besides stdout: the file of `--report`, and the summary of a workflow's step."""
-    for take in streams.also:
-        take(result)
-    if actions.is_on(os.environ):
-        try:
-            actions.append_summary(streams, result, os.environ)
-        except OSError as error:
-            streams.note(f"warning: the summary of the step cannot be written: {error.strerror}", "warning")
-
-
-def show_document(facts: dict[str, Any]) -> None:
-    """Show what is no report under a report's keys."""
-    if current().output is Output.JSON:
-        empty: dict[str, Any] = {
-            "outcome": "ok",
-            "database": None,
-            "migrations": [],
-            "indexes": [],
-            "seconds": 0.0,
-            "error": None,
-        }
-        current().result_json({**empty, **facts})
-
-
-def pretty(document: dict[str, Any]) -> str:
-    """Write a document for people as well; every character is ASCII, so that any stream can hold it."""
-    import json
-
-    return json.dumps(document, indent=2)
 
 
 def report_file(name: str | None, command: str) -> "ReportFile | None":
@@ -113,6 +74,13 @@ def report_file(name: str | None, command: str) -> "ReportFile | None":
     from mydocs.cli import report_file as files
 
     return files.report_file(name, command)
+
+
+def directory(common: Common) -> "Path":
+    """Say where the scripts are; all that a command without a database needs."""
+    from mydocs.migrations.settings import load_directory
+
+    return load_directory(flags(common), os.environ)
 
 
 def flags(common: Common) -> "Flags":

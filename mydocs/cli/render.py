@@ -1,19 +1,18 @@
 """Reports and events as text. Pure: values in, text out."""
 
 import dataclasses
-from collections.abc import Sequence
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mydocs.cli.progress import Progress
 from mydocs.cli.tables import table
 from mydocs.migrations.errors import describe_holder
-from mydocs.migrations.ledger.plan import Standing
 from mydocs.migrations.model import (
     STANDARD_VERSION,
     IndexState,
     IndexType,
     MigrationState,
+    Script,
 )
 from mydocs.migrations.reporting.events import (
     BatchDone,
@@ -29,6 +28,9 @@ from mydocs.migrations.reporting.events import (
     Warned,
 )
 from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunFinished, RunReport, to_json
+
+if TYPE_CHECKING:  # the result of an operation, which a view need not import
+    from mydocs.migrations.operations.settle import Repair
 
 MIGRATION_HEAD = ("VERSION", "NAME", "STATE", "SECONDS")
 INDEX_HEAD = ("INDEX", "TYPE", "STATE", "SECONDS", "REASON")
@@ -146,19 +148,21 @@ def _settled_state(migration: MigrationReport) -> str:
     return "forgotten" if gone else migration.state.value
 
 
-def repair_text(changed: Sequence[Standing], missing: Sequence[Standing]) -> str:
+def repair_text(found: "Repair") -> str:
     """Show what `repair` is going to accept and to forget."""
     rows = [
-        *((s.version, s.name, "changed", _accepted(s)) for s in changed),
-        *((s.version, s.name, s.state.value, "forget it") for s in missing),
+        *(
+            (s.version, s.name, "changed", _accepted(s.entry.script if s.entry else None, s.script))
+            for s in found.changed
+        ),
+        *((s.version, s.name, s.state.value, "forget it") for s in found.missing),
     ]
     return table(("VERSION", "NAME", "STATE", "REPAIR"), rows)
 
 
-def _accepted(standing: Standing) -> str:
-    before = standing.entry.script if standing.entry else None
-    other = standing.script is not None and before != standing.script.file_name
-    return f"accept it in place of {before}, which was applied" if other else "accept the text as it is now"
+def _accepted(applied: str | None, script: Script | None) -> str:
+    other = script is not None and applied != script.file_name
+    return f"accept it in place of {applied}, which was applied" if other else "accept the text as it is now"
 
 
 def event_line(event: Event) -> str | None:

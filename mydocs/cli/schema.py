@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from mydocs.cli.edge import EXIT_CODES
+from mydocs.cli.errors import EXIT_CODES
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind
 from mydocs.migrations.reporting.report import Outcome
 

@@ -45,11 +45,16 @@ class Streams:
         self.render: Callable[[RunReport], str] | None = None  # how the command at work shows its report
         self.also: list[Callable[[RunReport], None]] = []  # who else gets the report, however the command ends
 
+    @property
+    def subcommand(self) -> str | None:
+        """The last word of the command, such as `run`."""
+        return self.command.rpartition(" ")[2] if self.command else None
+
     def clean(self, text: str) -> str:
         """Take the credentials out of a free text."""
         if not self.secrets and "mongodb" not in text.lower():
             return text
-        from mydocs.migrations.driver.redaction import redact
+        from mydocs.migrations.reporting.redaction import redact
 
         return redact(text, self.secrets)
 

@@ -34,7 +34,8 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     └── Interrupted                     130, 143
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,16 +49,52 @@ NAMED_VERSIONS = 12  # more of them would hide the sentence that they stand in
 TAKE_UP_AGAIN = "the builds go on, `mydocs migrate wait` takes the wait up again"
 
 
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """
+    What to do after an error.
+
+    :param command: the command of `mydocs migrate` that the text sends to; no advice for whom it is that has failed
+    """
+
+    text: str
+    command: str | None = None
+
+
+IN_THE_SENTENCE = NextStep("")
+"""The error's own sentence says what to do."""
+
+# By its exit code, where it was not the script that failed.
+NOT_THE_SCRIPT: Mapping[int, NextStep] = {
+    3: NextStep("see to the server and the user's roles (docs/permissions.md), and give the same command again"),
+    5: NextStep("`mydocs migrate status` shows the index; give the same command again when it is ready"),
+    6: NextStep("mend the index's definition and give the same command again"),
+}
+
+
 class MigrationError(Exception):
     """Anything that keeps a database from the state that was asked for."""
 
     exit_code = 1
     report: "RunReport | None" = None
     """What was done until then; set by the function that was called."""
+    next_step: NextStep | None = None
+    """What to do, where that follows from the kind of the error; see also :meth:`advice`."""
+
+    def advice(self) -> NextStep | None:
+        """Say what to do next; ``None`` where nothing can be said."""
+        return self.next_step
+
+    def next_step_after(self, command: str | None) -> str | None:
+        """Return what to type next after a command has failed; ``None`` where that would be nothing new."""
+        step = self.advice()
+        return None if step is None or (step.command is not None and step.command == command) else step.text or None
 
 
 class ScriptsInvalid(MigrationError):
     """Files in the directory that cannot be migrations; every problem is named."""
+
+    next_step = NextStep("mend the files; `mydocs migrate list` checks what can be seen without running them")
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -67,9 +104,13 @@ class ScriptsInvalid(MigrationError):
 class PlanError(MigrationError):
     """Files and ledger do not fit together."""
 
+    next_step = NextStep("`mydocs migrate status` shows where each migration stands", "status")
+
 
 class ChangedScripts(PlanError):
     """Scripts were edited after they were applied."""
+
+    next_step = IN_THE_SENTENCE
 
     def __init__(self, file_names: Sequence[str]) -> None:
         self.file_names = tuple(file_names)
@@ -81,6 +122,8 @@ class ChangedScripts(PlanError):
 
 class OutOfOrder(PlanError):
     """A pending version sorts before one that is already applied."""
+
+    next_step = NextStep("`mydocs migrate run --allow-out-of-order` runs them all the same")
 
     def __init__(self, versions: Sequence[str], newest_applied: str) -> None:
         self.versions = tuple(versions)
@@ -94,6 +137,8 @@ class OutOfOrder(PlanError):
 class NeedsDecision(PlanError):
     """A script that must not run twice by itself has started and not ended well."""
 
+    next_step = IN_THE_SENTENCE
+
     def __init__(self, script: Script, state: MigrationState) -> None:
         self.version = script.version
         how = "was interrupted" if state is MigrationState.INTERRUPTED else "failed"
@@ -103,6 +148,8 @@ class NeedsDecision(PlanError):
 class NotReversible(PlanError):
     """A rollback was asked for that some script cannot do."""
 
+    next_step = NextStep("`mydocs migrate new` makes a migration that undoes it")
+
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems))
@@ -110,6 +157,8 @@ class NotReversible(PlanError):
 
 class LedgerInvalid(MigrationError):
     """A document of the ledger or the lease has a shape that this tool never writes."""
+
+    next_step = NextStep("`mydocs migrate status` looks again", "status")
 
     def __init__(self, collection: str, key: str, problem: str) -> None:
         super().__init__(
@@ -120,6 +169,8 @@ class LedgerInvalid(MigrationError):
 class MigrationFailed(MigrationError):
     """A script raised; nothing after it was started."""
 
+    next_step = NextStep("mend the script and give the same command again; `mydocs migrate status` shows what is done")
+
     path: Path | None = None
     line: int | None = None
     """In the file of ``path``; set where the error passed through it."""
@@ -127,12 +178,22 @@ class MigrationFailed(MigrationError):
     def __init__(self, script: str, where: str, problem: str, *, by_hand: str | None = None) -> None:
         """:param by_hand: the version of a script that must not run twice by itself"""
         self.script = script
+        self.by_hand = by_hand
         also = "" if by_hand is None else f"; it {_settled_by_hand(by_hand)}"
         super().__init__(f"{script} failed{where}: {problem}{also}")
+
+    def advice(self) -> NextStep | None:
+        """Say what to do next: an error of ours in the script knows better than that the script failed."""
+        cause = self.__cause__.advice() if isinstance(self.__cause__, MigrationError) else None
+        if self.by_hand is not None or cause is IN_THE_SENTENCE:
+            return IN_THE_SENTENCE
+        return NOT_THE_SCRIPT.get(self.exit_code) or cause or self.next_step
 
 
 class IndexConflict(MigrationError):
     """An index that exists cannot become the one that was asked for."""
+
+    next_step = NextStep("drop or rename the one in the way, and give the same command again")
 
     def __init__(self, collection: str, problem: str) -> None:
         self.collection = collection
@@ -141,6 +202,8 @@ class IndexConflict(MigrationError):
 
 class IndexRefused(MigrationError):
     """The server does not take the definition of an index, or no index more."""
+
+    next_step = NextStep("change the definition that the server refused, and give the same command again")
 
     def __init__(self, collection: str, problems: Sequence[str], *, others_created: bool = False) -> None:
         self.collection = collection
@@ -152,6 +215,8 @@ class IndexRefused(MigrationError):
 class ChangeInvalid(MigrationError):
     """What a script's function made of a document is no change of it."""
 
+    next_step = NextStep("mend the script and give the same command again: it goes on after the last finished batch")
+
     def __init__(self, collection: str, identity: object, problem: str) -> None:
         self.collection = collection
         super().__init__(f"{collection}, document with _id {identity!r}: {problem}")
@@ -159,6 +224,8 @@ class ChangeInvalid(MigrationError):
 
 class NotPossible(MigrationError):
     """What a script asks for cannot be done on this deployment or in this place."""
+
+    next_step = NextStep("see to that, and give the same command again")
 
 
 class UsageError(MigrationError):
@@ -182,6 +249,8 @@ class DirectoryMissing(UsageError):
 class UnknownVersion(UsageError):
     """No migration has this version."""
 
+    next_step = NextStep("`mydocs migrate list` shows the versions", "list")
+
     def __init__(self, version: str, known: Sequence[str], suggestion: str | None = None) -> None:
         self.version = version
         some = ", ".join(known if len(known) <= NAMED_VERSIONS else [*known[:2], "…", *known[-2:]])
@@ -197,6 +266,7 @@ class ServerError(MigrationError):
     """The server cannot be asked, or refuses."""
 
     exit_code = 3
+    next_step = NextStep("`mydocs migrate status` asks again and shows what is done", "status")
 
 
 class ServerUnreachable(ServerError):
@@ -217,6 +287,8 @@ class ServerUnreachable(ServerError):
 class NotAuthorised(ServerError):
     """Login failed, or the user may not do this."""
 
+    next_step = NextStep("`mydocs migrate status` tries the login; docs/permissions.md names the roles", "status")
+
     def __init__(self, problem: str) -> None:
         super().__init__(f"not authorised: {problem}; check user, password and the user's roles")
 
@@ -231,6 +303,8 @@ class CommandRefused(ServerError):
 class SearchUnavailable(ServerError):
     """This server has no search indexes."""
 
+    next_step = NextStep("`mydocs migrate run --wait --local` tries the migrations on this machine")
+
     def __init__(self, problem: str) -> None:
         super().__init__(
             f"this server has no search indexes ({problem}); use Atlas, mongodb/mongodb-atlas-local, a server with "
@@ -242,6 +316,7 @@ class NotReady(MigrationError):
     """The time was up before every index could be queried, or before every script was applied."""
 
     exit_code = 5
+    next_step = IN_THE_SENTENCE
 
     def __init__(self, what: Sequence[str], seconds: float, remedy: str = TAKE_UP_AGAIN) -> None:
         self.what = tuple(what)
@@ -252,6 +327,7 @@ class IndexFailed(MigrationError):
     """At least one index build failed; the others were waited for."""
 
     exit_code = 6
+    next_step = NextStep("`mydocs migrate new --kind search` makes the migration; `mydocs migrate wait` looks again")
 
     def __init__(self, failures: Sequence[tuple[str, str]], *, gone: bool = False) -> None:
         """:param gone: none of them was built wrongly: they are not there"""
@@ -259,6 +335,7 @@ class IndexFailed(MigrationError):
         remedy = "mend the definition in a new migration and run again"
         if gone:
             remedy = "create it in a new migration, or run the one that did again (`mydocs migrate mark NNN --pending`)"
+            self.next_step = IN_THE_SENTENCE
         super().__init__("; ".join(f"index {index} failed: {reason}" for index, reason in failures) + f"; {remedy}")
 
 
@@ -270,6 +347,8 @@ class LeaseError(MigrationError):
 
 class LeaseHeld(LeaseError):
     """Somebody else held the lease for as long as we were ready to wait."""
+
+    next_step = IN_THE_SENTENCE
 
     def __init__(
         self,
@@ -285,6 +364,8 @@ class LeaseHeld(LeaseError):
 class LeaseLost(LeaseError):
     """The lease ran out or was taken while a script was running."""
 
+    next_step = IN_THE_SENTENCE
+
     def __init__(self, term: int) -> None:
         self.term = term
         super().__init__(
@@ -297,6 +378,7 @@ class WorkLeft(MigrationError):
     """The database is not in the state that the files ask for."""
 
     exit_code = 8
+    next_step = IN_THE_SENTENCE
 
     def __init__(
         self, what: Sequence[str], ways_out: Sequence[str] = ("`mydocs migrate check` says what does it",)
@@ -307,6 +389,8 @@ class WorkLeft(MigrationError):
 
 class Interrupted(MigrationError):
     """A signal ended the run."""
+
+    next_step = NextStep("`mydocs migrate status` shows what is left", "status")
 
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
-from mydocs.migrations.driver.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS
 from mydocs.migrations.errors import SettingsInvalid
+from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS
 
 DEFAULT_DIRECTORY = "migrations"
 LOCAL_DATABASE = "mydocs"  # with --local only: a real deployment is never guessed

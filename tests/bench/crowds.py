@@ -17,7 +17,7 @@ NAME = "crowds"
 PROCESSES = 8
 SCRIPTS = 20
 ENTRIES = {
-    MYDOCS: "mydocs.cli.edge:main",
+    MYDOCS: "mydocs.cli.main:main",
     PYMONGO_MIGRATE: "pymongo_migrate.cli:cli",
     MONGODB_MIGRATIONS: "mongodb_migrations.cli:main",
 }

@@ -21,7 +21,7 @@ def measure(lab: Lab) -> Section:
         lab.run(tools.run_command(PYMONGO_MIGRATE, lab.url, other, theirs))
         python = tools.pythons[MYDOCS]
         # What the installed program does: `python -m mydocs` imports runpy on top.
-        mydocs = [python, "-c", "from mydocs.cli.edge import main; main()"]
+        mydocs = [python, "-c", "from mydocs.cli.main import main; main()"]
         where = ["--url", lab.url, "--db", database, "--dir", str(folder)]
         program = str(Path(tools.pythons[PYMONGO_MIGRATE]).parent / "pymongo-migrate")
         show = [program, "show", "-u", lab.url, "-d", other, "-m", str(theirs)]

@@ -13,8 +13,8 @@ import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import PyMongoError
 
-from mydocs.cli.connect import is_waiting_for_the_server
 from mydocs.localserver import LocalServer
+from mydocs.migrations.operations.connection import is_waiting_for_the_server
 
 Find = Callable[[], None]
 

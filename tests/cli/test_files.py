@@ -89,7 +89,7 @@ def test_light_commands_import_nothing_heavy(folder: Path, arguments: list[str])
         f"heavy = {sorted(HEAVY)!r}\n"
         "atexit.register(lambda: print('LOADED', *[n for n in heavy if n in sys.modules], file=sys.stderr))\n"
         f"sys.argv = ['mydocs', *{arguments!r}]\n"
-        "from mydocs.cli.edge import main\nmain()\n"
+        "from mydocs.cli.main import main\nmain()\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=folder.parent, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True

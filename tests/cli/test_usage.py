@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from mydocs.cli.edge import EXIT_CODES
+from mydocs.cli.errors import EXIT_CODES
 
 COMMANDS = ["run", "list", "status", "wait", "check", "rollback", "new", "mark", "repair", "unlock"]
 SERVER = "--url=mongodb://127.0.0.1:1/x"

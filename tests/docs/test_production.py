@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from mydocs.cli.app import app
-from mydocs.cli.edge import EXIT_CODES
+from mydocs.cli.errors import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"

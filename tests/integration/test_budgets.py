@@ -196,7 +196,7 @@ def modules_of(*arguments: str) -> set[str]:
         "import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr)); "
         f"sys.argv = ['mydocs', *{list(arguments)!r}]; "
     )
-    program += "from mydocs.cli.edge import main; main()" if arguments else "import typer"
+    program += "from mydocs.cli.main import main; main()" if arguments else "import typer"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(done.stderr.split())
 

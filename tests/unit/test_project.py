@@ -9,7 +9,7 @@ import typer.main
 
 import mydocs.migrations
 from mydocs.cli.app import app
-from mydocs.cli.edge import EXIT_CODES
+from mydocs.cli.errors import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

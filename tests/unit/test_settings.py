@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.migrations.driver.redaction import redact
 from mydocs.migrations.errors import SettingsInvalid
+from mydocs.migrations.reporting.redaction import redact
 from mydocs.migrations.settings import (
     Flags,
     Settings,

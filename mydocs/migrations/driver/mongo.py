@@ -34,7 +34,6 @@ from pymongo.errors import (
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
-from mydocs.migrations.driver.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS, redact
 from mydocs.migrations.errors import (
     CommandRefused,
     IndexFailed,
@@ -45,6 +44,7 @@ from mydocs.migrations.errors import (
     ServerUnreachable,
     SettingsInvalid,
 )
+from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS, redact
 
 logger = logging.getLogger(__name__)
 

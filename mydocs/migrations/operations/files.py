@@ -1,15 +1,26 @@
-"""Write a new script from its template. I/O."""
+"""What needs the folder of the scripts and no database: list them, write the next one. I/O on files, no driver."""
 
 from pathlib import Path
 
 from mydocs.migrations.errors import MigrationError, SettingsInvalid
-from mydocs.migrations.scripts.discover import discover
-from mydocs.migrations.scripts.templates import TemplateKind, file_name, render
+from mydocs.migrations.scripts.discover import Discovery, discover
+from mydocs.migrations.scripts.templates import TemplateKind as TemplateKind
+from mydocs.migrations.scripts.templates import file_name, render
 
 # Two branches that each add the next number merge without a word, since their files have different names. A team that
 # wants a conflict there makes this file once, empty: both branches then add a last line to it.
 ORDER_FILE = ".order"
 LONGEST_NAME = 255  # characters of a file's name, on all common file systems
+
+
+def scripts_of(directory: Path) -> Discovery:
+    """
+    List the scripts of a folder, in their order, without running them.
+
+    :raises DirectoryMissing: where there is no such folder
+    :raises ScriptsInvalid: where it holds files that cannot be migrations
+    """
+    return discover(directory)
 
 
 def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:

@@ -1,16 +1,15 @@
-"""The one place from error to text and exit code. I/O."""
+"""The one place from an error to its text and exit code. I/O."""
 
-import gc
 import os
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mydocs.cli.light import LightGroup
-from mydocs.cli.streams import LogFormat, Output, Streams, opened
+from mydocs.cli import actions
+from mydocs.cli.results import hand_out
+from mydocs.cli.streams import LogFormat, Output, Streams
 
 if TYPE_CHECKING:  # help and shell completion need no error of ours
     from mydocs.migrations.errors import MigrationError
@@ -29,58 +28,9 @@ EXIT_CODES = {
     143: "terminated",
 }
 INTERRUPTED = 130
-LEAVE_SECONDS = 2.0  # for threads that still hang on a server
 
 # Typer brings its own copy of click or uses the package, depending on its version; this name exists either way.
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
-
-
-def main() -> None:
-    """Be the program `mydocs`."""
-    from mydocs.cli.app import app
-
-    code: object = 1
-    try:
-        app(prog_name="mydocs")
-    except SystemExit as end:
-        code = end.code
-    if "pymongo.synchronous.monitor" in sys.modules:
-        from mydocs.cli.connect import is_waiting_for_the_server, leave_quickly
-
-        leave_quickly()
-        if code or is_waiting_for_the_server():
-            # The exit would wait for a thread of the driver that waits for an answer, which may never come.
-            timer = threading.Timer(LEAVE_SECONDS, os._exit, [code if isinstance(code, int) else int(code is not None)])
-            timer.daemon = True
-            timer.start()
-    # The interpreter looks for cycles among all objects before it ends, which takes a fifth of a short command's time.
-    gc.freeze()
-    sys.exit(code)  # type: ignore[arg-type]  # what SystemExit carried
-
-
-class EdgeGroup(LightGroup):
-    """The root of the command line: whatever is raised below it ends as text and exit code, in tests as well."""
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run a command; exit with its code, unless an embedding program wants the error itself."""
-        arguments = list(sys.argv[1:] if args is None else args)
-
-        def invoke() -> Any:
-            return super(EdgeGroup, self).main(arguments, prog_name, complete_var, False, windows_expand_args, **extra)
-
-        with opened(arguments) as streams:
-            if not standalone_mode:
-                return invoke()
-            code = run(streams, invoke) or int(streams.lost)
-        sys.exit(code)
 
 
 def run(streams: Streams, invoke: Callable[[], Any]) -> int:
@@ -102,19 +52,17 @@ def run(streams: Streams, invoke: Callable[[], Any]) -> int:
 
 def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> int:
     """Show an error and what was done until then; return the exit code."""
-    from mydocs.cli import actions, hints
-    from mydocs.cli.calls import pass_on
     from mydocs.migrations.reporting.report import to_json
 
     report = _report_of(error, kind or type(error).__name__)
     streams.trace(error)
-    pass_on(streams, report)
+    hand_out(streams, report)
     if streams.output is Output.JSON:
         streams.result_json(to_json(report))
     elif streams.output is Output.TABLE and streams.render is not None and _has_content(error.report):
         streams.result(streams.clean(streams.render(report)))
     sentence = " ".join(str(error).split())
-    hint = hints.next_step(error)
+    hint = error.next_step_after(streams.subcommand)
     if streams.log_format is LogFormat.JSON:
         facts = {"type": kind or type(error).__name__, "message": sentence, "exit_code": error.exit_code, "next": hint}
         streams.line_json({"event": "error", **facts})
@@ -153,7 +101,7 @@ def _failure(streams: Streams, error: Exception) -> int:
         return fail(streams, error)
     known = None
     if "pymongo" in sys.modules:
-        from mydocs.migrations.driver.mongo import as_migration_error
+        from mydocs.migrations.operations.connection import as_migration_error
 
         known = as_migration_error(error)
     if known is None:

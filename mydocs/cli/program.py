@@ -1,0 +1,34 @@
+"""The root of the command line: opens the streams and turns whatever is raised below it into text and exit code."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mydocs.cli import errors
+from mydocs.cli.light import LightGroup
+from mydocs.cli.streams import opened
+
+
+class Program(LightGroup):
+    """A group that ends as the program does, in tests as well."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; exit with its code, unless an embedding program wants the error itself."""
+        arguments = list(sys.argv[1:] if args is None else args)
+
+        def invoke() -> Any:
+            return super(Program, self).main(arguments, prog_name, complete_var, False, windows_expand_args, **extra)
+
+        with opened(arguments) as streams:
+            if not standalone_mode:
+                return invoke()
+            code = errors.run(streams, invoke) or int(streams.lost)
+        sys.exit(code)

@@ -1,0 +1,126 @@
+"""From settings to a client, for a process that has none of its own. I/O: DNS for `mongodb+srv` URLs, no command."""
+
+import atexit
+import sys
+import threading
+import warnings
+from types import FrameType
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.to_thread
+from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.synchronous import monitor
+from pymongo.uri_parser import parse_uri
+
+with warnings.catch_warnings():
+    # Motor says at import that it has reached its end of life; an operator can do nothing about it.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from motor.frameworks import asyncio as asyncio_of_motor
+    from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+
+from mydocs.migrations.driver.mongo import as_migration_error as as_migration_error
+from mydocs.migrations.errors import ServerUnreachable, SettingsInvalid
+from mydocs.migrations.reporting.redaction import redact
+from mydocs.migrations.settings import Settings
+
+Client: TypeAlias = AsyncIOMotorClient[dict[str, Any]]
+Database: TypeAlias = AsyncIOMotorDatabase[dict[str, Any]]
+
+ANYIO_WORKER = "AnyIO worker thread"  # the name of each of its threads
+CLOSE_SECONDS = 2.0  # for the sessions' end at a server that may be gone
+
+
+def check_url(url: str, secrets: tuple[str, ...]) -> None:
+    """
+    Let the driver read a connection string, and look up what an SRV one names.
+
+    Options that it does not know or cannot read are errors here, where the driver would only warn and go on without
+    them: a mistyped `tls` is not to be ignored.
+
+    :param secrets: what must not be shown of it
+    :raises SettingsInvalid: where it can't be used
+    :raises ServerUnreachable: where the name service does not know the host
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:
+            parse_uri(url)
+        except ConfigurationError as error:
+            cause = error.__cause__ or error.__context__
+            if type(error) is ConfigurationError and type(cause).__module__.startswith("dns"):
+                raise ServerUnreachable(redact(str(error).rstrip("."), secrets)) from error
+            raise _unusable(error, secrets) from error
+        except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:
+            raise _unusable(error, secrets) from error
+
+
+def make_client(settings: Settings, url: str) -> Client:
+    """
+    Make a client; nothing is sent before the first command.
+
+    :raises SettingsInvalid: where the driver refuses the URL, the user or the password
+    """
+    options: dict[str, Any] = {"tz_aware": True, "appname": "mydocs"}
+    if settings.user is not None:
+        options["username"] = settings.user
+    if settings.password is not None:
+        options["password"] = settings.password
+    try:
+        return AsyncIOMotorClient(url, **options)
+    except (PyMongoError, ValueError, TypeError, OSError) as error:
+        raise _unusable(error, settings.secrets) from error
+
+
+async def close(client: Client) -> None:
+    """Close a client within 2 s, also where the server does not listen any more."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_SECONDS):
+        # In a thread: it says goodbye to the server.
+        await anyio.to_thread.run_sync(client.close, abandon_on_cancel=True)
+
+
+def silent_servers(client: Client) -> str | None:
+    """Name the servers that have not answered yet, and why as far as the driver knows; ``None`` once one has."""
+    topology = client.delegate.topology_description
+    if topology.has_known_servers:
+        return None
+    servers = topology.server_descriptions()
+    hosts = ", ".join(f"{host}:{port}" if port else str(host) for host, port in servers) or "that the URL names"
+    reasons = {str(server.error).partition(" (configured timeouts")[0] for server in servers.values() if server.error}
+    return hosts + (f" ({'; '.join(sorted(reasons))})" if reasons else "")
+
+
+def is_waiting_for_the_server() -> bool:
+    """
+    Whether a worker thread is in the driver still, though every client is closed: for an answer that nobody wants.
+
+    A thread that a script has started is no worker of ours, and left to its end.
+    """
+    frames = sys._current_frames()  # noqa: SLF001  # documented; there is no public name
+    motors = getattr(getattr(asyncio_of_motor, "_EXECUTOR", None), "_threads", ())
+    workers = [thread for thread in threading.enumerate() if thread in motors or thread.name == ANYIO_WORKER]
+    return any(_is_in_the_driver(frames.get(thread.ident or 0)) for thread in workers)
+
+
+def leave_quickly() -> None:
+    """
+    Take PyMongo's hook out of this process's exit, which joins threads that nap for half a second.
+
+    Every client is closed by then, and the threads are daemons that do nothing more.
+    """
+    hook = getattr(monitor, "_shutdown_resources", None)
+    if hook is not None:
+        atexit.unregister(hook)
+
+
+def _unusable(error: Exception, secrets: tuple[str, ...]) -> SettingsInvalid:
+    problem = redact(" ".join(str(error).split()).rstrip("."), secrets)
+    return SettingsInvalid(f"the URL cannot be used: {problem}; check --url or MONGO_URL")
+
+
+def _is_in_the_driver(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith("pymongo."):
+            return True
+        frame = frame.f_back
+    return False
