@@ -316,7 +316,7 @@ def unlock(
         return await migrations.unlock(db, force=force), db.name
 
     found, database = calls.call(common, operation)
-    held = found if found is not None and found.id is not None else None  # one that was given back leaves its document
+    held = found if found is not None and found.run_id is not None else None  # one that was given back stays
     streams = current()
     if streams.output is Output.TABLE:
         # Only force takes one away that is alive; the lease of a process that died has run out by itself.
@@ -324,7 +324,10 @@ def unlock(
         taken = f"removed the lease of {describe_holder(held)}" if held and held.live else f"no lease is held{last}"
         streams.result(taken)
     else:
-        results.show_document({"database": database, "lease": plain(asdict(held)) if held else None})
+        facts = plain(asdict(held)) if held else None
+        if facts is not None:
+            facts["id"] = facts.pop("run_id")
+        results.show_document({"database": database, "lease": facts})
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate schema > report.schema.json")
