@@ -37,6 +37,9 @@ Place: TypeAlias = Mapping[str, Any]
 
 Store: TypeAlias = Callable[[str, Place], Coroutine[Any, Any, None]]
 
+Seen: TypeAlias = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
+"""Takes a command's name, its body and the reply."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -130,8 +133,19 @@ class Capture:
         place = self._places.get(key)
         return Checkpoint(key, place if isinstance(place, Mapping) else None, self._store, self._loop)
 
+    def seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        """Read a command of those that :func:`listener` picks, once the server has answered it."""
+        if name == "aggregate":
+            self.listing_seen(str(body["aggregate"]), reply)
+        elif name == _RENAME:
+            self.collection_renamed(*(_within(str(self.database), body[end]) for end in (_RENAME, "to")))
+        elif name == _DROP_COLLECTION:
+            self.collection_gone(str(body[name]))
+        else:
+            self.command_seen(name, body, reply)
+
     def command_seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        """Read a command that the server has answered."""
+        """Read a command on a search index that the server has answered."""
         collection = str(body[name])
         if not reply.get("ok"):
             if name == _UPDATE:  # PyMongo lets a missing collection pass (Collection.update_search_index)
@@ -254,12 +268,27 @@ def _after(before: IndexRecord | None, record: IndexRecord) -> IndexRecord:
 @contextmanager
 def capturing(db: mongo.Database, capture: Capture) -> Iterator[Capture]:
     """Capture what is done to the search indexes of a database until the block ends."""
+    capture.database = db.name
+    token = current.set(capture)
+    try:
+        with mongo.tapped(db, listener(db.name, capture.seen)):
+            yield capture
+    finally:
+        current.reset(token)
+
+
+def listener(database: str, seen: Seen) -> mongo.CommandTap:
+    """
+    Make a driver's listener for the commands that concern search indexes of a database.
+
+    :param seen: takes each of them with the server's reply
+    """
     pending: dict[tuple[object, int], tuple[str, Mapping[str, Any]]] = {}
 
     def started(event: Any) -> None:
         if event.command_name == _RENAME and event.database_name == "admin":
             pending[event.connection_id, event.request_id] = (_RENAME, event.command)
-        if event.database_name != db.name:
+        if event.database_name != database:
             return
         if event.command_name in _OF_THE_DATABASE:
             pending[event.connection_id, event.request_id] = (event.command_name, event.command)
@@ -269,24 +298,10 @@ def capturing(db: mongo.Database, capture: Capture) -> Iterator[Capture]:
     def ended(event: Any) -> None:
         name, body = pending.pop((event.connection_id, event.request_id), ("", {}))
         reply = getattr(event, "reply", None)  # a command that failed has none
-        if reply is None or not name:
-            return
-        if name == "aggregate":
-            capture.listing_seen(str(body["aggregate"]), reply)
-        elif name == _RENAME:
-            capture.collection_renamed(*(_within(db.name, body[end]) for end in (_RENAME, "to")))
-        elif name == _DROP_COLLECTION:
-            capture.collection_gone(str(body[name]))
-        else:
-            capture.command_seen(name, body, reply)
+        if reply is not None and name:
+            seen(name, body, reply)
 
-    capture.database = db.name
-    token = current.set(capture)
-    try:
-        with mongo.tapped(db, mongo.CommandTap(started, ended)):
-            yield capture
-    finally:
-        current.reset(token)
+    return mongo.CommandTap(started, ended)
 
 
 def note(record: IndexRecord, database: str) -> None:
