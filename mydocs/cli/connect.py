@@ -53,6 +53,11 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
                     watch.last_words = None
         except KeyboardInterrupt:
             pass
+        except asyncio.CancelledError as error:
+            if watch.received is None:
+                problem = _cancelled_by_a_script(error)
+                problem.report = last[0] if last else None
+                raise problem from error
         except MigrationError:
             # What a script answers to its cancellation is in the report; why it was cancelled is the news.
             if watch.received is None:
@@ -60,6 +65,14 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
         interrupted = Interrupted(watch.received or signal.SIGINT)
         interrupted.report = last[0] if last else None
         raise interrupted
+
+
+def _cancelled_by_a_script(error: asyncio.CancelledError) -> MigrationError:
+    """Say what ended a call that no signal has ended: a script that cancels all tasks cancels this program's too."""
+    cause = error.__cause__
+    if isinstance(cause, MigrationError):
+        return cause
+    return MigrationError("a script cancelled all tasks of the event loop; let it cancel only those that it has made")
 
 
 async def _main(settings: Settings, url: str, watch: Watch, streams: Streams, sink: Sink, act: Act[T]) -> T:

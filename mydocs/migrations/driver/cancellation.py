@@ -1,39 +1,139 @@
-"""Work that must come to its end although its caller is cancelled."""
+"""
+Work that comes to its end although its caller is cancelled; the cancellation is passed on after it.
+
+The work runs in a task of its own, which no cancellation of the caller reaches. It is handed an :class:`Interruption`.
+What that runs is cancelled. What that finishes is not, but has only a few seconds left. When the work has ended, the
+caller's cancellation is raised again, so that nobody in between has to remember it.
+"""
 
 import asyncio
-from collections.abc import Coroutine
+import math
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import anyio
 
+from mydocs.migrations.driver.limits import limits
+from mydocs.migrations.errors import ServerUnreachable
+
 T = TypeVar("T")
 
 
-async def to_the_end(work: Coroutine[Any, Any, T], *, limit: float | None = None) -> tuple[T, bool]:
+class Interruption:
     """
-    Await something that is not broken off, neither by anyio's cancellation nor by asyncio's own.
+    The cancellation of a caller, as the work sees it that goes on.
 
-    anyio delivers its cancellation again at the caller's next await. asyncio's comes once: it is noted, and the caller
-    must pass it on, once it has done with the result what must be done.
-
-    :param limit: seconds, after which the work is cancelled after all
-    :return: the result, and whether the caller was cancelled meanwhile
-    :raises TimeoutError: where the limit was reached
-    :raises asyncio.CancelledError: where the caller was cancelled and the work failed, which is then its cause
+    ``requested``: whether the caller was cancelled. ``from_within``: whether the work's own task was cancelled, which
+    only the script can have done, as nobody else knows of that task.
     """
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    deadline = None if limit is None else asyncio.get_running_loop().time() + limit
-    with anyio.CancelScope(shield=True):
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.from_within = False
+        self._asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[Any] | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    def check(self) -> None:
+        """:raises asyncio.CancelledError: where the caller was cancelled"""
+        if self.requested:
+            raise asyncio.CancelledError
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """
+        Await the part that a cancellation ends. It is not begun where that has come before.
+
+        :raises asyncio.CancelledError: where it was cancelled, by the caller's cancellation or by itself
+        """
+        if self.requested:
+            work.close()
+        self.check()
+        self._task = task = asyncio.ensure_future(self._in_scope(work))
         while not task.done():
-            remaining = None if deadline is None else deadline - asyncio.get_running_loop().time()
-            if remaining is not None and remaining <= 0:
-                task.cancel()
-                raise TimeoutError
             try:
-                await asyncio.wait([task], timeout=remaining)
-            except asyncio.CancelledError:
-                cancelled = True
-    if cancelled and not task.cancelled() and (error := task.exception()) is not None:
-        raise asyncio.CancelledError from error
-    return task.result(), cancelled
+                await asyncio.wait([task])
+            except asyncio.CancelledError:  # the task of the work itself: see `from_within`
+                self.from_within = True
+                task.cancel()
+        self._task = None
+        return task.result()
+
+    async def finish(self, work: Coroutine[Any, Any, T], what: str, *, limit: float | None = None) -> T:
+        """
+        Await a part that a cancellation does not end.
+
+        :param what: names it in the error
+        :param limit: seconds that it may take; after a cancellation it has those of ``Limits.grace`` at most
+        :raises ServerUnreachable: where it takes longer; it is cancelled then, and not waited for any more
+        """
+        task = asyncio.ensure_future(work)
+        begun = asyncio.get_running_loop().time()
+        either: list[asyncio.Future[Any]] = [task, self._asked]
+        await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() and self._asked.done():
+            left = math.inf if limit is None else limit - (asyncio.get_running_loop().time() - begun)
+            await asyncio.wait([task], timeout=max(0.0, min(limits().grace, left)))
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_forget)
+            raise ServerUnreachable(f"{what} did not end within {asyncio.get_running_loop().time() - begun:.0f} s")
+        return task.result()
+
+    def request(self, *, repeated: bool) -> None:
+        """
+        Cancel what :meth:`run` runs.
+
+        :param repeated: at each of its awaits, as anyio does it; else once, so that its cleanup may await
+        """
+        self.requested = True
+        if not self._asked.done():
+            self._asked.set_result(None)
+        if repeated and self._scope is not None:
+            self._scope.cancel()
+        elif self._task is not None:
+            self._task.cancel()
+
+    async def _in_scope(self, work: Coroutine[Any, Any, T]) -> T:
+        with anyio.CancelScope() as self._scope:
+            return await work
+        raise asyncio.CancelledError
+
+
+async def run_to_the_end(work: Callable[[Interruption], Coroutine[Any, Any, T]]) -> T:
+    """
+    Await work that decides itself which of its parts a cancellation ends.
+
+    :raises asyncio.CancelledError: the caller's, once the work has ended; its cause is what the work has raised
+    """
+    interruption = Interruption()
+    task = asyncio.ensure_future(work(interruption))
+    cancellation: asyncio.CancelledError | None = None
+    repeated = False
+    while not task.done():
+        try:
+            # anyio would raise its cancellation again at once; asyncio's comes once, and one of anyio may follow.
+            with anyio.CancelScope(shield=repeated):
+                await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancellation = cancellation or error
+            repeated = repeated or anyio.current_effective_deadline() == -math.inf
+            interruption.request(repeated=repeated)
+    if cancellation is None:
+        return task.result()
+    failure = None if task.cancelled() else task.exception()
+    raise cancellation from (None if isinstance(failure, asyncio.CancelledError) else failure)
+
+
+async def to_the_end(work: Coroutine[Any, Any, T], what: str, *, limit: float | None = None) -> T:
+    """
+    Await one piece of work that a cancellation does not end; see :meth:`Interruption.finish`.
+
+    :raises asyncio.CancelledError: the caller's cancellation, once the work has ended or its time is up
+    :raises ServerUnreachable: where the time is up
+    """
+    return await run_to_the_end(lambda interruption: interruption.finish(work, what, limit=limit))
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # nobody waits for it any more, and asyncio would complain

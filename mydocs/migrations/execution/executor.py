@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import math
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,13 +18,14 @@ import anyio.to_thread
 from pymongo.errors import PyMongoError
 
 from mydocs.migrations.driver import mongo
-from mydocs.migrations.driver.cancellation import to_the_end
-from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible
+from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end, to_the_end
+from mydocs.migrations.driver.limits import limits
+from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible, ServerUnreachable
 from mydocs.migrations.execution import transaction
 from mydocs.migrations.indexes.capture import Capture, capturing, current
 from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes, standard_checksum
 from mydocs.migrations.ledger import entries as ledger
-from mydocs.migrations.ledger.lease import RELEASE_SECONDS, Lease
+from mydocs.migrations.ledger.lease import Lease
 from mydocs.migrations.ledger.plan import Plan, Standing, tracked
 from mydocs.migrations.model import (
     STANDARD_VERSION,
@@ -43,7 +43,6 @@ from mydocs.migrations.scripts import load
 
 logger = logging.getLogger(__name__)
 
-RECORD_SECONDS = 75.0  # for the record of a script that has ended: the retries' 30 s, a last try's 30 s, and a bit
 MESSAGE_LENGTH = 2_000  # characters of an error's text that are stored and shown
 
 
@@ -113,10 +112,10 @@ class Executor:
             if plan.standard:
                 previous = next((e for e in plan.entries if e.version == STANDARD_VERSION), None)
                 self.following = next(iter(steps), None)
-                await self._standard(models, previous)
+                await self._to_the_end(partial(self._standard, models, previous))
             for step, following in zip(steps, [*steps[1:], None], strict=False):
                 self.following = following
-                await self._run(step, "up")
+                await self._to_the_end(partial(self._run, step, "up"))
         finally:
             await self._forget_begun()
 
@@ -134,7 +133,12 @@ class Executor:
         self.staying = tuple(entry for entry in entries if entry.version not in leaving)
         await self._check_transactions(steps)
         for step in steps:
-            await self._run(step, "down")
+            await self._to_the_end(partial(self._run, step, "down"))
+
+    async def _to_the_end(self, step: Callable[[Interruption], Coroutine[Any, Any, None]]) -> None:
+        """Take a step: once it is recorded as running, nothing but its own work can be cancelled."""
+        await anyio.lowlevel.checkpoint()  # a run that is cancelled starts nothing more
+        await run_to_the_end(step)
 
     async def _check_transactions(self, steps: Sequence[Step]) -> None:
         names = [step.script.file_name for step in steps if step.script.transactional]
@@ -145,8 +149,9 @@ class Executor:
                 "run twice"
             )
 
-    async def _standard(self, models: IndexModels, previous: Entry | None) -> None:
+    async def _standard(self, models: IndexModels, previous: Entry | None, interruption: Interruption) -> None:
         entry = await self._start(
+            interruption,
             ledger.opening(
                 self.stamp,
                 at=self.lease.now(),
@@ -158,14 +163,14 @@ class Executor:
             ),
             previous,
         )
-        await self._attempt(entry, lambda: create_standard_indexes(self.db, models), lambda: ())
+        work = partial(create_standard_indexes, self.db, models)
+        await self._attempt(interruption, entry, lambda: interruption.run(work()), lambda: ())
 
-    async def _run(self, step: Step, direction: str) -> None:
+    async def _run(self, step: Step, direction: str, interruption: Interruption) -> None:
         script = step.script
         self.sealed = None
         async with _lightodm_bound(self.db, step):
-            # From here to the record of its end nothing but its own work can be broken off.
-            entry = await self._start(self._opening(step, direction), step.previous)
+            entry = await self._start(interruption, self._opening(step, direction), step.previous)
             captured = Capture(
                 self.sink,
                 transactional=script.transactional,
@@ -176,18 +181,17 @@ class Executor:
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
             indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
             with capturing(self.db, captured), mongo.kept_open(self.db, lambda: current.get() is not None):
+                work: Callable[[], Awaitable[None]]
                 if isinstance(step.loaded, CodeType):
-                    plain = partial(load.run_plain, script.path, step.loaded)
-                    await self._attempt(entry, plain, indexes, script)
-                elif script.transactional:
-                    function = partial(load.call, getattr(step.loaded, direction), self.db)
-                    seal = partial(self._seal, entry, indexes, time.monotonic())
-                    await self._attempt(
-                        entry, lambda: transaction.in_transaction(self.db, function, seal), indexes, script
-                    )
+                    work = partial(load.run_plain, script.path, step.loaded)
                 else:
-                    function = getattr(step.loaded, direction)
-                    await self._attempt(entry, lambda: load.call(function, self.db), indexes, script)
+                    function = partial(load.call, getattr(step.loaded, direction), self.db)
+                    if script.transactional:
+                        seal = partial(self._seal, entry, indexes, time.monotonic())
+                        work = partial(transaction.in_transaction, self.db, interruption, function, seal)
+                    else:
+                        work = lambda: interruption.run(function())  # noqa: E731  # a coroutine only where it is called
+                await self._attempt(interruption, entry, work, indexes, script)
 
     def _tracked(self) -> tuple[IndexRecord, ...]:
         """What each search index should be by the steps before the present one."""
@@ -208,12 +212,11 @@ class Executor:
             direction=direction,
         )
 
-    async def _start(self, entry: Entry, previous: Entry | None) -> Entry:
-        await anyio.lowlevel.checkpoint()  # a run that is cancelled starts nothing more
-        cancelled = False
+    async def _start(self, interruption: Interruption, entry: Entry, previous: Entry | None) -> Entry:
         if self.begun is None:
-            # To the end: Motor would send the record even if the wait for its answer were broken off.
-            _, cancelled = await to_the_end(ledger.start(self.db, self.lease, entry, previous))
+            # Not cancelled: Motor would send the record even if nobody waited for its answer any more.
+            start = ledger.start(self.db, self.lease, entry, previous)
+            await interruption.finish(start, f"the record that {entry.name} starts", limit=limits().record)
         else:
             self.lease.check()
             entry, self.begun = self.begun, None
@@ -222,55 +225,47 @@ class Executor:
             self.sink,
             StepStarted(version=entry.version, name=entry.name, script=entry.script, direction=entry.direction),
         )
-        if cancelled:
-            await self._end(entry, started=time.monotonic(), error=asyncio.CancelledError(), indexes=())
-            raise asyncio.CancelledError
         return entry
 
     async def _attempt(
-        self, entry: Entry, work: Callable[[], Awaitable[bool]], indexes: Indexes, script: Script | None = None
+        self,
+        interruption: Interruption,
+        entry: Entry,
+        work: Callable[[], Awaitable[None]],
+        indexes: Indexes,
+        script: Script | None = None,
     ) -> None:
         """Do the work of a started step and record how it ended, also when it is cancelled."""
         started = time.monotonic()
         error: Exception | asyncio.CancelledError | None = None
-        cancelled = False  # a plain script ran to its end although its caller was cancelled
         try:
-            await anyio.lowlevel.checkpoint()
-            cancelled = await work()
+            interruption.check()
+            await work()
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  # raised below, once it is recorded
             error = raised
-        # A plain script may fail while its caller is cancelled: its failure is recorded, the cancellation passed on.
-        ended = error.__cause__ or error if isinstance(error, asyncio.CancelledError) else error
-        goes_on = error is None and not cancelled and anyio.current_effective_deadline() != -math.inf
-        await self._end(entry, started=started, error=ended, indexes=indexes(), goes_on=goes_on)
-        if self.sealed is not None and isinstance(error, Exception) and self.done[-1].state != MigrationState.FAILED:
-            error = None
-        if isinstance(error, asyncio.CancelledError):
-            raise error
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        if error is not None and script is not None:
+        if isinstance(error, asyncio.CancelledError) and (interruption.from_within or not interruption.requested):
+            error = load.ScriptExit(error)
+        await self._end(interruption, entry, started=started, error=error, indexes=indexes())
+        if error is None or (self.sealed is not None and self.done[-1].state is not MigrationState.FAILED):
+            return
+        if script is not None and isinstance(error, Exception):
             raise self._failure(script, error) from error
-        if error is not None:
-            raise error
-        if cancelled:
-            raise asyncio.CancelledError
+        raise error
 
     async def _end(
         self,
+        interruption: Interruption,
         entry: Entry,
         *,
         started: float,
         error: BaseException | None,
         indexes: tuple[IndexRecord, ...],
-        goes_on: bool = False,
     ) -> None:
-        """:param goes_on: nothing keeps the next step from its start"""
         ended = self.sealed if error is None else None
         if ended is None:
             ended = self._ended(entry, started, error, indexes)
-        _, cancelled = await to_the_end(self._finish(ended, goes_on=goes_on), limit=RECORD_SECONDS)
-        if cancelled and error is None:
-            raise asyncio.CancelledError
+        finish = self._finish(ended, goes_on=error is None and not interruption.requested)
+        await interruption.finish(finish, f"the record that {entry.name} has ended", limit=limits().record)
 
     def _ended(
         self, entry: Entry, started: float, error: BaseException | None, indexes: tuple[IndexRecord, ...]
@@ -290,6 +285,7 @@ class Executor:
         await self._record(self.sealed, session)
 
     async def _finish(self, entry: Entry, *, goes_on: bool) -> None:
+        """:param goes_on: nothing keeps the next step from its start"""
         if entry is not self.sealed:
             try:
                 if goes_on and self.following is not None and _is_new(self.following):
@@ -334,8 +330,9 @@ class Executor:
         if begun is None:
             return
         try:
-            await to_the_end(ledger.remove(self.db, self.lease, begun), limit=RELEASE_SECONDS)
-        except (PyMongoError, LeaseLost, TimeoutError) as error:
+            forget = ledger.remove(self.db, self.lease, begun)
+            await to_the_end(forget, f"taking back the record of {begun.name}", limit=limits().release)
+        except (PyMongoError, LeaseLost, ServerUnreachable) as error:
             self.done.append(begun)
             logger.warning("%s did not run and may show as interrupted: %r", begun.script, error)
 
@@ -391,6 +388,4 @@ async def _lightodm_bound(db: mongo.Database, step: Step) -> AsyncIterator[None]
             with lightodm_bound_to(sync):
                 yield
         finally:
-            _, cancelled = await to_the_end(anyio.to_thread.run_sync(stack.close))
-    if cancelled:
-        raise asyncio.CancelledError
+            await anyio.to_thread.run_sync(stack.close)

@@ -8,7 +8,7 @@ offer in two forms and which cannot be told to go on with a commit while its cal
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -16,7 +16,7 @@ from pymongo import ReadPreference, WriteConcern
 from pymongo.errors import OperationFailure, PyMongoError
 
 from mydocs.migrations.driver import mongo
-from mydocs.migrations.driver.cancellation import to_the_end
+from mydocs.migrations.driver.cancellation import Interruption
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.reporting.events import Warned
@@ -41,10 +41,10 @@ ENDED_BY_SERVER = (
     "longer than the server lets a transaction last (a minute by default; change less in it)"
 )
 
-Work = Callable[[Any], Awaitable[bool]]
-"""Takes the session, and says whether the task was cancelled meanwhile."""
+Work = Callable[[Any], Coroutine[Any, Any, None]]
+"""Takes the session."""
 
-Seal = Callable[[Any], Awaitable[None]]
+Seal = Callable[[Any], Coroutine[Any, Any, None]]
 
 
 async def is_possible(db: mongo.Database) -> bool:
@@ -53,27 +53,26 @@ async def is_possible(db: mongo.Database) -> bool:
     return "setName" in reply or reply.get("msg") == "isdbgrid"
 
 
-async def in_transaction(db: mongo.Database, work: Work, seal: Seal) -> bool:
+async def in_transaction(db: mongo.Database, interruption: Interruption, work: Work, seal: Seal) -> None:
     """
     Await ``work(session)``, then ``seal(session)``, and commit; all of it again after a transient error.
 
-    A cancellation breaks ``work`` off and nothing after it: what is sealed is committed too.
+    The interruption cancels ``work`` and nothing after it: what is sealed is committed too.
 
     Each repetition is said to the step under way as a warning, with its reason.
 
-    :return: whether the task was cancelled meanwhile, which is then the caller's to pass on
     :raises NotPossible: where ``work`` ends the transaction, or asks for what no transaction can do
     :raises PyMongoError: labelled ``UnknownTransactionCommitResult`` where nobody can say whether it is committed
     """
-    started, pause, ended_early, unheard = time.monotonic(), FIRST_PAUSE, 0, False
+    started, pause, ended_early = time.monotonic(), FIRST_PAUSE, 0
     async with mongo.session_of(db) as session:
         while True:
             await _begin(session)
             try:
-                unheard |= await work(session)
+                await interruption.run(work(session))
                 if not session.in_transaction:
                     raise NotPossible(ENDED_BY_SCRIPT)
-                _, cancelled = await to_the_end(_end(session, seal))
+                await interruption.finish(_end(session, seal), "the commit")
             except (Exception, asyncio.CancelledError) as error:
                 # After a try to commit the driver takes the transaction for ended, and it was there until then.
                 gone = session.in_transaction and _code(error) == NO_SUCH_TRANSACTION
@@ -84,14 +83,13 @@ async def in_transaction(db: mongo.Database, work: Work, seal: Seal) -> bool:
                     raise NotPossible(problem).with_traceback(error.__traceback__) from error
                 if ended_early == 2:  # once, it may have been an election
                     raise NotPossible(ENDED_BY_SERVER).with_traceback(error.__traceback__) from error
-                if not _has_label(error, TRANSIENT) or time.monotonic() - started >= TRANSACTION_SECONDS:
+                late = time.monotonic() - started >= TRANSACTION_SECONDS
+                if late or interruption.requested or not _has_label(error, TRANSIENT):
                     raise
-                if unheard:
-                    raise asyncio.CancelledError from error
                 reason = mongo.without_secrets(db, mongo.text_of(error))
                 capture.say(Warned(message=f"the transaction came to nothing and is run again: {reason}"))
             else:
-                return cancelled or unheard
+                return
             await anyio.sleep(pause * random.random())
             pause = min(pause * 1.5, LONGEST_PAUSE)
 

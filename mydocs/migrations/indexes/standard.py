@@ -71,11 +71,11 @@ async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexMod
     return tuple(records)
 
 
-async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> bool:
+async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> None:
     """
     Create the application's standard indexes: one command a collection, the collections at the same time.
 
-    Only where the server refuses is it looked what stands there. Returns ``False``: it was not cancelled unnoticed.
+    Only where the server refuses is it looked what stands there.
 
     :raises IndexConflict: where an existing index stands in the way
     """
@@ -88,7 +88,6 @@ async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> bo
     async with one_error_group() as group:
         for collection in models:
             group.start_soon(create, collection)
-    return False
 
 
 def standard_checksum(models: IndexModels) -> str:

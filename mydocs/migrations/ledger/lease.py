@@ -54,7 +54,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 import mydocs
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.cancellation import to_the_end
-from mydocs.migrations.errors import LeaseLost, LedgerInvalid
+from mydocs.migrations.driver.limits import limits
+from mydocs.migrations.errors import LeaseLost, LedgerInvalid, ServerUnreachable
 from mydocs.migrations.ledger.documents import time_of
 from mydocs.migrations.model import LeaseView, RunStamp
 
@@ -64,7 +65,6 @@ COLLECTION = "_migrations_lock"
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 10.0  # two renewals may be lost before the lease is
 RETRY_RENEWAL_SECONDS = 0.5
-RELEASE_SECONDS = 5.0  # how long a leaving process may take to give the lease back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +169,7 @@ async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
     sent = time.monotonic()
 
     async def ask() -> dict[str, Any]:
-        reply, cancelled = await to_the_end(mongo.command(db, _acquire_command(owner)))
-        if cancelled:
-            raise asyncio.CancelledError
-        return reply
+        return await to_the_end(mongo.command(db, _acquire_command(owner)), "the request for the lease")
 
     try:
         reply = await mongo.again(ask)
@@ -261,12 +258,9 @@ def _acquire_command(owner: Owner) -> dict[str, Any]:
 async def _release(db: mongo.Database, whose: dict[str, Any]) -> None:
     give_back = mongo.command_again(db, _change(whose, {"owner": None, "expires_at": "$$NOW"}))
     try:
-        _, cancelled = await to_the_end(give_back, limit=RELEASE_SECONDS)
-    except (PyMongoError, TimeoutError) as error:
+        await to_the_end(give_back, "the release of the lease", limit=limits().release)
+    except (PyMongoError, ServerUnreachable) as error:
         logger.warning("the lease could not be released and runs out within %.0f s: %s", LEASE_SECONDS, error)
-    else:
-        if cancelled:
-            raise asyncio.CancelledError
 
 
 def _change(whose: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import io
-import math
 import os
 import sys
 import threading
@@ -13,10 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import anyio.lowlevel
 import anyio.to_thread
 
-from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.errors import ScriptsInvalid
 from mydocs.migrations.model import Script
 from mydocs.migrations.scripts.discover import checksum, read_source
@@ -33,6 +30,7 @@ class ScriptExit(Exception):
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(_exit_text(error))
+        self.__cause__ = error
 
 
 def load_async(script: Script) -> types.ModuleType:
@@ -73,68 +71,31 @@ def load_plain(script: Script) -> types.CodeType:
         raise ScriptsInvalid([f"{script.file_name}, line {error.lineno} is not valid Python: {error.msg}"]) from error
 
 
-async def call(step: Step, *arguments: object) -> bool:
+async def call(step: Step, *arguments: object) -> None:
     """
     Await an ``up`` or ``down``.
 
-    :return: whether the task was cancelled meanwhile and the script has ended all the same, as for :func:`run_plain`
-    :raises ScriptExit: in place of what an event loop must not meet, and of a cancellation of the script's own making
+    :raises ScriptExit: in place of what an event loop must not meet
     """
-    ended: list[BaseException | None] = []
-    over = asyncio.Event()
-    task: asyncio.Task[Any] | None = None
-
-    async def run() -> None:
-        nonlocal task
-        task = asyncio.current_task()
-        try:
-            await step(*arguments)
-            ended.append(None)
-        except BaseException as error:  # noqa: BLE001  # raised below, alone and not in a group
-            ended.append(error)
-        finally:
-            over.set()
-
-    cancelled = False
     try:
-        # A task of its own, so that what cancels it from within is told from what cancels the run.
-        async with anyio.create_task_group() as group:
-            group.start_soon(run)
-            while not over.is_set():
-                try:
-                    await over.wait()
-                except asyncio.CancelledError:
-                    if task is None or anyio.current_effective_deadline() == -math.inf:
-                        raise
-                    # One of asyncio comes once, and goes on once: what the script does to clean up may await.
-                    cancelled = True
-                    task.cancel()
-    except asyncio.CancelledError:
-        cancelled = True
-        if not ended:
-            raise
-    (error,) = ended
-    if cancelled and isinstance(error, Exception):  # what it answered to its cancellation is recorded as its failure
-        raise asyncio.CancelledError from error
-    if isinstance(error, Exception) or (cancelled and isinstance(error, asyncio.CancelledError)):
-        raise error
-    if error is not None and not _is_success(error):
-        raise ScriptExit(error) from error
-    return cancelled
+        await step(*arguments)
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        if not _is_success(error):
+            raise ScriptExit(error) from error
 
 
-async def run_plain(path: Path, code: types.CodeType) -> bool:
+async def run_plain(path: Path, code: types.CodeType) -> None:
     """
     Run a whole file once as ``python path`` would, in a worker thread.
 
-    Cancellation waits for it: a thread cannot be stopped, and what it does must be recorded as it ended.
+    A thread cannot be stopped, and what it does must be recorded as it ended: await it where nothing is cancelled.
 
     :param code: of :func:`load_plain`: what runs is what was checked, whatever has become of the file since
-    :return: whether the task was cancelled meanwhile, which is then the caller's to pass on
     :raises ScriptExit: where it leaves with a status other than 0
     """
-    _, cancelled = await to_the_end(anyio.to_thread.run_sync(_run_as_main, path, code))
-    return cancelled
+    await anyio.to_thread.run_sync(_run_as_main, path, code)
 
 
 def place_in(path: Path, error: BaseException) -> str:
