@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 from pymongo import IndexModel
+from pymongo.errors import AutoReconnect, OperationFailure
 from pymongo.operations import SearchIndexModel
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.search import Dialect, Generation
-from mydocs.migrations import drop_search_indexes, ensure_indexes, ensure_search_indexes
+from mydocs.migrations import drop_search_indexes, ensure_indexes, ensure_search_indexes, wait_until_ready
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.mongo import Database
-from mydocs.migrations.errors import IndexConflict, IndexRefused, SearchUnavailable
+from mydocs.migrations.errors import IndexConflict, IndexRefused, MigrationError, SearchUnavailable
 from mydocs.migrations.indexes import search as indexes
+from mydocs.migrations.indexes import standard as standard_indexes
 
 pytestmark = pytest.mark.anyio
 
@@ -101,40 +104,251 @@ async def test_what_differs_is_updated_once(db: Database, dialect: Dialect, loca
     assert (document["latestDefinition"], version(document)) == (NEW, 1)
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        pytest.param(search(), vector(), id="search to vector"),
-        pytest.param(vector(), search(), id="vector to search"),
-        pytest.param(
-            vector(EMBED),
-            vector({"fields": [EMBED["fields"][0] | {"model": "voyage-3.5"}]}),
-            id="another embedding model",
-        ),
-        pytest.param(vector(), vector(EMBED), id="vector to embedding"),
-    ],
-)
-async def test_what_an_update_cannot_change_is_dropped_and_created(
-    db: Database, dialect: Dialect, local_server: LocalServer, before: SearchIndexModel, after: SearchIndexModel
+EMBED_CHANGES = {
+    "another embedding model": {"model": "voyage-3.5"},
+    "other dimensions": {"numDimensions": 256},
+    "other bits": {"quantization": "binary"},
+}
+IMPOSSIBLE = [
+    pytest.param(search(), vector(), id="search to vector"),
+    pytest.param(vector(), search(), id="vector to search"),
+]
+REFUSED = [
+    *(
+        pytest.param(vector(EMBED), vector({"fields": [EMBED["fields"][0] | change]}), id=name)
+        for name, change in EMBED_CHANGES.items()
+    ),
+    pytest.param(vector(EMBED), vector(), id="embedding to vector"),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), IMPOSSIBLE)
+async def test_an_index_of_another_type_stays_and_the_error_names_the_ways_on(
+    any_db: Database, dialect: Dialect, local_server: LocalServer, before: SearchIndexModel, after: SearchIndexModel
 ) -> None:
+    await ensured(any_db, before)
+    old = await listed(any_db)
+    local_server.controls.clear()
+    with pytest.raises(IndexConflict, match=r"index ft is a .* another name.*switch_search_alias.*replace=True"):
+        await ensured(any_db, search(name="before it"), after)
+    assert changes_sent(local_server) == []
+    assert await listed(any_db) == old
+
+
+@pytest.mark.parametrize(("before", "after"), REFUSED)
+async def test_an_index_whose_update_the_server_refuses_stays_and_the_error_names_the_ways_on(
+    any_db: Database, local_server: LocalServer, before: SearchIndexModel, after: SearchIndexModel
+) -> None:
+    configure(local_server, dialect=Dialect.SELF_MANAGED)
+    await ensured(any_db, before)
+    old = await listed(any_db)
+    local_server.controls.clear()
+    says = r"does not update index ft: cannot .* another name.*switch_search_alias.*replace=True"
+    with pytest.raises(IndexConflict, match=says):
+        await ensured(any_db, after)
+    assert changes_sent(local_server) == ["updateSearchIndex"]
+    assert await listed(any_db) == old
+
+
+async def test_a_vector_index_of_an_older_local_server_stays_and_the_error_names_the_ways_on(
+    db: Database, local_server: LocalServer
+) -> None:
+    await ensured(db, vector())
+    configure(local_server, vector_updates=False, dialect=Dialect.ATLAS_LOCAL)
+    after = vector({"fields": [VECTOR["fields"][0] | {"numDimensions": 4}]})
+    with pytest.raises(IndexConflict, match=r'"mappings" is required; nothing was dropped.*replace=True'):
+        await ensured(db, after)
+    (record,) = await ensure_search_indexes(db["pages"], [after], replace=True)
+    assert record.action.value == "replaced"
+
+
+@pytest.mark.parametrize(("before", "after"), [*IMPOSSIBLE, *REFUSED])
+async def test_what_an_update_cannot_change_is_dropped_and_created_for_who_says_so(
+    db: Database, local_server: LocalServer, before: SearchIndexModel, after: SearchIndexModel
+) -> None:
+    configure(local_server, dialect=Dialect.SELF_MANAGED)
     await ensured(db, before)
     old = (await listed(db))["ft"]
     local_server.controls.clear()
-    (record,) = await ensure_search_indexes(db["pages"], [after])
+    (record,) = await ensure_search_indexes(db["pages"], [after], replace=True)
     new = (await listed(db))["ft"]
     assert (record.action.value, record.id) == ("replaced", new["id"])
     assert new["id"] != old["id"]
     assert new["latestDefinition"] == after.document["definition"]
-    assert changes_sent(local_server) == ["dropSearchIndex", "createSearchIndexes"]
+    assert changes_sent(local_server)[-2:] == ["dropSearchIndex", "createSearchIndexes"]
 
 
-async def test_a_vector_index_that_this_server_cannot_update_is_an_error_with_its_reason(
+async def test_who_says_so_has_no_more_dropped_than_needed(
+    db: Database, dialect: Dialect, local_server: LocalServer
+) -> None:
+    await ensured(db, search(name="a"), search(name="b"))
+    local_server.controls.clear()
+    records = await ensure_search_indexes(db["pages"], [search(name="a"), search(NEW, name="b")], replace=True)
+    assert [record.action.value for record in records] == ["unchanged", "updated"]
+    assert changes_sent(local_server) == ["updateSearchIndex"]
+
+
+async def test_an_update_whose_definition_is_wrong_is_refused_and_no_replacement_is_offered(
     db: Database, local_server: LocalServer
 ) -> None:
     await ensured(db, vector())
-    configure(local_server, vector_updates=False)
-    with pytest.raises(IndexRefused, match="mappings"):
-        await ensured(db, vector({"fields": [VECTOR["fields"][0] | {"numDimensions": 4}]}))
+    bad = vector({"fields": [VECTOR["fields"][0] | {"numDimensions": 0}]})
+    with pytest.raises(IndexRefused, match="does not take index ft"):
+        await ensure_search_indexes(db["pages"], [bad], replace=True)
+    assert "dropSearchIndex" not in changes_sent(local_server)
+
+
+@pytest.mark.parametrize("after", [search(NEW), vector()])
+async def test_an_index_that_serves_nothing_is_replaced_unasked(
+    db: Database, dialect: Dialect, local_server: LocalServer, after: SearchIndexModel
+) -> None:
+    local_server.search.outcome("ft", fails="out of space")
+    await ensured(db, search())
+    assert (await listed(db))["ft"]["status"] == "FAILED"
+    assert await ensured(db, after) == ["replaced"]
+
+
+async def test_an_index_whose_update_has_failed_and_that_still_answers_is_never_replaced_unasked(
+    db: Database, dialect: Dialect, local_server: LocalServer
+) -> None:
+    await ensured(db, search())
+    assert (await listed(db))["ft"]["status"] == "READY"
+    local_server.search.outcome("ft", fails="out of space")
+    assert await ensured(db, search(NEW)) == ["updated"]
+    found = (await listed(db))["ft"]
+    assert (found["status"], found["queryable"]) == ("FAILED", True)
+    with pytest.raises(IndexConflict):
+        await ensured(db, vector())
+    assert "dropSearchIndex" not in changes_sent(local_server)
+
+
+# What is given
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "kind"),
+    [
+        pytest.param({"name": "ft", "definition": OLD}, "ft", "search", id="search"),
+        pytest.param({"definition": OLD}, "default", "search", id="without a name"),
+        pytest.param({"name": "v", "definition": VECTOR}, "v", "vectorSearch", id="type told from the definition"),
+        pytest.param({"name": "v", "type": "vectorSearch", "definition": VECTOR}, "v", "vectorSearch", id="vector"),
+    ],
+)
+async def test_a_mapping_is_taken_like_a_model(any_db: Database, given: dict[str, Any], name: str, kind: str) -> None:
+    (record,) = await ensure_search_indexes(any_db["pages"], [given])
+    assert (record.name, record.type.value, record.action.value) == (name, kind, "created")
+    assert set(await listed(any_db)) == {name}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        pytest.param(search(), "one SearchIndexModel is no list", id="one model"),
+        pytest.param({"name": "ft", "definition": OLD}, "one dict is no list", id="one mapping"),
+        pytest.param("ft", "a str is no list", id="a name"),
+        pytest.param(None, "a NoneType is no list", id="nothing"),
+        pytest.param([None], "a NoneType is no search index", id="list of nothing"),
+        pytest.param(["ft"], "a str is no search index", id="list of names"),
+        pytest.param([IndexModel("a")], "a IndexModel is no search index", id="standard index"),
+        pytest.param([OLD], "a search index has no mappings", id="the definition itself"),
+        pytest.param([{"name": "ft"}], "the definition of a search index is a mapping, not None", id="no definition"),
+        pytest.param([{"name": 5, "definition": OLD}], "the name of a search index is a text", id="name"),
+        pytest.param([{"type": "x", "definition": OLD}], "its type search or vectorSearch", id="type"),
+        pytest.param([search(type="x")], "its type search or vectorSearch", id="type of a model"),
+    ],
+)
+async def test_anything_else_is_an_error_that_says_what_to_pass(
+    db: Database, local_server: LocalServer, given: Any, says: str
+) -> None:
+    with pytest.raises(MigrationError, match=says) as caught:
+        await ensure_search_indexes(db["pages"], given)
+    assert "pass a list of SearchIndexModel, or of mappings such as {'name': 'ft'" in str(caught.value)
+    assert not local_server.controls.counted()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        pytest.param(IndexModel("a"), "one IndexModel is no list", id="one model"),
+        pytest.param("a", "a str is no list", id="a name"),
+        pytest.param(["a"], "a str is no standard index", id="list of names"),
+        pytest.param([search()], "a SearchIndexModel is no standard index", id="search index"),
+    ],
+)
+async def test_anything_else_than_standard_indexes_is_an_error_that_says_what_to_pass(
+    db: Database, local_server: LocalServer, given: Any, says: str
+) -> None:
+    with pytest.raises(MigrationError, match=f"{says}.*pass a list of pymongo.IndexModel"):
+        await ensure_indexes(db["pages"], given)
+    assert not local_server.controls.counted()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(lambda db: db, id="database"),
+        pytest.param(lambda db: db.client, id="client"),
+        pytest.param(lambda db: "pages", id="name"),
+        pytest.param(lambda db: None, id="nothing"),
+        pytest.param(lambda db: db.delegate["pages"], id="synchronous"),
+    ],
+)
+async def test_anything_else_than_a_collection_is_an_error_that_says_what_to_pass(db: Database, given: Any) -> None:
+    for work in (
+        ensure_search_indexes(given(db), [search()]),
+        ensure_indexes(given(db), [IndexModel("a")]),
+        drop_search_indexes(given(db), "ft"),
+        wait_until_ready(given(db), "ft"),
+    ):
+        with pytest.raises(MigrationError, match=r'is no collection of Motor or PyMongo Async; .* db\["pages"\]'):
+            await work
+
+
+# Servers that refuse
+
+
+async def test_a_collection_that_the_server_never_finds_ends_in_its_own_words(
+    db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "NO_COLLECTION_SECONDS", 0.1)
+    local_server.controls.error(26, "Collection 'app.pages' does not exist.", command="createSearchIndexes", times=None)
+    with pytest.raises(OperationFailure, match="does not exist"):
+        await ensured(db, search(), vector(name="vec"))
+    assert len(changes_sent(local_server)) < 40  # with pauses of 10, 20, 40 ms …
+
+
+@pytest.mark.parametrize("code", [20, 8000])
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_full_cluster_is_told_at_once_whatever_its_code(
+    any_db: Database, local_server: LocalServer, code: int, count: int
+) -> None:
+    await any_db.create_collection("pages")
+    full = "The maximum number of FTS indexes has been reached for this instance size."
+    local_server.controls.error(code, full, command="createSearchIndexes", times=None)
+    with pytest.raises(IndexRefused, match=r"no room for index s0: The maximum number .* larger cluster tier"):
+        await ensured(any_db, *(search(name=f"s{number}") for number in range(count)))
+    assert local_server.controls.counts()["createSearchIndexes"] == (1 if count == 1 else count + 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "command"),
+    [
+        pytest.param(
+            8000,
+            "$listSearchIndexes is not allowed or the syntax is incorrect, see the Atlas documentation",
+            "aggregate",
+            id="listing",
+        ),
+        pytest.param(59, "command not found", "createSearchIndexes", id="create"),
+    ],
+)
+async def test_no_search_in_the_words_of_atlas_is_named_as_such(
+    any_db: Database, local_server: LocalServer, code: int, text: str, command: str
+) -> None:
+    local_server.controls.error(code, text, command=command, times=None)
+    with pytest.raises(SearchUnavailable, match="no search indexes") as caught:
+        await ensured(any_db, search())
+    assert caught.value.exit_code == 3
 
 
 async def test_one_bad_definition_of_several_is_named_and_the_others_are_created(
@@ -151,7 +365,7 @@ async def test_a_replacement_that_is_refused_says_that_the_old_index_is_gone(db:
     await ensured(db, search())
     bad = vector({"fields": [VECTOR["fields"][0] | {"numDimensions": 0}]})
     with pytest.raises(IndexRefused, match=r"the old index ft was dropped .* and serves no more") as caught:
-        await ensured(db, bad)
+        await ensure_search_indexes(db["pages"], [bad], replace=True)
     assert "the other indexes" not in str(caught.value)
     assert await listed(db) == {}
     with pytest.raises(IndexRefused, match=r"ft: .*the other indexes of the call were created") as caught:
@@ -195,7 +409,7 @@ async def test_a_replacement_waits_until_the_old_index_is_gone(
     await ensured(db, search())
     local_server.search.outcome("ft", delete_seconds=3600)
     local_server.controls.call(lambda _: local_clock.advance(3600), at=4, command="aggregate")
-    assert await ensured(db, vector()) == ["replaced"]
+    await ensure_search_indexes(db["pages"], [vector()], replace=True)
     assert changes_sent(local_server)[-2:] == ["dropSearchIndex", "createSearchIndexes"]
 
 
@@ -370,3 +584,18 @@ async def test_a_lost_reply_to_a_build_joins_it(any_db: Database, local_server: 
     getattr(local_server.controls, cut)(command="createIndexes")
     assert await standard(any_db, IndexModel("a")) == ["created"]
     assert set(await keys(any_db)) == {"_id_", "a_1"}
+
+
+async def test_a_build_that_is_cut_off_again_and_again_ends(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+
+    async def cut(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise AutoReconnect("connection closed")
+
+    monkeypatch.setattr(standard_indexes, "LONG_WORK", 0.0)
+    monkeypatch.setattr(mongo, "command_again", cut)
+    with pytest.raises(AutoReconnect):
+        await standard(db, IndexModel("a"))
+    assert tries == standard_indexes.BUILD_TRIES

@@ -174,7 +174,7 @@ async def test_an_index_is_recorded_however_it_was_made(
             script(
                 ASYNC,
                 "await ensure_search_indexes(pages, [",
-                "    SearchIndexModel(name='ft', type='vectorSearch', definition=VECTOR)])",
+                "    SearchIndexModel(name='ft', type='vectorSearch', definition=VECTOR)], replace=True)",
             ),
             *("replaced", VECTOR),
             id="replaced by helper",

@@ -117,9 +117,32 @@ SET = {"name": "words", "types": [{"type": "string"}, {"type": "token"}]}
         ),
         pytest.param(
             SEARCH,
-            search(TITLE, typeSets=[SET]),
-            search(TITLE, typeSets=[{"types": SET["types"][::-1], "name": "words"}]),
+            {"mappings": {"dynamic": {"typeSet": "words"}}, "typeSets": [SET]},
+            {
+                "mappings": {"dynamic": {"typeSet": "words"}},
+                "typeSets": [{"types": SET["types"][::-1], "name": "words"}],
+            },
             id="type sets",
+        ),
+        pytest.param(SEARCH, search(TITLE, typeSets=[SET]), search(TITLE), id="type set that nobody names"),
+        pytest.param(
+            SEARCH,
+            search({"a": {"type": "document", "dynamic": {"typeSet": "words"}}}, typeSets=[SET, SET | {"name": "b"}]),
+            search({"a": {"type": "document", "dynamic": {"typeSet": "words"}}}, typeSets=[SET]),
+            id="type set that nobody names beside one that a field names",
+        ),
+        pytest.param(
+            SEARCH,
+            search(TITLE, sort={"a": 1, "b": -1}),
+            search(TITLE, sort={"a": {"order": 1, "noData": "lowest"}, "b": {"order": -1}}),
+            id="short form of a sort",
+        ),
+        pytest.param(SEARCH, search(TITLE, storedSource=True), search(TITLE, storedSource={"exclude": []}), id="all"),
+        pytest.param(
+            SEARCH,
+            search(TITLE, storedSource={"include": ["a"]}),
+            search(TITLE, storedSource={"include": ["_id", "a"]}),
+            id="_id is stored with whatever else is",
         ),
         pytest.param(SEARCH, search(TITLE), search(TITLE, indexFeatureVersion=4), id="key that nobody knows, top"),
         pytest.param(
@@ -145,7 +168,12 @@ SET = {"name": "words", "types": [{"type": "string"}, {"type": "token"}]}
         pytest.param(
             VECTOR, vector(hnswOptions={"maxEdges": 16}), vector(hnswOptions={"numEdgeCandidates": 100}), id="hnsw"
         ),
-        pytest.param(VECTOR, vector(indexingMethod="flat"), vector(indexingMethod="flat", hnswOptions=None), id="flat"),
+        pytest.param(
+            VECTOR,
+            vector(indexingMethod="flat", hnswOptions={"maxEdges": 32}),
+            vector(indexingMethod="flat"),
+            id="graph options of an index without a graph",
+        ),
         pytest.param(
             VECTOR,
             embedding(model="Voyage-4"),
@@ -235,6 +263,27 @@ def test_what_a_server_fills_in_is_no_difference(
             id="order of a sort",
         ),
         pytest.param(
+            SEARCH,
+            search(TITLE, sort={"a": {"order": 1, "noData": "highest"}}),
+            search(TITLE, sort={"a": 1}),
+            "sort: asked [['a', {'order': 1, 'noData': 'highest'}]], live [['a', 1]]",
+            id="where a sort puts what has no data",
+        ),
+        pytest.param(
+            SEARCH,
+            search(TITLE, storedSource={"include": ["_id"]}),
+            search(TITLE),
+            "storedSource: asked {'include': ['_id']}, live False",
+            id="_id alone is stored source",
+        ),
+        pytest.param(
+            SEARCH,
+            {"mappings": {"dynamic": {"typeSet": "words"}}, "typeSets": [SET]},
+            {"mappings": {"dynamic": {"typeSet": "words"}}, "typeSets": [{"name": "words", "types": SET["types"][:1]}]},
+            "typeSets.words.types[token]: asked {'normalizer': 'none', 'type': 'token'}, live nothing",
+            id="type set that is named",
+        ),
+        pytest.param(
             VECTOR,
             vector(),
             vector(quantization="scalar"),
@@ -273,28 +322,23 @@ def test_search_analyzer_of_the_index_holds_only_where_the_field_names_no_analyz
 
 
 @pytest.mark.parametrize(
-    ("asked", "listed", "expected"),
+    ("asked", "listed"),
     [
-        pytest.param(embedding(model="other"), embedding(), Change.REPLACE, id="model"),
-        pytest.param(embedding(numDimensions=256), embedding(numDimensions=1024), Change.REPLACE, id="dimensions"),
-        pytest.param(embedding(quantization="binary"), embedding(quantization="float"), Change.REPLACE, id="bits"),
-        pytest.param(embedding(path="body"), embedding(), Change.REPLACE, id="path"),
-        pytest.param(embedding(type="text"), embedding(), Change.REPLACE, id="preview's type"),
-        pytest.param(embedding(), vector(), Change.REPLACE, id="vectors to embedding"),
-        pytest.param(vector(), embedding(), Change.REPLACE, id="embedding to vectors"),
-        pytest.param(embedding(hnswOptions={"maxEdges": 32}), embedding(), Change.UPDATE, id="graph"),
-        pytest.param(
-            {"fields": [*embedding()["fields"], {"type": "filter", "path": "a"}]},
-            embedding(),
-            Change.UPDATE,
-            id="filter",
-        ),
+        pytest.param(embedding(model="other"), embedding(), id="model"),
+        pytest.param(embedding(numDimensions=256), embedding(numDimensions=1024), id="dimensions"),
+        pytest.param(embedding(quantization="binary"), embedding(quantization="float"), id="bits"),
+        pytest.param(embedding(path="body"), embedding(), id="path"),
+        pytest.param(embedding(), vector(), id="vectors to embedding"),
+        pytest.param(vector(), embedding(), id="embedding to vectors"),
+        pytest.param(embedding(hnswOptions={"maxEdges": 32}), embedding(), id="graph"),
     ],
 )
-def test_embedding_fields_are_replaced_where_an_update_is_refused(
-    asked: dict[str, Any], listed: dict[str, Any], expected: Change
-) -> None:
-    assert change(VECTOR, asked, VECTOR, listed) is expected
+def test_a_field_that_embeds_by_itself_is_updated_as_any_other(asked: dict[str, Any], listed: dict[str, Any]) -> None:
+    assert change(VECTOR, asked, VECTOR, listed) is Change.UPDATE
+
+
+def test_search_answers_meanwhile_unless_the_index_is_dropped() -> None:
+    assert [one for one in Change if not one.answers_meanwhile] == [Change.REPLACE]
 
 
 def test_other_type_is_a_replacement() -> None:

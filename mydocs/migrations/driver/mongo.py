@@ -43,6 +43,7 @@ from mydocs.migrations.errors import (
     SearchUnavailable,
     ServerUnreachable,
     SettingsInvalid,
+    UsageError,
 )
 from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS, redact
 
@@ -68,6 +69,9 @@ NO_SEARCH_CODES = frozenset({31082, 115, 6047401})
 # "no such command" and "unrecognized pipeline stage": of a search command, or of any other that the server lacks.
 UNKNOWN_CODES = frozenset({59, 40324})
 UNAUTHORISED_CODES = frozenset({13, 18, 334, 391})
+# Of a cluster that has all the search indexes that its size allows; code 20 in Atlas' free tier, 8000 elsewhere. Both
+# codes have other meanings, so the text decides. "indexes", not "index": a definition may exceed a limit, too.
+_NO_ROOM = re.compile(r"(?=.*\b(maximum|limit|quota|exceed\w*|too many)\b).*\b(indexes|indices)\b", re.I | re.S)
 ATLAS_CODE = 8000  # any error of Atlas' own: "bad auth", "user is not allowed to do action", but also a quota
 
 LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
@@ -106,11 +110,24 @@ def is_worth_another_try(error: BaseException) -> bool:
     return is_transient(error) and not isinstance(error, ServerSelectionTimeoutError)
 
 
-def is_no_search(error: BaseException) -> bool:
-    """Whether the server says that it has no search indexes at all; the four generations say it differently."""
+def is_no_search(error: BaseException, *, of_search_command: bool = False) -> bool:
+    """
+    Whether the server says that it has no search indexes at all; the generations and Atlas say it differently.
+
+    :param of_search_command: the command was one: then it counts, too, that the server does not know it
+    """
     if not isinstance(error, OperationFailure):
         return False
-    return error.code in NO_SEARCH_CODES or (error.code in UNKNOWN_CODES and "SearchIndex" in str(error))
+    text = str(error)
+    if error.code in UNKNOWN_CODES:
+        return of_search_command or "SearchIndex" in text
+    not_allowed = error.code == ATLAS_CODE and "SearchIndex" in text and "is not allowed or the syntax" in text
+    return error.code in NO_SEARCH_CODES or not_allowed
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether the server has as many search indexes as it may have."""
+    return isinstance(error, OperationFailure) and bool(_NO_ROOM.search(text_of(error)))
 
 
 def is_unauthorised(error: BaseException) -> bool:
@@ -238,7 +255,16 @@ async def ensure_collection(db: Database, name: str) -> None:
 
 
 def database_of(collection: Collection) -> Database:
-    """Return the database that a collection belongs to."""
+    """
+    Return the database that a collection belongs to.
+
+    :raises UsageError: where it is no collection of a driver that is awaited
+    """
+    if not isinstance(collection, AsyncIOMotorCollection | AsyncCollection):
+        raise UsageError(
+            f"a {type(collection).__name__} is no collection of Motor or PyMongo Async; pass one of the database that "
+            'the script is given, such as db["pages"]'
+        )
     database: Database = collection.database  # type: ignore[assignment]  # Motor's stub says a collection
     return database
 

@@ -18,9 +18,15 @@ from mydocs.migrations.model import Definition, IndexType
 class Change(StrEnum):
     """What brings a search index to the definition that was asked for."""
 
+    CREATE = "create"  # there is no index of that name
     NOTHING = "nothing"
-    UPDATE = "update"
-    REPLACE = "replace"  # drop and create: an update would be refused
+    UPDATE = "update"  # the old definition answers until the new one is built
+    REPLACE = "replace"  # drop and create: no server changes the type of an index
+
+    @property
+    def answers_meanwhile(self) -> bool:
+        """Whether queries on the index are answered until the change is built."""
+        return self is not Change.REPLACE
 
 
 class Options(dict[str, Any]):
@@ -97,9 +103,7 @@ _FIELD: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 _EMBEDDING_TYPES = ("autoEmbed", "text")
-# "cannot update type:autoEmbed fields ... please delete the index and create a new one instead": mongot on a change of
-# any of these, of the path, and between a vector and an embedding field.
-_IMMUTABLE = ("type", "model", "modality", "numDimensions", "quantization")
+_SORT = {"order": 1, "noData": "lowest"}  # of a field in `sort`: mongot, UserFieldSortOptions
 
 
 def infer_type(definition: Definition) -> IndexType:
@@ -121,12 +125,16 @@ def normalise(index_type: IndexType, definition: Definition) -> Options:
     options["analyzer"], options["searchAnalyzer"] = analyzer, _other_than(analyzer, inherited[1])
     options["analyzers"] = _by_name(options["analyzers"], _custom_analyzer)
     options["synonyms"] = _by_name(options["synonyms"], dict)
+    # Atlas lists no type set that no `dynamic` names, and it has no effect (Terraform provider, search_index).
+    named = set(_named_type_sets(options["mappings"]))
     options["typeSets"] = _by_name(options["typeSets"], lambda item: _type_set(item, inherited))
+    if isinstance(options["typeSets"], dict):
+        options["typeSets"] = {name: item for name, item in options["typeSets"].items() if name in named}
     options["storedSource"] = _stored_source(options["storedSource"])
     if isinstance(options["mappings"], dict):
         options["mappings"] = _field({**options["mappings"], "type": "document"}, inherited)
     if isinstance(options["sort"], dict):  # the one place where the order of keys has a meaning
-        options["sort"] = [[key, value] for key, value in options["sort"].items()]
+        options["sort"] = [[key, _sort_field(value)] for key, value in options["sort"].items()]
     return options
 
 
@@ -141,13 +149,16 @@ def differences(index_type: IndexType, asked: Definition, listed: Definition) ->
 
 
 def change(asked_type: IndexType, asked: Definition, listed_type: IndexType, listed: Definition) -> Change:
-    """Decide what brings the listed index to the asked definition; an update that changes nothing is never it."""
+    """
+    Decide what brings the listed index to the asked definition; an update that changes nothing is never it.
+
+    Some servers refuse some updates (self-managed ones those of fields that embed by themselves); only they know.
+    """
     if asked_type is not listed_type:
         return Change.REPLACE
-    wanted, present = normalise(asked_type, asked), normalise(listed_type, listed)
-    if not any(compare(wanted, present)):
-        return Change.NOTHING
-    return Change.REPLACE if any(compare(_embeddings(wanted), _embeddings(present))) else Change.UPDATE
+    return (
+        Change.UPDATE if any(compare(normalise(asked_type, asked), normalise(listed_type, listed))) else Change.NOTHING
+    )
 
 
 def compare(asked: Any, listed: Any, path: str = "") -> Iterator[str]:
@@ -232,7 +243,9 @@ def _field(item: Mapping[str, Any], inherited: tuple[Any, Any]) -> Options:
         options["multi"] = _fields(options["multi"], inherited)
     if kind == "vector" or kind in _EMBEDDING_TYPES:
         given = options["hnswOptions"] or {}
-        if options["indexingMethod"] == "hnsw" and isinstance(given, dict):
+        if options["indexingMethod"] == "flat":
+            options["hnswOptions"] = None  # has no effect, and is never listed
+        elif options["indexingMethod"] == "hnsw" and isinstance(given, dict):
             options["hnswOptions"] = filled(_HNSW, given)
     if kind in _EMBEDDING_TYPES:
         # mongot stores these two in lower case.
@@ -287,24 +300,40 @@ def _type_set(item: Mapping[str, Any], inherited: tuple[Any, Any]) -> dict[str, 
     return {**item, "types": _types(item.get("types"), inherited)}
 
 
+def _named_type_sets(value: Any) -> Iterator[str]:
+    """Yield the names of the type sets that a `dynamic` names, at whatever depth of the mappings."""
+    if isinstance(value, dict):
+        dynamic = value.get("dynamic")
+        if isinstance(dynamic, dict) and isinstance(dynamic.get("typeSet"), str):
+            yield dynamic["typeSet"]
+        for item in value.values():
+            yield from _named_type_sets(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _named_type_sets(item)
+
+
+def _sort_field(value: Any) -> Any:
+    """Give the short form of how one field is sorted, its order alone, where it says no more than that."""
+    options = {**_SORT, **value} if isinstance(value, dict) else None
+    return options["order"] if options is not None and options == {**_SORT, "order": options["order"]} else value
+
+
 def _stored_source(value: Any) -> Any:
+    """Leave out what has no effect: all but nothing is all, and what stores any field stores `_id` (mongot)."""
+    if value == {"exclude": []}:
+        return True
+    if value == {"include": []}:
+        return False
     if not isinstance(value, dict):
         return value
-    return {key: sorted(set(paths)) if _all_text(paths) else paths for key, paths in value.items()}
+    return {key: _stored_paths(key, paths) if _all_text(paths) else paths for key, paths in value.items()}
+
+
+def _stored_paths(key: str, paths: list[str]) -> list[str]:
+    unique = set(paths)
+    return sorted(unique - {"_id"} if key == "include" and len(unique) > 1 else unique)
 
 
 def _all_text(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _embeddings(canonical: Options) -> dict[str, Options]:
-    fields = canonical.get("fields")
-    if not isinstance(fields, dict):
-        return {}
-    return {
-        path: Options({key: options[key] for key in _IMMUTABLE if key in options})
-        for path, types in fields.items()
-        if isinstance(types, Types)
-        for kind, options in types.items()
-        if kind in _EMBEDDING_TYPES
-    }

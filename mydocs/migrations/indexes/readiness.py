@@ -148,6 +148,17 @@ def parse(document: object) -> Listed:
     )
 
 
+def serves_nothing(listed: Listed) -> bool:
+    """Whether an index has failed and no earlier definition of it answers queries."""
+    if listed.status != "FAILED":
+        return False
+    if listed.queryable is not None:
+        return not listed.queryable
+    told = [host.queryable for host in listed.hosts if host.queryable is not None]
+    # Where nothing tells, an index that was never updated has no earlier definition.
+    return not any(told) if told else listed.version == 0
+
+
 def pick(target: IndexTarget, listing: Iterable[Listed]) -> Listed | None:
     """Choose the target's document; while an index is replaced, two of its name may be listed."""
     named = [listed for listed in listing if listed.name == target.name]

@@ -1,24 +1,27 @@
 """
 What scripts call to bring search indexes to their definitions: look first, then do the least that is needed.
 
-"Ensure" creates what is absent (with its collection), does nothing where the definition is equivalent, updates where it
-differs, and drops and creates where an update cannot do it. Search commands are never sent again blindly: after a lost
-reply the listing says what became of them, since on self-managed servers even an unchanged update rebuilds the index.
+"Ensure" creates what is absent (with its collection), does nothing where the definition is equivalent, and updates
+where it differs. An index that answers queries is dropped only for a caller who says so (``replace=True``). Search
+commands are never sent again blindly: after a lost reply the listing says what became of them, since on self-managed
+servers even an unchanged update rebuilds the index.
 """
 
+import dataclasses
 import logging
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import anyio
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.operations import SearchIndexModel
 
 from mydocs.migrations.driver import mongo
-from mydocs.migrations.errors import IndexConflict, IndexRefused, NotReady, SearchUnavailable
+from mydocs.migrations.errors import IndexConflict, IndexRefused, NotReady, SearchUnavailable, UsageError
 from mydocs.migrations.indexes import capture, definitions, readiness
 from mydocs.migrations.indexes.definitions import Change
 from mydocs.migrations.indexes.readiness import Listed
@@ -30,33 +33,49 @@ logger = logging.getLogger(__name__)
 SEARCH_SECONDS = 120.0  # for the search process behind the server to come back; a restart of mongot takes a minute
 GONE_SECONDS = 300.0  # for a dropped index to leave the listing and free its name; on Atlas this takes a while
 NOT_REPLACED = "the server goes on deleting it, and the migration creates it when it runs again: `mydocs migrate run`"
+NO_COLLECTION_SECONDS = 30.0  # for the server's search to hear of a collection that was just created
 GONE_GAP = 0.5  # seconds between two looks at the start, doubled up to ten times that
 
 NO_INDEXES = "a transaction builds and drops no indexes; do it in a migration of its own"
 
-# What a server answers to a create while the dropped index of that name is not gone: 68 on Atlas, 20 elsewhere.
-NAME_TAKEN = frozenset({68, 20})
+# What servers answer to an update that no update can do: the type of an index, fields that embed by themselves
+# (mongot, AutoEmbeddingIndexValidator), and any vector index on local servers of 8.0, which read it as a search index.
+_NOT_BY_UPDATE = re.compile(r"type cannot be changed|cannot (update|convert)|delete the index|create a new (one|index)")
+_READ_AS_SEARCH = '"mappings" is required'
+
+SearchModel: TypeAlias = SearchIndexModel | Mapping[str, Any]
+"""A search index: PyMongo's model, or a mapping of ``definition``, ``name`` and ``type``."""
+
+_MODEL_KEYS = ("definition", "name", "type")
+WHAT_TO_PASS = (
+    "pass a list of SearchIndexModel, or of mappings such as {'name': 'ft', 'type': 'search', 'definition': {…}}"
+)
 
 
 async def ensure_search_indexes(
-    collection: mongo.Collection, models: Iterable[SearchIndexModel]
+    collection: mongo.Collection, models: Iterable[SearchModel], *, replace: bool = False
 ) -> tuple[IndexRecord, ...]:
     """
     Bring search and vector indexes to their definitions, all in one go; does not wait for their builds.
 
+    An index that answers queries goes on doing so: it is updated, and where that is impossible nothing is done.
+
+    :param replace: drop and create an index that cannot be updated; no query is answered until it is built
     :return: for each model, in their order, what was done
+    :raises IndexConflict: where an index cannot be updated, with the ways on
     :raises IndexRefused: names each definition that the server does not take; the others are created
     :raises SearchUnavailable: where the server has no search indexes
+    :raises UsageError: where something else than models is given
     """
     capture.refuse_in_transaction("ensure_search_indexes", NO_INDEXES)
     db, where = mongo.database_of(collection), collection.name
-    asked = [_Asked.of(model) for model in models]
+    asked = _asked(models)
     check_names(where, [item.name for item in asked])
     try:
-        return await _ensure_search(db, where, asked)
+        return await _ensure(db, where, asked, replace=replace)
     except OperationFailure as error:
-        if mongo.is_no_search(error):
-            raise SearchUnavailable(str((error.details or {}).get("errmsg", error))) from error
+        if mongo.is_no_search(error, of_search_command=True):
+            raise SearchUnavailable(mongo.text_of(error)) from error
         raise
 
 
@@ -77,6 +96,9 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
             capture.say(IndexDefined(collection=collection.name, name=name, type=kind, action=record.action.value))
 
 
+_KINDS = (IndexType.SEARCH.value, IndexType.VECTOR.value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
     name: str
@@ -85,12 +107,22 @@ class _Asked:
     replacing: bool = False  # the index of that name was dropped to make room for it
 
     @classmethod
-    def of(cls, model: SearchIndexModel) -> "_Asked":
-        document = model.document
-        definition = document["definition"]
-        kind = document.get("type")
+    def of(cls, model: object) -> "_Asked":
+        """:raises UsageError: where it is no model of a search index"""
+        document = model.document if isinstance(model, SearchIndexModel) else model
+        if not isinstance(document, Mapping):
+            raise UsageError(f"a {type(model).__name__} is no search index; {WHAT_TO_PASS}")
+        unknown = sorted(str(key) for key in document if key not in _MODEL_KEYS)
+        definition, name, kind = (document.get(key) for key in _MODEL_KEYS)
+        if not isinstance(model, SearchIndexModel) and unknown:
+            raise UsageError(f"a search index has no {', '.join(unknown)}; {WHAT_TO_PASS}")
+        if not isinstance(definition, Mapping):
+            raise UsageError(f"the definition of a search index is a mapping, not {definition!r}; {WHAT_TO_PASS}")
+        if not isinstance(name, str | None) or kind not in (None, *_KINDS):
+            kinds = " or ".join(_KINDS)
+            raise UsageError(f"the name of a search index is a text, its type {kinds}; {WHAT_TO_PASS}")
         return cls(
-            name=document.get("name") or "default",
+            name=name or "default",
             type=IndexType(kind) if kind else definitions.infer_type(definition),
             definition=definition,
         )
@@ -100,28 +132,40 @@ class _Asked:
         return {"name": self.name, "type": self.type.value, "definition": self.definition}
 
 
-async def _ensure_search(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> tuple[IndexRecord, ...]:
+def _asked(models: object) -> list[_Asked]:
+    if isinstance(models, SearchIndexModel | Mapping):
+        raise UsageError(f"one {type(models).__name__} is no list of search indexes; {WHAT_TO_PASS}")
+    if isinstance(models, str | bytes) or not isinstance(models, Iterable):
+        raise UsageError(f"a {type(models).__name__} is no list of search indexes; {WHAT_TO_PASS}")
+    return [_Asked.of(model) for model in models]
+
+
+async def _ensure(db: mongo.Database, where: str, asked: Sequence[_Asked], *, replace: bool) -> tuple[IndexRecord, ...]:
     listed = await _listed(db, where, asked)
+    needed = {item.name: _change(item, listed.get(item.name)) for item in asked}
+    if not replace:
+        _refuse_to_drop(where, [item for item in asked if needed[item.name] is Change.REPLACE], listed)
     actions: dict[str, IndexAction] = {}
-    ids: dict[str, str] = {}
     for item in asked:
-        found = listed.get(item.name)
-        change = Change.NOTHING if found is None else _change(item, found)
-        if found is None or change is Change.REPLACE:
-            if found is not None:
-                await _drop(db, where, item.name)
-                await until_gone(db, where, item.name, found.id)
-            actions[item.name] = IndexAction.CREATED if found is None else IndexAction.REPLACED
-        elif change is Change.UPDATE:
-            actions[item.name] = await _update(db, where, item)
-        else:
-            actions[item.name] = IndexAction.UNCHANGED
+        change, found = needed[item.name], listed.get(item.name)
+        action = _ACTIONS[change]
+        if change is Change.UPDATE:
+            try:
+                action = await _update(db, where, item)
+            except IndexConflict:
+                if not replace:
+                    raise
+                action = IndexAction.REPLACED
+        if action is IndexAction.REPLACED and found is not None:
+            await _drop(db, where, item.name)
+            await until_gone(db, where, item.name, found.id)
+        actions[item.name] = action
     creating = (IndexAction.CREATED, IndexAction.REPLACED)
-    ids |= await _create(
+    ids = await _create(
         db,
         where,
         [
-            replace(item, replacing=actions[item.name] is IndexAction.REPLACED)
+            dataclasses.replace(item, replacing=actions[item.name] is IndexAction.REPLACED)
             for item in asked
             if actions[item.name] in creating
         ],
@@ -140,13 +184,44 @@ async def _ensure_search(db: mongo.Database, where: str, asked: Sequence[_Asked]
     )
 
 
-def _change(item: _Asked, found: Listed) -> Change:
+_ACTIONS = {
+    Change.CREATE: IndexAction.CREATED,
+    Change.NOTHING: IndexAction.UNCHANGED,
+    Change.UPDATE: IndexAction.UPDATED,
+    Change.REPLACE: IndexAction.REPLACED,
+}
+
+
+def _change(item: _Asked, found: Listed | None) -> Change:
+    if found is None:
+        return Change.CREATE
+    if readiness.serves_nothing(found):
+        return Change.REPLACE
     change = definitions.change(item.type, item.definition, found.type or item.type, found.definition or {})
     if change is Change.NOTHING and found.status == "FAILED":
-        # The same definition again is what its author wants: the build shall be tried again. Nothing serves until it
-        # has succeeded, unless an older definition does.
-        return Change.UPDATE if found.queryable else Change.REPLACE
+        # An older definition serves. The same one again is what its author wants: the build shall be tried again.
+        return Change.UPDATE
     return change
+
+
+def _refuse_to_drop(where: str, replacing: Sequence[_Asked], listed: Mapping[str, Listed]) -> None:
+    """:raises IndexConflict: where one of the indexes that only a drop and a create can change may answer queries"""
+    serving = [
+        f"index {item.name} is a {found.type} index and a {item.type} index was asked for, which no update makes of it"
+        for item in replacing
+        if not readiness.serves_nothing(found := listed[item.name])
+    ]
+    if serving:
+        raise _conflict(where, "; ".join(serving))
+
+
+def _conflict(where: str, problem: str) -> IndexConflict:
+    return IndexConflict(
+        where,
+        f"{problem}; nothing was dropped. Two ways on: give the new definition another name, and let the application "
+        "change over once it is ready (`switch_search_alias`), so that queries are answered all the time; or pass "
+        "replace=True, which drops the index and creates it, and no query is answered until it is built",
+    )
 
 
 async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
@@ -161,7 +236,7 @@ async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> di
     try:
         return await _create_together(db, where, asked)
     except OperationFailure as error:
-        if mongo.is_no_search(error) or mongo.is_unauthorised(error) or mongo.is_transient(error):
+        if _is_no_answer_to_a_definition(error):
             raise
         if len(asked) == 1:
             raise IndexRefused(where, [_refusal(asked[0], error)]) from error
@@ -187,21 +262,26 @@ async def _create_together(db: mongo.Database, where: str, asked: Sequence[_Aske
     missing = list(asked)
     ids: dict[str, str] = {}
     gap = GONE_GAP
+    has_collection = False
     while True:
         command = {"createSearchIndexes": where, "indexes": [item.document for item in missing]}
         try:
             reply = await mongo.command(db, command)
         except PyMongoError as error:
-            if isinstance(error, OperationFailure) and error.code == 26:
+            no_collection = isinstance(error, OperationFailure) and error.code == 26
+            if no_collection and not has_collection:
                 await mongo.ensure_collection(db, where)
+                has_collection = True
                 continue
-            name_taken = isinstance(error, OperationFailure) and error.code in NAME_TAKEN
-            limit = GONE_SECONDS if name_taken else SEARCH_SECONDS
-            if not (name_taken or mongo.is_transient(error)) or time.monotonic() - started > limit:
+            name_taken = _is_name_taken(error)
+            limit = GONE_SECONDS if name_taken else NO_COLLECTION_SECONDS if no_collection else SEARCH_SECONDS
+            if not (no_collection or name_taken or mongo.is_transient(error)) or time.monotonic() - started > limit:
                 raise
             logger.info("creating search indexes on %s: %s; looking what is there", where, error)
             await anyio.sleep(gap)
             gap = min(2 * gap, 10 * GONE_GAP)
+            if no_collection:
+                has_collection = False  # somebody may have dropped it since
             listed = await _listed(db, where, missing)
             there = [item for item in missing if item.name in listed and _is_equal(item, listed[item.name])]
             other = [item.name for item in missing if item.name in listed and item not in there]
@@ -216,8 +296,32 @@ async def _create_together(db: mongo.Database, where: str, asked: Sequence[_Aske
             return ids | {index["name"]: str(index["id"]) for index in created if "id" in index}
 
 
+def _is_name_taken(error: BaseException) -> bool:
+    """
+    Whether the dropped index of that name is not gone yet: 68 on Atlas, 20 elsewhere.
+
+    Code 20 is also what a full free cluster answers, which no wait helps.
+    """
+    return isinstance(error, OperationFailure) and error.code in (68, 20) and not mongo.is_no_room(error)
+
+
+def _is_no_answer_to_a_definition(error: OperationFailure) -> bool:
+    return (
+        error.code == 26  # no such collection
+        or mongo.is_no_search(error, of_search_command=True)
+        or mongo.is_unauthorised(error)
+        or mongo.is_transient(error)
+    )
+
+
 async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
-    """Send an update once, and again only where the listing shows that it did not arrive."""
+    """
+    Send an update once, and again only where the listing shows that it did not arrive.
+
+    :return: what is to be recorded; ``CREATED`` where the index is gone and has to be created
+    :raises IndexConflict: where the server makes no such change by an update
+    :raises IndexRefused: where it does not take the definition
+    """
     started = time.monotonic()
     while True:
         try:
@@ -225,13 +329,12 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
         except PyMongoError as error:
             if isinstance(error, OperationFailure) and error.code == 27:  # dropped by somebody since we looked
                 return IndexAction.CREATED
-            if not mongo.is_transient(error):
-                if isinstance(error, OperationFailure) and not (
-                    mongo.is_unauthorised(error) or mongo.is_no_search(error)
-                ):
-                    raise IndexRefused(where, [_refusal(item, error)]) from error
-                raise
-            if time.monotonic() - started > SEARCH_SECONDS:
+            if isinstance(error, OperationFailure) and not _is_no_answer_to_a_definition(error):
+                if _is_no_update(item, error):
+                    problem = f"the server does not update index {item.name}: {mongo.text_of(error)}"
+                    raise _conflict(where, problem) from error
+                raise IndexRefused(where, [_refusal(item, error)]) from error
+            if not mongo.is_transient(error) or time.monotonic() - started > SEARCH_SECONDS:
                 raise
             logger.info("updating search index %s of %s: %s; looking what is there", item.name, where, error)
             await anyio.sleep(GONE_GAP)
@@ -241,13 +344,20 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
         return IndexAction.UPDATED
 
 
+def _is_no_update(item: _Asked, error: OperationFailure) -> bool:
+    """Whether an update is refused as such, and not for what its definition says."""
+    text = mongo.text_of(error)
+    read_as_search = item.type is IndexType.VECTOR and _READ_AS_SEARCH in text
+    return read_as_search or _NOT_BY_UPDATE.search(text) is not None
+
+
 async def _drop(db: mongo.Database, where: str, name: str) -> bool:
     """:return: whether there was such an index"""
     try:
         await mongo.again(lambda: mongo.command(db, {"dropSearchIndex": where, "name": name}), seconds=SEARCH_SECONDS)
     except OperationFailure as error:
-        if mongo.is_no_search(error):
-            raise SearchUnavailable(str((error.details or {}).get("errmsg", error))) from error
+        if mongo.is_no_search(error, of_search_command=True):
+            raise SearchUnavailable(mongo.text_of(error)) from error
         # 26: no such collection, 27: no such index; Atlas says the third while it is at it.
         if error.code in (26, 27):
             return False
@@ -300,10 +410,9 @@ def _is_equal(item: _Asked, found: Listed) -> bool:
 
 
 def _refusal(item: _Asked, error: OperationFailure) -> str:
-    name, text = item.name, str((error.details or {}).get("errmsg", error))
+    name, text = item.name, mongo.text_of(error)
     lost = f"; the old index {name} was dropped to make room for it and serves no more" if item.replacing else ""
-    lowered = text.lower()
-    if "index" in lowered and any(word in lowered for word in ("limit", "maximum", "quota", "exceed")):
+    if mongo.is_no_room(error):
         return f"no room for index {name}: {text}; drop an index or take a larger cluster tier{lost}"
     return f"the server does not take index {name}: {text} (code {error.code}){lost}"
 

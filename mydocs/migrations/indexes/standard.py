@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.task_groups import one_error_group
-from mydocs.migrations.errors import IndexConflict
+from mydocs.migrations.errors import IndexConflict, UsageError
 from mydocs.migrations.indexes import capture, standard_definitions
 from mydocs.migrations.indexes.search import NO_INDEXES, check_names
 from mydocs.migrations.indexes.standard_definitions import StandardAction
@@ -25,6 +25,9 @@ from mydocs.migrations.reporting.events import IndexDefined
 
 IndexModels: TypeAlias = Mapping[str, Sequence[IndexModel]]
 
+WHAT_TO_PASS = 'pass a list of pymongo.IndexModel, such as [IndexModel("status")]'
+LONG_WORK = 3 * mongo.RETRY_SECONDS  # seconds; less of it than this is the retries' own time
+BUILD_TRIES = 100  # each of them took LONG_WORK at least, which makes two and a half hours
 BUILDS_AT_ONCE = 3  # the server's own limit, maxNumActiveUserIndexBuilds; further builds would queue there
 
 _STANDARD_ACTIONS = {
@@ -45,7 +48,7 @@ async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexMod
     """
     capture.refuse_in_transaction("ensure_indexes", NO_INDEXES)
     db, where = mongo.database_of(collection), collection.name
-    documents = [dict(model.document) for model in models]
+    documents = _documents(models)
     check_names(where, [document["name"] for document in documents])
     listed = await standard_listing(db, where)
     changes = [standard_definitions.standard_change(document, listed) for document in documents]
@@ -69,6 +72,20 @@ async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexMod
             )
         )
     return tuple(records)
+
+
+def _documents(models: object) -> list[dict[str, Any]]:
+    """:raises UsageError: where they are no models of standard indexes"""
+    if isinstance(models, IndexModel | Mapping):
+        raise UsageError(f"one {type(models).__name__} is no list of standard indexes; {WHAT_TO_PASS}")
+    if isinstance(models, str | bytes) or not isinstance(models, Iterable):
+        raise UsageError(f"a {type(models).__name__} is no list of standard indexes; {WHAT_TO_PASS}")
+    documents = []
+    for model in models:
+        if not isinstance(model, IndexModel):
+            raise UsageError(f"a {type(model).__name__} is no standard index; {WHAT_TO_PASS}")
+        documents.append(dict(model.document))
+    return documents
 
 
 async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> None:
@@ -132,15 +149,16 @@ async def _create_standard(db: mongo.Database, where: str, documents: Sequence[M
     Build standard indexes, however long it takes.
 
     No time limit: one that expires aborts the build. After a lost connection the same command joins the build that goes
-    on, so a failure that comes after long work has a new budget of retries.
+    on, so a failure that comes after long work has a new budget of retries; but a build that is cut off again and again
+    does not get on.
     """
     command = {"createIndexes": where, "indexes": [dict(document) for document in documents]}
-    while True:
+    for left in reversed(range(BUILD_TRIES)):
         started = time.monotonic()
         try:
             await mongo.command_again(db, command)
         except PyMongoError as error:
-            if not mongo.is_transient(error) or time.monotonic() - started < 3 * mongo.RETRY_SECONDS:
+            if not left or not mongo.is_transient(error) or time.monotonic() - started < LONG_WORK:
                 raise
         else:
             return
