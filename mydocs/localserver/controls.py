@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from mydocs.localserver.errors import CommandError
-from mydocs.localserver.faults import CommandOutcome, Cut, Fault, Predicate, Recorded
+from mydocs.localserver.faults import CommandOutcome, Cut, Fault, Hung, Predicate, Recorded
 
-__all__ = ["CommandOutcome", "Controls", "Cut", "Fault", "Recorded"]
+__all__ = ["CommandOutcome", "Controls", "Cut", "Fault", "Hung", "Recorded"]
 
 # What drivers send of their own accord to connect, to watch the server and to leave. `ping` is not among them:
 # no driver of ours sends it unasked, so it counts as a command of the one who sent it.
@@ -78,6 +78,7 @@ class Controls:
 
         :raises CommandError: to be answered; the command is not executed
         :raises Cut: the command is not executed
+        :raises Hung: the command is not executed
         """
         if self._down:
             self._settle(recorded, CommandOutcome.CUT)
@@ -92,6 +93,7 @@ class Controls:
         Do what is to be done between the execution and the answer; errors are passed here as replies with ``ok`` 0.
 
         :raises Cut: the command was executed and is not answered
+        :raises Hung: likewise
         """
         self._run(recorded, after=True)
         if self._down:
@@ -181,6 +183,25 @@ class Controls:
     ) -> Fault:
         """Execute the command, then close the connection instead of answering."""
         return self._add(_cut, at, command, when, times, after=True)
+
+    def hang(
+        self,
+        *,
+        at: int = 1,
+        command: str | None = None,
+        when: Predicate | None = None,
+        times: int | None = 1,
+        after: bool = False,
+    ) -> Fault:
+        """
+        Never answer: neither the command nor any later one on its connection. It stays open until the client ends it.
+
+        Other connections are served as before, so a driver's heartbeats are answered. The record ends as
+        ``CommandOutcome.HUNG``.
+
+        :param after: execute the command first; otherwise it is not executed
+        """
+        return self._add(_hang, at, command, when, times, after=after)
 
     def error(
         self,
@@ -296,6 +317,9 @@ class Controls:
         except Cut:
             self._settle(recorded, CommandOutcome.CUT)
             raise
+        except Hung:
+            self._settle(recorded, CommandOutcome.HUNG)
+            raise
         except CommandError:
             self._settle(recorded, CommandOutcome.REFUSED)
             raise
@@ -327,6 +351,10 @@ def _application(body: Mapping[str, Any]) -> str | None:
 
 def _cut(recorded: Recorded) -> None:
     raise Cut
+
+
+def _hang(recorded: Recorded) -> None:
+    raise Hung
 
 
 def _election_labels(body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,10 @@ class Cut(Exception):
     """The connection ends here, without an answer."""
 
 
+class Hung(Exception):
+    """The connection stays open, and nothing on it is answered any more."""
+
+
 class CommandOutcome(StrEnum):
     """What became of a command."""
 
@@ -17,6 +21,7 @@ class CommandOutcome(StrEnum):
     ANSWERED = "answered"
     REFUSED = "refused"  # answered with an error
     CUT = "cut"  # not answered; whether it was executed depends on the fault
+    HUNG = "hung"  # like CUT, but the connection stays open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from urllib.parse import quote_plus
 
 from mydocs.localserver import scram, wire
 from mydocs.localserver.clock import Clock, SystemClock
-from mydocs.localserver.controls import Controls, Cut
+from mydocs.localserver.controls import Controls, Cut, Hung
 from mydocs.localserver.engine import Engine, error_reply
 from mydocs.localserver.errors import CommandError
 from mydocs.localserver.handshake import Greeting, Login
@@ -212,6 +212,8 @@ class LocalServer:
                 answer = self._answer(engine, request, greeting)
                 if request.answered:
                     connection.sendall(answer)
+        except Hung:
+            _swallow(connection)
         except (Cut, OSError):
             pass  # the end of a connection, whoever ends it
         except wire.ProtocolError as error:
@@ -236,7 +238,7 @@ class LocalServer:
             reply = engine.run(name, database, body, greeting)
         except CommandError as error:
             reply = error_reply(error)
-        except (Cut, OSError):
+        except (Cut, Hung, OSError):
             raise
         except Exception as error:  # a defect here must not look like a lost connection
             full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
@@ -283,6 +285,15 @@ def _announce(directory: Path, port: int, user: str | None) -> None:
     draft = directory / f"server.json.{os.getpid()}"
     draft.write_text(json.dumps({"url": url_of(port), "port": port, "pid": os.getpid(), "user": user}))
     draft.replace(directory / "server.json")
+
+
+def _swallow(connection: socket.socket) -> None:
+    """Read on without an answer until either side ends the connection, so that the client can still send."""
+    try:
+        while connection.recv(65_536):
+            pass
+    except OSError:
+        pass  # an end like any other
 
 
 def _shut(connection: socket.socket) -> None:

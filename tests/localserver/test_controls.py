@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mydocs.localserver.clock import ManualClock, SystemClock
-from mydocs.localserver.controls import CommandOutcome, Controls, Cut, Recorded
+from mydocs.localserver.controls import CommandOutcome, Controls, Cut, Hung, Recorded
 from mydocs.localserver.errors import CommandError
 
 OK = {"ok": 1.0}
@@ -128,6 +128,21 @@ def test_a_cut_before_is_not_executed_and_a_cut_after_is() -> None:
     with pytest.raises(Cut):
         controls.after(recorded, OK)
     assert [one.outcome for one in controls.counted()] == [CommandOutcome.CUT, CommandOutcome.CUT]
+
+
+def test_a_hang_before_is_not_executed_and_a_hang_after_is() -> None:
+    controls = Controls()
+    controls.hang(command="insert", when=lambda recorded: recorded.connection_id == 2)
+    assert run(controls, "insert", connection=1).connection_id == 1
+    with pytest.raises(Hung):
+        controls.before(controls.arrive("insert", "db", {}, 2))
+    controls.hang(after=True)
+    recorded = controls.arrive("insert", "db", {}, 2)
+    controls.before(recorded)
+    with pytest.raises(Hung):
+        controls.after(recorded, OK)
+    outcomes = [one.outcome for one in controls.counted()]
+    assert outcomes == [CommandOutcome.ANSWERED, CommandOutcome.HUNG, CommandOutcome.HUNG]
 
 
 def test_an_error_carries_its_labels() -> None:

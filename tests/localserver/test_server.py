@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -11,17 +12,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bson
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import MongoClient
-from pymongo.errors import AutoReconnect, CursorNotFound, OperationFailure
+from pymongo.errors import AutoReconnect, CursorNotFound, NetworkTimeout, OperationFailure
 
 from mydocs.localserver import DirectoryInUse, LocalServer, ManualClock, ServerError
+from mydocs.localserver.controls import CommandOutcome, Recorded
 from mydocs.localserver.launch import PASSWORD_VARIABLE, local_url
 
 Mongo = MongoClient[dict[str, Any]]
 
 SERVE = "import sys; from pathlib import Path; from mydocs.localserver.launch import serve; "
+
+
+def message(body: dict[str, Any]) -> bytes:
+    """Put a command into the form of the wire."""
+    content = struct.pack("<IB", 0, 0) + bson.encode(body)
+    return struct.pack("<iiii", 16 + len(content), 1, 0, 2013) + content
 
 
 def connect(url: str) -> Mongo:
@@ -153,6 +162,57 @@ def test_a_server_stops_at_once_with_clients_connected_and_commands_under_way() 
         finding.join(10)
         assert not finding.is_alive()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("mydocs-local-")]
+
+
+def test_a_reply_that_never_comes_leaves_its_connection_open_and_silent() -> None:
+    with LocalServer() as server, connect(server.url) as client:
+        client.d.a.insert_one({"_id": 1})
+        server.controls.hang(command="find")
+        with socket.create_connection(("127.0.0.1", server.port)) as silent:
+            silent.sendall(message({"find": "a", "$db": "d"}))
+            server.controls.wait_for(lambda recorded: recorded.outcome is CommandOutcome.HUNG)
+            # Others are served, and the client can send on: what it sends does not even reach the record.
+            silent.sendall(message({"ping": 1, "$db": "d"}))
+            assert client.admin.command("hello")["ok"] == 1
+            assert client.d.a.find_one() == {"_id": 1}
+            silent.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                silent.recv(1)
+        assert server.controls.counts()["ping"] == 0
+
+
+@pytest.mark.parametrize(("after", "stored"), [(False, 0), (True, 1)], ids=["not executed", "executed"])
+def test_a_client_that_gives_up_on_a_reply_finds_the_command_carried_out_or_not(after: bool, stored: int) -> None:
+    with LocalServer() as server, connect(server.url) as client:
+        server.controls.hang(command="insert", after=after)
+        with (
+            MongoClient[dict[str, Any]](server.url, socketTimeoutMS=100, retryWrites=False) as impatient,
+            pytest.raises(NetworkTimeout),
+        ):
+            impatient.d.a.insert_one({})
+        assert client.d.a.count_documents({}) == stored
+
+
+def test_a_server_that_stops_does_not_wait_for_connections_that_hang() -> None:
+    with LocalServer() as server:
+        server.controls.hang(times=None)
+        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+        for connection in silent:
+            connection.sendall(message({"ping": 1, "$db": "d"}))
+        hung: set[int] = set()
+
+        def one_more(recorded: Recorded) -> bool:
+            return recorded.outcome is CommandOutcome.HUNG and recorded.number not in hung
+
+        while len(hung) < len(silent):
+            hung.add(server.controls.wait_for(one_more).number)
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("mydocs-local-")]
+        assert len(threads) > len(silent)
+    # Each ended in the time that `stop` gives to all of them together, so none of them held it up.
+    assert not any(thread.is_alive() for thread in threads)
+    for connection in silent:
+        assert connection.recv(1) == b""
+        connection.close()
 
 
 def test_a_long_command_keeps_nobody_from_connecting(local_server: LocalServer) -> None:
