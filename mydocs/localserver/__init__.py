@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mydocs.localserver.clock import Clock, ManualClock, SystemClock
+    from mydocs.localserver.control.clock import Clock, ManualClock, SystemClock
     from mydocs.localserver.search import SearchSettings
     from mydocs.localserver.server import DirectoryInUse, LocalServer, ServerError
 

@@ -8,19 +8,20 @@ from typing import Any
 
 from bson import Timestamp
 
-from mydocs.localserver import scram
-from mydocs.localserver.clock import Clock
-from mydocs.localserver.commands import Command, Plain, command_named
-from mydocs.localserver.context import Context
-from mydocs.localserver.controls import Controls
-from mydocs.localserver.cursors import Cursors
+from mydocs.localserver.catalogue.expiry import PASS_SECONDS, delete_expired
+from mydocs.localserver.catalogue.storage import Store, connect
+from mydocs.localserver.catalogue.transactions import Transaction, Transactions
+from mydocs.localserver.commands.context import Context
+from mydocs.localserver.commands.handshake import Greeting, session_id
+from mydocs.localserver.commands.table import Command, Plain, command_named
+from mydocs.localserver.control.clock import Clock
+from mydocs.localserver.control.controls import Controls
 from mydocs.localserver.errors import CommandError, NotKnown
-from mydocs.localserver.expiry import PASS_SECONDS, delete_expired
-from mydocs.localserver.handshake import Greeting, session_id
-from mydocs.localserver.search import SearchCatalogue, SearchSettings
-from mydocs.localserver.storage import Store, connect
-from mydocs.localserver.transactions import Transaction, Transactions
-from mydocs.localserver.values import to_int
+from mydocs.localserver.query.values import to_int
+from mydocs.localserver.search import SearchSettings
+from mydocs.localserver.search.catalogue import SearchCatalogue
+from mydocs.localserver.wire import scram
+from mydocs.localserver.wire.cursors import Cursors
 
 Document = dict[str, Any]
 log = logging.getLogger(__name__)

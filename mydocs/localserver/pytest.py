@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mydocs.localserver.clock import ManualClock
+from mydocs.localserver.control.clock import ManualClock
 
 # A plugin is imported for each test run, so what only its fixtures need is imported there.
 if TYPE_CHECKING:

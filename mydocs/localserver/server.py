@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote_plus
 
-from mydocs.localserver import scram, wire
-from mydocs.localserver.clock import Clock, SystemClock
-from mydocs.localserver.controls import Controls, Cut, Hung
+from mydocs.localserver.commands.handshake import Greeting, Login
+from mydocs.localserver.control.clock import Clock, SystemClock
+from mydocs.localserver.control.controls import Controls
+from mydocs.localserver.control.faults import Cut, Hung
 from mydocs.localserver.engine import Engine, error_reply
 from mydocs.localserver.errors import CommandError
-from mydocs.localserver.handshake import Greeting, Login
-from mydocs.localserver.search import SearchCatalogue, SearchSettings
+from mydocs.localserver.search import SearchSettings
+from mydocs.localserver.search.catalogue import SearchCatalogue
+from mydocs.localserver.wire import messages, scram
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +206,7 @@ class LocalServer:
     def _serve(self, connection: socket.socket, number: int, address: str) -> None:
         login = Login()
         try:
-            while (request := wire.read_request(connection)) is not None:
+            while (request := messages.read_request(connection)) is not None:
                 engine = self._engine
                 if engine is None:
                     return
@@ -216,7 +218,7 @@ class LocalServer:
             _swallow(connection)
         except (Cut, OSError):
             pass  # the end of a connection, whoever ends it
-        except wire.ProtocolError as error:
+        except messages.ProtocolError as error:
             log.warning("connection %s is closed: %s", number, error)
         finally:
             self.controls.gone(number)
@@ -224,7 +226,7 @@ class LocalServer:
                 self._connections.pop(number, None)
             connection.close()
 
-    def _answer(self, engine: Engine, request: wire.Request, greeting: Greeting) -> bytes:
+    def _answer(self, engine: Engine, request: messages.Request, greeting: Greeting) -> bytes:
         name, database, body = request.name, request.database, request.body
         recorded = self.controls.arrive(name, database, body, greeting.connection_id)
         reply: dict[str, Any]
@@ -251,10 +253,10 @@ class LocalServer:
                 else CommandError(1, problem)
             )
         try:
-            answer = wire.reply(request, reply)
+            answer = messages.reply(request, reply)
         except CommandError as error:
             reply = error_reply(error)
-            answer = wire.reply(request, reply)
+            answer = messages.reply(request, reply)
         self.controls.after(recorded, reply)
         return answer
 

@@ -12,7 +12,7 @@ from typer.testing import Result
 
 from mydocs.cli.app import migrate_app
 from mydocs.localserver import LocalServer
-from mydocs.localserver.faults import Recorded
+from mydocs.localserver.controls import Recorded
 
 PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"
 OWN = ("_migrations_lock", "_migrations", "_migrations_log")

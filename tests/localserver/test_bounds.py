@@ -8,7 +8,7 @@ from bson import ObjectId
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from mydocs.localserver import wire
+from mydocs.localserver.wire import messages
 
 Db = Database[dict[str, Any]]
 
@@ -55,14 +55,14 @@ def test_bounds_of_another_index_are_refused_by_name(db: Db, options: dict[str, 
 def test_a_bound_is_a_seek_and_no_scan(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     db.things.insert_many([{"_id": n} for n in range(2_000)])
     decoded = 0
-    decode: Callable[[bytes], dict[str, Any]] = wire.decode
+    decode: Callable[[bytes], dict[str, Any]] = messages.decode
 
     def counting(data: bytes) -> dict[str, Any]:
         nonlocal decoded
         decoded += 1
         return decode(data)
 
-    monkeypatch.setattr(wire, "decode", counting)
+    monkeypatch.setattr(messages, "decode", counting)
     reply = db.command({"find": "things", "hint": {"_id": 1}, "min": {"_id": 1_900}, "limit": 1})
     assert reply["cursor"]["firstBatch"] == [{"_id": 1_900}]
     assert decoded < 20

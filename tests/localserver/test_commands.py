@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mydocs.localserver.clock import SystemClock
-from mydocs.localserver.commands import COMMANDS, GENERIC, Command
-from mydocs.localserver.controls import Controls
+from mydocs.localserver.commands.handshake import Greeting, Login
+from mydocs.localserver.commands.table import COMMANDS, GENERIC, Command
+from mydocs.localserver.control.clock import SystemClock
+from mydocs.localserver.control.controls import Controls
 from mydocs.localserver.engine import Engine
-from mydocs.localserver.handshake import Greeting, Login
 
 ODD: st.SearchStrategy[Any] = st.sampled_from([
     None, True, 1, -1, 1.5, "x", "", {}, {"a": 1}, {"$a": 1}, {"": 1}, {"w": "x"}, {"level": 1}, {"batchSize": "x"},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.localserver.clock import ManualClock, SystemClock
+from mydocs.localserver.control.clock import ManualClock, SystemClock
 from mydocs.localserver.controls import CommandOutcome, Controls, Cut, Hung, Recorded
 from mydocs.localserver.errors import CommandError
 

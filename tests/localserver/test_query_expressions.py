@@ -10,8 +10,8 @@ from bson.int64 import Int64
 from bson.objectid import ObjectId
 
 from mydocs.localserver.errors import CommandError
-from mydocs.localserver.expressions import compile_expression
-from mydocs.localserver.values import MISSING, equal, type_name
+from mydocs.localserver.query.expressions import compile_expression
+from mydocs.localserver.query.values import MISSING, equal, type_name
 
 NOW = datetime(2024, 1, 31, 12, 30, 15, 250000, tzinfo=UTC)
 DOCUMENT = {

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mydocs.localserver.errors import CommandError, NotKnown
-from mydocs.localserver.match import compile_filter, find_positional
+from mydocs.localserver.query.match import compile_filter, find_positional
 
 NOW = datetime(2024, 1, 31, 12, tzinfo=UTC)
 

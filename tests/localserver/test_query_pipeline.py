@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mydocs.localserver.aggregation.pipeline import run_pipeline
 from mydocs.localserver.errors import CommandError, NotKnown
-from mydocs.localserver.match import compile_filter
-from mydocs.localserver.pipeline import run_pipeline
-from mydocs.localserver.projection import compile_projection
-from mydocs.localserver.values import equal
+from mydocs.localserver.query.match import compile_filter
+from mydocs.localserver.query.projection import compile_projection
+from mydocs.localserver.query.values import equal
 
 NOW = datetime(2024, 1, 31, 12, tzinfo=UTC)
 

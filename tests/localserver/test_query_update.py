@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mydocs.localserver.errors import CommandError
-from mydocs.localserver.update import apply_update, upsert_base
-from mydocs.localserver.values import MISSING, equal, get_path, type_name
+from mydocs.localserver.query.values import MISSING, equal, get_path, type_name
+from mydocs.localserver.update.apply import apply_update, upsert_base
 
 NOW = datetime(2024, 1, 31, 12, 0, 0, 123000, tzinfo=UTC)
 

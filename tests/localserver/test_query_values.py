@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mydocs.localserver.errors import CommandError
-from mydocs.localserver.values import (
+from mydocs.localserver.query.values import (
     MISSING,
     compare,
     encode_key,

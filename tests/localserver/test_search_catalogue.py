@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mydocs.localserver.clock import ManualClock
+from mydocs.localserver.control.clock import ManualClock
 from mydocs.localserver.errors import CommandError
-from mydocs.localserver.search import MONGOT, Dialect, Generation, IndexOutcome, SearchCatalogue, SearchSettings
+from mydocs.localserver.search import MONGOT, Dialect, Generation, IndexOutcome, SearchSettings
+from mydocs.localserver.search.catalogue import SearchCatalogue
 
 START = datetime(2026, 3, 1, 12, 0, 0, 125_000, tzinfo=UTC)
 TEXT = {"mappings": {"dynamic": True}}

@@ -14,7 +14,7 @@ from pymongo.operations import SearchIndexModel
 from pymongo.read_concern import ReadConcern
 
 from mydocs.localserver import LocalServer
-from mydocs.localserver.clock import ManualClock
+from mydocs.localserver.control.clock import ManualClock
 from mydocs.localserver.search import Dialect, SearchSettings
 
 if TYPE_CHECKING:

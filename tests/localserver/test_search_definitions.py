@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mydocs.localserver.errors import CommandError
-from mydocs.localserver.search_definitions import are_equivalent, check_definition, check_update, with_defaults
-from mydocs.localserver.search_settings import Dialect
+from mydocs.localserver.search.definitions import are_equivalent, check_definition, check_update, with_defaults
+from mydocs.localserver.search.settings import Dialect
 
 VECTOR = {"type": "vector", "path": "v", "numDimensions": 3072, "similarity": "dotProduct"}
 FILTER = {"type": "filter", "path": "document_id"}

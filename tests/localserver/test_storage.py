@@ -8,13 +8,13 @@ from bson import ObjectId
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mydocs.localserver.clock import ManualClock
+from mydocs.localserver.catalogue.storage import Store, connect
+from mydocs.localserver.catalogue.transactions import Transactions
+from mydocs.localserver.commands.reads import bounds
+from mydocs.localserver.control.clock import ManualClock
 from mydocs.localserver.errors import CommandError
-from mydocs.localserver.match import compile_filter
-from mydocs.localserver.reads import bounds
-from mydocs.localserver.storage import Store, connect
-from mydocs.localserver.transactions import Transactions
-from mydocs.localserver.values import encode_key
+from mydocs.localserver.query.match import compile_filter
+from mydocs.localserver.query.values import encode_key
 
 SESSION = b"session"
 

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mydocs.localserver import LocalServer
-from mydocs.localserver.wire import CHECKSUM_PRESENT, CODEC, MORE_TO_COME, ProtocolError, Request, read_request, reply
+from mydocs.localserver.wire.messages import (
+    CHECKSUM_PRESENT,
+    CODEC,
+    MORE_TO_COME,
+    ProtocolError,
+    Request,
+    read_request,
+    reply,
+)
 
 HELLO = {"hello": 1, "$db": "admin"}
 

@@ -23,7 +23,7 @@ from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Controls, Fault, Recorded
-from mydocs.localserver.search_settings import SearchSettings
+from mydocs.localserver.search import SearchSettings
 from mydocs.migrations import MigrationError, migrate
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.documents import COLLECTION as LEDGER

@@ -1,0 +1,1 @@
+"""Collections, their indexes, and where both are stored."""

@@ -1,0 +1,163 @@
+"""What a collection and an index are, and which keys a document has in an index. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from bson import Decimal128, Int64, ObjectId, Regex, Timestamp
+from bson.binary import Binary
+
+from mydocs.localserver.errors import CommandError
+from mydocs.localserver.query.match import compile_filter
+from mydocs.localserver.query.values import MISSING, Missing, encode_key, index_keys
+
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # an index's filter cannot ask for the time, so any will do
+
+
+@dataclass(frozen=True)
+class Index:
+    """
+    An index of a collection.
+
+    :param spec: as `listIndexes` shows it
+    :param space: where the entries of a unique index are stored; None for the others, which hold none
+    """
+
+    spec: Mapping[str, Any]
+    space: int | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return dict(self.spec["key"])
+
+    @property
+    def prepared(self) -> bool:
+        """Whether new duplicates are refused though old ones may be there."""
+        return bool(self.spec.get("prepareUnique")) and self.space is None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every document has a key in it."""
+        return not (self._wildcard or self.spec.get("sparse") or self.spec.get("partialFilterExpression"))
+
+    def keys(self, document: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """
+        Return the keys of a document in this index, none when the index leaves it out.
+
+        :raises CommandError: code 171 when a compound index meets two arrays
+        """
+        # Only a unique index refuses keys, and only a compound one can meet a document that it cannot index.
+        idle = len(self.spec["key"]) == 1 and self.space is None and not self.prepared
+        if idle or self._wildcard or not self.covers(dict(document)):
+            return []
+        return index_keys(document, self.key, sparse=bool(self.spec.get("sparse")))
+
+    @cached_property
+    def _wildcard(self) -> bool:
+        return any(name == "$**" or name.endswith(".$**") for name in self.spec["key"])
+
+    @cached_property
+    def covers(self) -> Callable[[dict[str, Any]], bool]:
+        return compile_filter(dict(self.spec.get("partialFilterExpression", {})), now=NO_TIME)
+
+
+def index_entry(values: Sequence[Any]) -> bytes:
+    """Encode the key of a document in an index."""
+    return b"".join(map(encode_key, values))
+
+
+ID_INDEX = Index({"v": 2, "key": {"_id": 1}, "name": "_id_"})
+
+
+@dataclass(frozen=True)
+class Collection:
+    """
+    A collection; a change of its indexes makes another value.
+
+    :param space: where its documents are stored; never used again for another collection
+    """
+
+    space: int
+    database: str
+    name: str
+    uuid: Binary
+    indexes: tuple[Index, ...] = field(default=(ID_INDEX,))
+
+    @property
+    def namespace(self) -> str:
+        return f"{self.database}.{self.name}"
+
+    @property
+    def identity(self) -> UUID:
+        return self.uuid.as_uuid()
+
+    @property
+    def spaces(self) -> tuple[int, ...]:
+        return (self.space, *(index.space for index in self.indexes if index.space is not None))
+
+    def index(self, name: str) -> Index | None:
+        return next((index for index in self.indexes if index.name == name), None)
+
+    def duplicate(self, index: Index, values: Sequence[Any]) -> CommandError:
+        """Return the error for a key that another document has."""
+        key = dict(zip(index.key, values, strict=True))
+        # BSON has no way left to send "undefined", the key of an empty array.
+        key_value = {name: None if value is MISSING else value for name, value in key.items()}
+        return CommandError(
+            11000,
+            f"E11000 duplicate key error collection: {self.namespace} index: {index.name} dup key: {shown(key)}",
+            extra={"keyPattern": index.key, "keyValue": key_value},
+        )
+
+    def dump(self) -> dict[str, Any]:
+        indexes = [{"spec": index.spec, "space": index.space} for index in self.indexes]
+        return {
+            "space": self.space, "db": self.database, "name": self.name, "uuid": self.uuid, "indexes": indexes
+        }  # fmt: skip
+
+    @classmethod
+    def load(cls, stored: Mapping[str, Any]) -> "Collection":
+        indexes = tuple(Index(entry["spec"], entry["space"]) for entry in stored["indexes"])
+        return cls(int(stored["space"]), stored["db"], stored["name"], stored["uuid"], indexes)
+
+
+def shown(value: Any) -> str:
+    """Write a value as the server writes it into its messages."""
+    match value:
+        case Mapping():
+            return "{ " + ", ".join(f"{name}: {shown(part)}" for name, part in value.items()) + " }" if value else "{}"
+        case list() | tuple():
+            return "[ " + ", ".join(shown(part) for part in value) + " ]" if value else "[]"
+        case None:
+            return "null"
+        case Missing():
+            return "undefined"
+        case bool():
+            return "true" if value else "false"
+        case Int64() | int() | float():
+            return repr(int(value)) if isinstance(value, int) else repr(value)
+        case str():
+            return f'"{value}"'
+        case ObjectId():
+            return f"ObjectId('{value}')"
+        case datetime():
+            return f"new Date({round((value - NO_TIME).total_seconds() * 1000)})"
+        case Decimal128():
+            return str(value)
+        case Timestamp():
+            return f"Timestamp({value.time}, {value.inc})"
+        case Binary() if value.subtype == 4 and len(value) == 16:
+            return f'UUID("{value.as_uuid()}")'
+        case bytes():
+            return f"BinData({getattr(value, 'subtype', 0)}, {value.hex().upper()})"
+        case Regex():
+            return f"/{value.pattern}/"
+        case _:
+            return str(value)

@@ -1,0 +1,97 @@
+"""What a command gets to work with. No I/O of its own."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mydocs.localserver.catalogue.collection import Collection
+from mydocs.localserver.catalogue.storage import Store
+from mydocs.localserver.errors import CommandError
+from mydocs.localserver.query.expressions import compile_expression
+from mydocs.localserver.query.values import is_number, to_int, type_name
+
+if TYPE_CHECKING:
+    from mydocs.localserver.catalogue.transactions import Transaction
+    from mydocs.localserver.engine import Engine
+
+Default = TypeVar("Default")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """
+    One command's surroundings.
+
+    :param store: what it reads and writes: the server's own, or that of its transaction
+    :param now: `$$NOW` of the whole command
+    """
+
+    engine: "Engine"
+    store: Store
+    database: str
+    now: datetime
+    session: bytes | None = None
+    transaction: "Transaction | None" = None
+
+    def collection_name(self, body: Mapping[str, Any]) -> str:
+        """Return the collection that a command names: the value of its first field."""
+        name = next(iter(body.values()))
+        check_namespace(self.database, name)
+        return str(name)
+
+    def writable(self, database: str, name: str) -> Collection:
+        """Return a collection to write to, created if need be."""
+        check_namespace(database, name)
+        return self.store.collection(database, name) or self.store.create(database, name)
+
+    def existing(self, name: str, message: str) -> Collection:
+        """
+        Return a collection.
+
+        :raises CommandError: code 26 with the message when there is none
+        """
+        found = self.store.collection(self.database, name)
+        if found is None:
+            raise CommandError(26, message)
+        return found
+
+    def variables(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what the command's `let` defines; its expressions see no document."""
+        if not body.get("let"):
+            return None
+        return {name: compile_expression(value)({}, {"NOW": self.now}) for name, value in body["let"].items()}
+
+    def cursor(self, namespace: str, documents: Iterable[Any], size: int | None, **options: Any) -> dict[str, Any]:
+        """Return a reply with a first batch; the options are those of `Cursors.first`."""
+        return self.engine.cursors.first(
+            namespace, documents, size, session=self.session, transaction=self.transaction, **options
+        )
+
+
+def number(body: Mapping[str, Any], field: str, default: Default, *, signed: bool = False) -> int | Default:
+    """
+    Return a field that holds a whole number, and no negative one unless ``signed``.
+
+    :raises CommandError: code 51024 for a negative one, 14 for one with a fraction
+    """
+    value = body.get(field)
+    if value is None:
+        return default
+    whole = to_int(value) if is_number(value) else None
+    if whole is None:
+        raise CommandError(14, f"BSON field '{field}' is the wrong type '{type_name(value)}', expected a whole number")
+    if whole < 0 and not signed:
+        raise CommandError(51024, f"BSON field '{field}' value must be >= 0, actual value '{value}'")
+    return whole
+
+
+def check_namespace(database: str, name: Any) -> None:
+    """Refuse names that a server refuses (73 InvalidNamespace)."""
+    if not isinstance(name, str):
+        raise CommandError(73, f"collection name has invalid type {type_name(name)}")
+    wrong_database = not database or len(database) > 63 or any(letter in '/\\. "$\0' for letter in database)
+    # 255 bytes: the server's limit for "database.collection".
+    wrong_name = not name or "\0" in name or "$" in name or name.startswith(".") or name.endswith(".")
+    if wrong_database or wrong_name or len(f"{database}.{name}".encode()) > 255:
+        raise CommandError(73, f"Invalid namespace specified '{database}.{name}'")

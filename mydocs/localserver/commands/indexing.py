@@ -1,0 +1,139 @@
+"""The commands on indexes: create, list, drop, and the search-index commands. I/O through the store only."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bson import Int64
+
+from mydocs.localserver.catalogue.collection import ID_INDEX, Collection, Index, shown
+from mydocs.localserver.catalogue.index_specs import MAX_INDEXES, Spec, is_new, normal
+from mydocs.localserver.commands.context import Context, number
+from mydocs.localserver.errors import CommandError
+
+Document = dict[str, Any]
+
+
+def create_indexes(context: Context, body: Document) -> Document:
+    """Create the indexes that are not there yet: all of them or none."""
+    name = context.collection_name(body)
+    if not body["indexes"]:
+        raise CommandError(2, "Must specify at least one index to create")
+    found = context.store.collection(context.database, name)
+    specs = [normal(spec) for spec in body["indexes"]]
+    fresh: list[Spec] = []
+    existing = found.indexes if found is not None else (ID_INDEX,)
+    for spec in specs:
+        if is_new(spec, existing, fresh):
+            fresh.append(spec)
+    if len(existing) + len(fresh) > MAX_INDEXES:
+        raise CommandError(
+            67, f"add index fails, too many indexes for {context.database}.{name} key:{shown(fresh[-1])}"
+        )
+    if context.transaction is not None and found is not None and fresh and context.store.count(found):
+        raise CommandError(
+            263,
+            f"Cannot create new indexes on non-empty collection {context.database}.{name} "
+            "in a multi-document transaction.",
+        )
+    collection = context.writable(context.database, name)
+    collection = _built(context, collection, fresh) if fresh else collection
+    reply: Document = {
+        "numIndexesBefore": len(existing),
+        "numIndexesAfter": len(collection.indexes),
+        "createdCollectionAutomatically": found is None,
+    }
+    if not fresh:
+        reply["note"] = "all indexes already exist"
+    elif found is not None:
+        reply["commitQuorum"] = "votingMembers"
+    return reply
+
+
+def list_indexes(context: Context, body: Document) -> Document:
+    """List the indexes of a collection."""
+    name = context.collection_name(body)
+    found = context.existing(name, f"ns does not exist: {context.database}.{name}")
+    size = number(body.get("cursor", {}), "batchSize", None)
+    return context.cursor(found.namespace, [dict(index.spec) for index in found.indexes], size)
+
+
+def drop_indexes(context: Context, body: Document) -> Document:
+    """Drop indexes by name, by key, or (``*``) all but that on `_id`."""
+    name = context.collection_name(body)
+    found = context.existing(name, f"ns not found {context.database}.{name}")
+    gone = _chosen(found, body["index"])
+    for index in gone:
+        if index.space is not None:
+            context.store.clear(index.space)
+    context.store.save(replace(found, indexes=tuple(index for index in found.indexes if index not in gone)))
+    note = {"msg": "non-_id indexes dropped for collection"} if body["index"] == "*" else {}
+    return {"nIndexesWas": len(found.indexes), **note}
+
+
+def create_search_indexes(context: Context, body: Document) -> Document:
+    """Enter search indexes into the catalogue."""
+    return context.engine.search.create(*_search_target(context, body), body)
+
+
+def update_search_index(context: Context, body: Document) -> Document:
+    """Give a search index another definition."""
+    return context.engine.search.update(*_search_target(context, body), body)
+
+
+def drop_search_index(context: Context, body: Document) -> Document:
+    """Take a search index out of the catalogue."""
+    return context.engine.search.drop(*_search_target(context, body), body)
+
+
+def list_search_indexes(context: Context, body: Document) -> Document:
+    """List search indexes as the deprecated command does; drivers send the stage `$listSearchIndexes`."""
+    database, name, identity = _search_target(context, body)
+    context.existing(name, f"Collection '{database}.{name}' does not exist.")
+    selector: Document = {key: body[key] for key in ("name", "id") if key in body}
+    found = context.engine.search.list(database, name, identity, selector)
+    return {"cursor": {"id": Int64(0), "ns": f"{database}.{name}", "firstBatch": found}}
+
+
+def _search_target(context: Context, body: Mapping[str, Any]) -> tuple[str, str, Any]:
+    name = context.collection_name(body)
+    found = context.store.collection(context.database, name)
+    return context.database, name, None if found is None else found.identity
+
+
+def _built(context: Context, collection: Collection, specs: list[Spec]) -> Collection:
+    made: list[Index] = []
+    try:
+        for spec in specs:
+            index = Index(spec, next(context.store.spaces) if spec.get("unique") else None)
+            context.store.fill(collection, index)
+            made.append(index)
+    except CommandError:
+        for index in made:
+            if index.space is not None:
+                context.store.clear(index.space)
+        raise
+    built = replace(collection, indexes=(*collection.indexes, *made))
+    context.store.save(built)
+    return built
+
+
+def _chosen(collection: Collection, wanted: Any) -> list[Index]:
+    if wanted == "*":
+        return [index for index in collection.indexes if index.name != ID_INDEX.name]
+    if isinstance(wanted, Mapping):
+        chosen = [index for index in collection.indexes if list(index.key.items()) == list(wanted.items())]
+        if not chosen:
+            raise CommandError(27, f"can't find index with key: {shown(wanted)}")
+        if len(chosen) > 1:
+            raise CommandError(181, f"{len(chosen)} indexes found for key: {shown(wanted)}; name one")
+    else:
+        chosen = []
+        for name in wanted if isinstance(wanted, list) else [wanted]:
+            index = collection.index(name) if isinstance(name, str) else None
+            if index is None:
+                raise CommandError(27, f"index not found with name [{name}]")
+            chosen.append(index)
+    if any(index.name == ID_INDEX.name for index in chosen):
+        raise CommandError(72, "cannot drop _id index")
+    return chosen

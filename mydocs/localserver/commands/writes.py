@@ -1,0 +1,249 @@
+"""The commands that write documents: insert, update, delete, findAndModify. I/O through the store only."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from bson import ObjectId, Regex, Timestamp
+
+from mydocs.localserver.commands.context import Context
+from mydocs.localserver.commands.reads import matching
+from mydocs.localserver.errors import CommandError, NotKnown
+from mydocs.localserver.query.fields import checked, fields
+from mydocs.localserver.query.projection import compile_projection
+from mydocs.localserver.update.apply import apply_update, upsert_base
+from mydocs.localserver.wire import messages
+
+Document = dict[str, Any]
+# What an update is refused with before any document is looked at: parsing, conflicts, paths, stages, what is not known.
+PARSE_ERRORS = frozenset({9, 40, 52, 56, 72, 168, 238, 40323, 40324})
+UPDATE = fields("q:object! u:change! multi:bool upsert:bool collation:object arrayFilters:array hint:any c:any")
+DELETE = fields("q:object! limit:any! collation:object hint:any")
+Statement = Callable[[int, Mapping[str, Any]], None]
+
+
+def insert(context: Context, body: Document) -> Document:
+    """Store new documents, in a collection that comes into being with the first."""
+    name = context.collection_name(body)
+    inserted = 0
+
+    def one(_: int, document: Mapping[str, Any]) -> None:
+        nonlocal inserted
+        collection = context.writable(context.database, name)
+        context.store.insert(collection, with_identity(_stamped(document, context)))
+        inserted += 1
+
+    errors = _each(context, body, body["documents"], one)
+    return {"n": inserted, **errors}
+
+
+def update(context: Context, body: Document) -> Document:
+    """Change, replace or upsert documents."""
+    name = context.collection_name(body)
+    statements = [checked("update.updates", statement, UPDATE) for statement in body["updates"]]
+    if any("c" in statement for statement in statements):
+        raise NotKnown("constants ('c') in an update")
+    changes = _Changes(context, name, context.variables(body))
+
+    def one(place: int, statement: Mapping[str, Any]) -> None:
+        many = bool(statement.get("multi"))
+        changes.update(place, statement["q"], statement["u"], statement, many=many)
+
+    errors = _each(context, body, statements, one)
+    upserted = {"upserted": changes.upserted} if changes.upserted else {}
+    return {"n": changes.matched, "nModified": changes.modified, **upserted, **errors}
+
+
+def delete(context: Context, body: Document) -> Document:
+    """Delete the first document that matches, or all of them."""
+    collection = context.store.collection(context.database, context.collection_name(body))
+    statements = [checked("delete.deletes", statement, DELETE) for statement in body["deletes"]]
+    for statement in statements:
+        if statement["limit"] not in (0, 1):
+            raise CommandError(9, f"The limit field in delete objects must be 0 or 1. Got {statement['limit']}")
+    variables = context.variables(body)
+    deleted = 0
+
+    def one(_: int, statement: Mapping[str, Any]) -> None:
+        nonlocal deleted
+        for document in matching(context, collection, statement["q"], variables, hint=statement.get("hint")):
+            assert collection is not None
+            context.store.delete(collection, document)
+            deleted += 1
+            if statement["limit"]:
+                break
+
+    errors = _each(context, body, statements, one)
+    return {"n": deleted, **errors}
+
+
+def find_and_modify(context: Context, body: Document) -> Document:
+    """Change or delete one document and return it, as it was or (`new`) as it is."""
+    name = context.collection_name(body)
+    remove, new, upsert = (bool(body.get(option)) for option in ("remove", "new", "upsert"))
+    if remove == ("update" in body):
+        raise CommandError(
+            9,
+            "Cannot specify both an 'update' and 'remove'=true"
+            if remove
+            else "Either an update or remove=true must be specified",
+        )
+    if remove and (new or upsert):
+        option = "'upsert'=true" if upsert else "'new'=true; 'remove' always returns the deleted document"
+        raise CommandError(9, f"Cannot specify both 'remove'=true and {option}")
+    query, variables = body.get("query", {}), context.variables(body)
+    project = compile_projection(body.get("fields", {}), now=context.now, filter=query)
+    collection = context.store.collection(context.database, name)
+    candidates = matching(context, collection, query, variables, sort=body.get("sort"), hint=body.get("hint"))
+    found = next(candidates, None)
+    if remove:
+        if found is not None and collection is not None:
+            context.store.delete(collection, found)
+        shown = None if found is None else project(found)
+        return {"lastErrorObject": {"n": int(found is not None)}, "value": shown}
+    changes = _Changes(context, name, variables)
+    after = changes.one(query, body["update"], body, found, upsert=upsert)
+    report: Document = {"n": int(after is not None), "updatedExisting": found is not None}
+    if found is None and after is not None:
+        report["upserted"] = after["_id"]
+    value = after if new else found
+    return {"lastErrorObject": report, "value": None if value is None else project(value)}
+
+
+class _Changes:
+    """The updates of one command, and what they add up to."""
+
+    def __init__(self, context: Context, name: str, variables: Mapping[str, Any] | None) -> None:
+        self.context = context
+        self.name = name
+        self.variables = variables
+        self.matched = self.modified = 0
+        self.upserted: list[Document] = []
+
+    def update(
+        self, place: int, query: Mapping[str, Any], change: Any, options: Mapping[str, Any], *, many: bool
+    ) -> None:
+        """Run one statement of the update command."""
+        if many and isinstance(change, Mapping) and not _has_operators(change):
+            raise CommandError(9, "multi update is not supported for replacement-style update")
+        any_found = False
+        for found in self._found(query, options.get("hint")):
+            any_found = True
+            self.one(query, change, options, found, upsert=False)
+            self.matched += 1
+            if not many:
+                return
+        if not any_found:
+            created = self.one(query, change, options, None, upsert=bool(options.get("upsert")))
+            if created is not None:
+                self.matched += 1
+                self.upserted.append({"index": place, "_id": created["_id"]})
+
+    def one(
+        self,
+        query: Mapping[str, Any],
+        change: Any,
+        options: Mapping[str, Any],
+        found: Document | None,
+        *,
+        upsert: bool,
+    ) -> Document | None:
+        """Change one document, or insert the one that the query and the update describe; return it as it is now."""
+        store = self.context.store
+        if found is None:
+            if not upsert:
+                self._check(change, query, options)
+                return None
+            created = with_identity(self._apply(upsert_base(dict(query)), change, query, options, inserting=True))
+            store.insert(self.context.writable(self.context.database, self.name), created)
+            return created
+        changed = self._apply(found, change, query, options, inserting=False)
+        collection = store.collection(self.context.database, self.name)
+        assert collection is not None
+        self.modified += store.replace(collection, found, changed)
+        return changed
+
+    def _check(self, change: Any, query: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Refuse an update that cannot be parsed though there is nothing to apply it to."""
+        try:
+            self._apply({}, change, query, options, inserting=True)
+        except CommandError as error:
+            # Everything else may be right for another document than this empty one.
+            if error.code in PARSE_ERRORS:
+                raise
+
+    def _found(self, query: Mapping[str, Any], hint: Any) -> Iterator[Document]:
+        collection = self.context.store.collection(self.context.database, self.name)
+        return matching(self.context, collection, query, self.variables, hint=hint)
+
+    def _apply(
+        self,
+        document: Document,
+        change: Any,
+        query: Mapping[str, Any],
+        options: Mapping[str, Any],
+        *,
+        inserting: bool,
+    ) -> Document:
+        return apply_update(
+            document,
+            change,
+            now=self.context.now,
+            array_filters=options.get("arrayFilters", ()),
+            filter=dict(query),
+            inserting=inserting,
+            variables=self.variables,
+        )
+
+
+def with_identity(document: Mapping[str, Any]) -> Document:
+    """
+    Return a document with its `_id` in front, a new one if it has none.
+
+    :raises CommandError: code 53 for an `_id` that cannot be one
+    """
+    identity = document.get("_id", None) if "_id" in document else ObjectId()
+    if isinstance(identity, list | Regex):
+        kind = "array" if isinstance(identity, list) else "regex"
+        raise CommandError(53, f"The '_id' value cannot be of type {kind}")
+    if isinstance(identity, Mapping) and any(str(field).startswith("$") for field in identity):
+        raise CommandError(52, f"_id fields may not contain '$'-prefixed fields: {next(iter(identity))} is not valid")
+    return {"_id": identity, **{name: value for name, value in document.items() if name != "_id"}}
+
+
+def _each(context: Context, body: Mapping[str, Any], statements: list[Any], run: Statement) -> Document:
+    """Run the statements of a command, whose form is checked before; return its `writeErrors`, if there are any."""
+    if not 1 <= len(statements) <= messages.MAX_BATCH:
+        raise CommandError(
+            72, f"Write batch sizes must be between 1 and {messages.MAX_BATCH}. Got {len(statements)} operations."
+        )
+    errors = []
+    for place, document in enumerate(statements):
+        try:
+            run(place, document)
+        except CommandError as error:
+            # What a driver may try again, and what is not known here, is the answer to the whole command.
+            if error.labels or error.code == 238:
+                raise
+            errors.append({"index": place, "code": error.code, **error.extra, "errmsg": error.message})
+            if context.transaction is not None:
+                context.engine.transactions.failed(context.transaction)
+                break
+            if body.get("ordered", True):
+                break
+    return {"writeErrors": errors} if errors else {}
+
+
+def _has_operators(change: Mapping[str, Any]) -> bool:
+    return bool(change) and next(iter(change)).startswith("$")
+
+
+def _stamped(document: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
+    """Put the time where a document asks for it with an empty timestamp."""
+    empty = Timestamp(0, 0)
+    if not any(isinstance(value, Timestamp) and value == empty for value in document.values()):
+        return document
+    stamp = context.engine.timestamp()
+    return {
+        name: stamp if name != "_id" and isinstance(value, Timestamp) and value == empty else value
+        for name, value in document.items()
+    }

@@ -1,0 +1,1 @@
+"""The language of filters, projections and expressions. Pure."""

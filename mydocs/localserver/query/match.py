@@ -1,0 +1,257 @@
+"""Turn a filter into a predicate of documents. Pure."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from bson.regex import Regex
+
+from mydocs.localserver.errors import CommandError, NotKnown
+from mydocs.localserver.query.expressions import compile_expression, truthy
+from mydocs.localserver.query.match_leaves import (
+    COMPARISONS,
+    LEAVES,
+    Leaf,
+    Not,
+    comparison,
+    is_operators,
+    one_of,
+    regex_leaf,
+)
+from mydocs.localserver.query.values import as_document, split_path, to_int, type_name, walk
+
+__all__ = ["compile_filter", "find_positional", "is_operators"]
+
+
+class Node(Protocol):
+    """A part of a filter: a test of documents that can say which array elements it rests on."""
+
+    def matches(self, document: Mapping[str, Any]) -> bool: ...
+
+    def positions(self, document: Mapping[str, Any]) -> Iterator[tuple[str, int]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Tests of what one path leads to."""
+
+    path: str
+    parts: Sequence[str]
+    tests: Sequence[Leaf | Not]
+
+    def matches(self, document: Mapping[str, Any]) -> bool:
+        def values(expand: bool) -> Iterable[tuple[Any, int | None]]:
+            return walk(document, self.parts, expand=expand)
+
+        return all(test.test(values) for test in self.tests)
+
+    def positions(self, document: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+        for test in self.tests:
+            offset = test.offset(lambda expand: walk(document, self.parts, expand=expand))
+            if offset is not None:
+                yield self.path, offset
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Filters under ``$and``, ``$or`` or ``$nor``."""
+
+    operator: str
+    branches: Sequence[Sequence[Node]]
+
+    def matches(self, document: Mapping[str, Any]) -> bool:
+        passed = (all(node.matches(document) for node in branch) for branch in self.branches)
+        if self.operator == "$and":
+            return all(passed)
+        return any(passed) == (self.operator == "$or")
+
+    def positions(self, document: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+        if self.operator == "$nor":
+            return
+        for branch in self.branches:
+            if all(node.matches(document) for node in branch):
+                for node in branch:
+                    yield from node.positions(document)
+                if self.operator == "$or":
+                    return
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A test of the whole document, such as ``$expr``."""
+
+    predicate: Callable[[Mapping[str, Any]], bool]
+
+    def matches(self, document: Mapping[str, Any]) -> bool:
+        return self.predicate(document)
+
+    def positions(self, document: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parser:
+    variables: Mapping[str, Any]
+
+    def nodes(self, query: Any) -> list[Node]:
+        document = as_document(query)
+        if document is None:
+            raise CommandError(14, f"the filter has to be an object, not {type_name(query)}")
+        return [node for key, value in document.items() for node in self.node(key, value)]
+
+    def node(self, key: str, value: Any) -> Iterator[Node]:
+        if not key.startswith("$"):
+            yield Field(key, split_path(key), self.tests(key, value))
+        elif key in ("$and", "$or", "$nor"):
+            if not isinstance(value, list) or not value:
+                raise CommandError(2, f"{key} must be a nonempty array")
+            if any(as_document(branch) is None for branch in value):
+                raise CommandError(2, f"{key} entries need to be full objects")
+            yield Group(key, [self.nodes(branch) for branch in value])
+        elif key == "$expr":
+            evaluate = compile_expression(value, names=self.variables)
+            variables = self.variables
+            yield Whole(lambda document: truthy(evaluate(dict(document), variables)))
+        elif key in ("$alwaysTrue", "$alwaysFalse"):
+            if to_int(value) != 1:
+                raise CommandError(9, f"{key} must be an integer value of 1")
+            answer = key == "$alwaysTrue"
+            yield Whole(lambda _: answer)
+        elif key != "$comment":
+            raise NotKnown(f"{key} in a filter")
+
+    def tests(self, path: str, value: Any) -> list[Leaf | Not]:
+        if isinstance(value, Regex):
+            return [regex_leaf(value)]
+        if is_operators(value):
+            return self.operators(path, value)
+        return [Leaf(comparison("$eq", value))]
+
+    def operators(self, path: str, document: Mapping[str, Any]) -> list[Leaf | Not]:
+        found: list[Leaf | Not] = []
+        for name, value in document.items():
+            if name == "$options":
+                if "$regex" not in document:
+                    raise CommandError(2, "$options needs a $regex")
+                if not isinstance(value, str):
+                    raise CommandError(2, "$options has to be a string")
+            elif name == "$regex":
+                found.append(regex_leaf(value, document.get("$options")))
+            elif name in COMPARISONS or name == "$ne":
+                if isinstance(value, Regex) and name == "$ne":
+                    raise CommandError(2, "Can't have regex as arg to $ne.")
+                if isinstance(value, Regex) and name != "$eq":
+                    raise CommandError(2, f"Can't have RegEx as arg to predicate over field '{path}'.")
+                leaf = Leaf(comparison("$eq" if name == "$ne" else name, value))
+                found.append(Not([leaf]) if name == "$ne" else leaf)
+            elif name in ("$in", "$nin"):
+                found.append(one_of(value) if name == "$in" else Not([one_of(value)]))
+            elif name == "$not":
+                found.append(Not(self._not(path, value)))
+            elif name == "$all":
+                found.extend(self._all(path, value))
+            elif name == "$elemMatch":
+                found.append(self._elem_match(path, value))
+            elif name in LEAVES:
+                found.append(LEAVES[name](name, value))
+            elif name.startswith("$"):
+                raise NotKnown(f"{name} in a filter")
+            else:
+                raise CommandError(2, f"unknown operator: {name}")
+        return found
+
+    def _not(self, path: str, value: Any) -> list[Leaf | Not]:
+        if isinstance(value, Regex):
+            return [regex_leaf(value)]
+        document = as_document(value)
+        if document is None:
+            raise CommandError(2, "$not needs a regex or a document")
+        if not document:
+            raise CommandError(2, "$not cannot be empty")
+        return self.operators(path, document)
+
+    def _all(self, path: str, value: Any) -> list[Leaf | Not]:
+        if not isinstance(value, list):
+            raise CommandError(2, "$all needs an array")
+        if not value:
+            return [Leaf(lambda _: False)]
+        found: list[Leaf | Not] = []
+        nested = [is_operators(entry) and "$elemMatch" in entry for entry in value]
+        for entry, is_elem_match in zip(value, nested, strict=True):
+            if is_elem_match and nested[0]:
+                found.append(self._elem_match(path, entry["$elemMatch"]))
+            elif is_operators(entry) or nested[0]:
+                raise CommandError(2, "no $ expressions in $all")
+            else:
+                found.append(regex_leaf(entry) if isinstance(entry, Regex) else Leaf(comparison("$eq", entry)))
+        return found
+
+    def _elem_match(self, path: str, value: Any) -> Leaf:
+        condition = as_document(value)
+        if condition is None:
+            raise CommandError(2, "$elemMatch needs an Object")
+        if is_operators(condition) and next(iter(condition)) not in ("$and", "$or", "$nor", "$expr", "$where"):
+            tests = self.operators(path, condition)
+
+            def element_matches(element: Any) -> bool:
+                return all(test.test(lambda _: ((element, None),)) for test in tests)
+        else:
+            if "$expr" in condition:
+                raise CommandError(2, "$expr can only be applied to the top-level document")
+            nodes = self.nodes(condition)
+
+            def element_matches(element: Any) -> bool:
+                if isinstance(element, list):
+                    element = {str(index): inner for index, inner in enumerate(element)}
+                document = as_document(element)
+                return document is not None and all(node.matches(document) for node in nodes)
+
+        def index(value: Any) -> int | None:
+            return next((at for at, element in enumerate(value) if element_matches(element)), None)
+
+        return Leaf(lambda value: isinstance(value, list) and index(value) is not None, expand=False, index=index)
+
+
+def _parse(query: Any, now: datetime | None, variables: Mapping[str, Any] | None) -> list[Node]:
+    return _Parser({**(variables or {}), "NOW": now}).nodes(query)
+
+
+def compile_filter(
+    filter: Any,  # noqa: A002  # the command's own word
+    *,
+    now: datetime,
+    variables: Mapping[str, Any] | None = None,
+) -> Callable[[Mapping[str, Any]], bool]:
+    """
+    Return a predicate of documents.
+
+    :param now: what ``$$NOW`` is in ``$expr``
+    :param variables: the command's ``let``, evaluated
+    :raises CommandError: where the filter is not valid
+    :raises NotKnown: where it holds an operator that is not implemented
+    """
+    nodes = _parse(filter, now, variables)
+    return lambda document: all(node.matches(document) for node in nodes)
+
+
+def find_positional(
+    filter: Any,  # noqa: A002  # the command's own word
+    document: Mapping[str, Any],
+    path: str,
+    *,
+    now: datetime | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> int | None:
+    """
+    Return the index that ``$`` stands for in an array at ``path``: of the element by which the filter matched.
+
+    :raises NotKnown: where the filter's conditions chose several elements; the server then takes the one that it
+        happened to look at last
+    """
+    found = {(place, offset) for node in _parse(filter, now, variables) for place, offset in node.positions(document)}
+    own = {offset for place, offset in found if place == path or place.startswith(path + ".")}
+    chosen = own or {offset for _, offset in found}
+    if len(chosen) > 1:
+        raise NotKnown(f"the positional operator '{path}.$' where the filter matches by several elements")
+    return chosen.pop() if chosen else None

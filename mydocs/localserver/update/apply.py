@@ -1,0 +1,415 @@
+"""Apply an update to a document: operators, a replacement, or a pipeline. Pure."""
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from bson.regex import Regex
+
+from mydocs.localserver.errors import CommandError, NotKnown
+from mydocs.localserver.query.match import compile_filter, find_positional, is_operators
+from mydocs.localserver.query.projection import compile_update_stage
+from mydocs.localserver.query.values import (
+    MISSING,
+    Document,
+    array_index,
+    as_document,
+    equal,
+    get_path,
+    split_path,
+    type_name,
+)
+from mydocs.localserver.update.operators import KEEP, OPERATORS, REMOVE, Change, copied
+
+_PAD_LIMIT = 1_500_000  # elements that an update may append as null (server: kMaxPaddingAllowed)
+_FILTERED = re.compile(r"\$\[([^\]]*)\]")
+# Operators that leave alone what is not there, and create no path to it.
+_NO_CREATE = frozenset({"$unset", "$pull", "$pullAll", "$pop"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    operator: str
+    path: str
+    argument: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    original: Document
+    now: datetime
+    filter: Any
+    variables: Mapping[str, Any] | None
+    elements: Mapping[str, Callable[[Mapping[str, Any]], bool]]
+    used: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    above: set[str] = field(default_factory=set)  # all paths that lead to those written
+
+
+def apply_update(
+    document: Mapping[str, Any],
+    update: Any,
+    *,
+    now: datetime,
+    array_filters: Sequence[Any] = (),
+    filter: Any = None,  # noqa: A002  # the command's own word
+    inserting: bool = False,
+    variables: Mapping[str, Any] | None = None,
+) -> Document:
+    """
+    Return a new document; the given one is not changed.
+
+    :param filter: the query, for the positional ``$``
+    :param inserting: the document is what an upsert starts from, so that ``$setOnInsert`` counts
+    :param variables: the command's ``let``, evaluated
+    """
+    original = dict(document)
+    if isinstance(update, list):
+        if array_filters:
+            raise CommandError(9, "arrayFilters may not be specified for pipeline-syle updates")
+        return _replaced(original, _run_pipeline(original, update, now, variables))
+    fields = as_document(update)
+    if fields is None:
+        raise CommandError(9, "Update argument must be either an object or an array")
+    if not is_operators(fields):
+        if array_filters:
+            raise CommandError(9, "arrayFilters may not be specified for replacement updates")
+        return _replaced(original, _replacement(fields))
+    context = _Context(original, now, filter, variables, _array_filters(array_filters, now))
+    steps = _parse(fields)
+    result: Document = copied(original)
+    for step in sorted(steps, key=functools.cmp_to_key(_by_path)):
+        if step.operator == "$setOnInsert" and not inserting:
+            _check_filters(step, context)
+            continue
+        _apply(result, step, context)
+    if unused := [name for name in context.elements if name not in context.used]:
+        raise CommandError(9, f"The array filter for identifier '{unused[0]}' was not used in the update")
+    if "_id" in original and not ("_id" in result and equal(original["_id"], result["_id"])):
+        raise CommandError(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+    return result
+
+
+def _replacement(fields: Mapping[str, Any]) -> Document:
+    for key in fields:
+        if key.startswith("$"):
+            raise CommandError(
+                52,
+                f"The dollar ($) prefixed field '{key}' in '{key}' is not allowed in the context of an update's "
+                "replacement document. Consider using an aggregation pipeline with $replaceWith.",
+            )
+    new: Document = copied(dict(fields))
+    return new
+
+
+def _replaced(original: Document, new: Document) -> Document:
+    """Put the original's ``_id`` in front; refuse another one."""
+    if "_id" not in original:
+        return {"_id": new["_id"], **new} if "_id" in new else new
+    if "_id" in new and not equal(original["_id"], new["_id"]):
+        raise CommandError(
+            66,
+            "After applying the update, the (immutable) field '_id' was found to have been altered to "
+            f"_id: {new['_id']!r}",
+        )
+    return {"_id": original["_id"], **{key: value for key, value in new.items() if key != "_id"}}
+
+
+def _run_pipeline(
+    document: Document, stages: Sequence[Any], now: datetime, variables: Mapping[str, Any] | None
+) -> Document:
+    for stage in stages:
+        if not isinstance(stage, Mapping) or len(stage) != 1:
+            raise CommandError(40323, "A pipeline stage specification object must contain exactly one field.")
+        ((name, spec),) = stage.items()
+        function = compile_update_stage(name, spec, now=now, variables=variables)
+        if function is None:
+            raise NotKnown(f"the stage {name} in an update")
+        document = function(document)
+    result: Document = copied(document)
+    return result
+
+
+def _parse(update: Mapping[str, Any]) -> list[_Step]:
+    steps: list[_Step] = []
+    for operator, fields in update.items():
+        if operator not in OPERATORS and operator != "$rename":
+            if operator.startswith("$"):
+                raise NotKnown(f"{operator} in an update")
+            raise CommandError(9, f"Unknown modifier: {operator}. Expected a valid update modifier")
+        if not isinstance(fields, Mapping):
+            raise CommandError(
+                9,
+                f"Modifiers operate on fields but we found type {type_name(fields)} instead. For example: "
+                f"{{$mod: {{<field>: ...}}}} not {{{operator}: {fields!r}}}",
+            )
+        for path, argument in fields.items():
+            _check_path(path)
+            if operator == "$rename":
+                steps.extend(_rename(path, argument))
+            else:
+                steps.append(_Step(operator, path, argument))
+    taken: dict[str, None] = {}
+    for step in steps:
+        for other in taken:
+            if (shorter := _clash(step.path, other)) is not None:
+                raise CommandError(40, f"Updating the path '{step.path}' would create a conflict at '{shorter}'")
+        taken[step.path] = None
+    return steps
+
+
+def _check_path(path: str) -> None:
+    if not path:
+        raise CommandError(56, "An empty update path is not valid.")
+    parts = split_path(path)
+    if "" in parts:
+        raise CommandError(56, f"The update path '{path}' contains an empty field name, which is not allowed.")
+    if parts[0] == "$" or parts[0].startswith("$["):
+        raise CommandError(
+            2, f"Cannot have array filter identifier or positional element in the first position: {path}"
+        )
+    for part in parts:
+        if part.startswith("$") and part != "$" and not _FILTERED.fullmatch(part):
+            raise CommandError(52, f"The dollar ($) prefixed field '{part}' in '{path}' is not valid for storage.")
+    if parts.count("$") > 1:
+        raise CommandError(2, f"Too many positional (i.e. '$') elements found in path '{path}'")
+
+
+def _clash(a: str, b: str) -> str | None:
+    """Return where one of two paths ends on the other, or where one goes on with ``$[...]`` and the other does not."""
+    shared: list[str] = []
+    for x, y in zip(split_path(a), split_path(b), strict=False):
+        if x != y:
+            mixed = x.startswith("$[") != y.startswith("$[")
+            return ".".join(shared) if mixed else None
+        shared.append(x)
+    return ".".join(shared)
+
+
+def _rename(source: str, target: Any) -> Iterator[_Step]:
+    if not isinstance(target, str):
+        raise CommandError(2, f"The 'to' field for $rename must be a string: {source}: {target!r}")
+    _check_path(target)
+    if source == target:
+        raise CommandError(2, f'The source and target field for $rename must differ: {source}: "{target}"')
+    if any(part.startswith("$") for part in split_path(source) + split_path(target)):
+        raise CommandError(2, "The source and target field for $rename may not be dynamic")
+    yield _Step("$rename from", source, target)
+    yield _Step("$rename to", target, source)
+
+
+def _by_path(a: _Step, b: _Step) -> int:
+    # New fields are appended in this order: numbers by value, names by their letters (field_name_ordered_map).
+    for x, y in zip(split_path(a.path), split_path(b.path), strict=False):
+        if x != y:
+            if x.isdigit() and y.isdigit() and int(x) != int(y):
+                return -1 if int(x) < int(y) else 1
+            return -1 if x < y else 1
+    return 0
+
+
+def _array_filters(filters: Sequence[Any], now: datetime) -> dict[str, Callable[[Mapping[str, Any]], bool]]:
+    found: dict[str, Callable[[Mapping[str, Any]], bool]] = {}
+    for each in filters:
+        names = set(_top_names(each))
+        if len(names) != 1:
+            raise CommandError(
+                9,
+                "Error parsing array filter :: caused by :: Expected a single top-level field name, "
+                f"found {sorted(names)}",
+            )
+        (name,) = names
+        if not re.fullmatch(r"[a-z][a-zA-Z0-9]*", name):
+            raise CommandError(
+                2,
+                "Error parsing array filter :: caused by :: The top-level field name must be an alphanumeric string "
+                f"beginning with a lowercase letter, found '{name}'",
+            )
+        if name in found:
+            raise CommandError(9, f"Found multiple array filters with the same top-level field name {name}")
+        found[name] = compile_filter(each, now=now)
+    return found
+
+
+def _top_names(query: Any) -> Iterator[str]:
+    if not isinstance(query, Mapping):
+        raise CommandError(14, "arrayFilters holds something that is no object")
+    for key, value in query.items():
+        if key in ("$and", "$or", "$nor") and isinstance(value, list):
+            for branch in value:
+                yield from _top_names(branch)
+        elif key.startswith("$"):
+            raise CommandError(9, f"Error parsing array filter :: caused by :: {key} is not allowed in this context")
+        else:
+            yield split_path(key)[0]
+
+
+def _check_filters(step: _Step, context: _Context) -> None:
+    for name in _FILTERED.findall(step.path):
+        if name:
+            if name not in context.elements:
+                raise CommandError(2, f"No array filter found for identifier '{name}' in path '{step.path}'")
+            context.used.add(name)
+
+
+def _apply(result: Document, step: _Step, context: _Context) -> None:
+    _check_filters(step, context)
+    parts = split_path(step.path)
+    if "$" in parts:
+        at = parts.index("$")
+        above = ".".join(parts[:at])
+        index = find_positional(
+            context.filter or {}, context.original, above, now=context.now, variables=context.variables
+        )
+        if index is None:
+            raise CommandError(2, "The positional operator did not find the match needed from the query.")
+        parts[at] = str(index)
+    if step.operator.startswith("$rename"):
+        _apply_rename(result, step, parts, context)
+    else:
+        operator = OPERATORS[step.operator](step.path, step.argument, context.now)
+        for concrete in _concrete(parts, context):
+            _claim(concrete, context)
+            _visit(result, concrete, 0, operator, create=step.operator not in _NO_CREATE)
+
+
+def _apply_rename(result: Document, step: _Step, parts: list[str], context: _Context) -> None:
+    source = step.path if step.operator == "$rename from" else step.argument
+    _refuse_arrays(context.original, source, "source")
+    _refuse_arrays(context.original, step.argument if source == step.path else step.path, "destination")
+    value = get_path(context.original, source)
+    if value is MISSING:
+        return
+    moving_away = step.operator == "$rename from"
+    _visit(result, parts, 0, lambda _: REMOVE if moving_away else copied(value), create=not moving_away)
+
+
+def _refuse_arrays(document: Document, path: str, what: str) -> None:
+    parts = split_path(path)
+    for length in range(1, len(parts)):
+        if isinstance(get_path(document, ".".join(parts[:length])), list):
+            raise CommandError(2, f"The {what} field cannot be an array element, '{path}' in doc has an array field")
+
+
+def _concrete(parts: list[str], context: _Context) -> Iterator[list[str]]:
+    """Yield the paths that one with ``$[...]`` stands for in the document."""
+    depth = next((place for place, part in enumerate(parts) if _FILTERED.fullmatch(part)), None)
+    if depth is None:
+        yield parts
+        return
+    name = parts[depth][2:-1]
+    path = ".".join(parts[:depth])
+    array = get_path(context.original, path)
+    if array is MISSING:
+        raise CommandError(2, f"The path '{path}' must exist in the document in order to apply array updates.")
+    if not isinstance(array, list):
+        raise CommandError(2, f"Cannot apply array updates to non-array element {parts[depth - 1]}: {array!r}")
+    for index, element in enumerate(array):
+        if not name or context.elements[name]({name: element}):
+            yield from _concrete([*parts[:depth], str(index), *parts[depth + 1 :]], context)
+
+
+def _claim(parts: list[str], context: _Context) -> None:
+    """Refuse what two operators do to one place, which shows only where ``$`` and ``$[...]`` have become numbers."""
+    path = ".".join(parts)
+    above = {".".join(parts[:length]) for length in range(1, len(parts))}
+    met = context.written & {*above, path} or context.above & {path}
+    if met:
+        raise CommandError(40, f"Update created a conflict at '{met.pop()}'")
+    context.written.add(path)
+    context.above.update(above)
+
+
+def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, create: bool) -> None:
+    part = parts[depth]
+    at: Any = part
+    if isinstance(holder, list):
+        at = array_index(part)
+        old = MISSING if at is None or at >= len(holder) else holder[at]
+    elif isinstance(holder, dict):
+        old = holder.get(part, MISSING)
+    else:
+        at, old = None, MISSING
+    if at is None:
+        if create:
+            owner = parts[depth - 1] if depth else ""
+            raise CommandError(28, f"Cannot create field '{part}' in element {{{owner}: {holder!r}}}")
+        return
+    if depth == len(parts) - 1:
+        new = change(old)
+        if new is REMOVE:
+            _remove(holder, at, old)
+        elif new is not KEEP:
+            _store(holder, at, new)
+        return
+    if old is MISSING:
+        if not create:
+            return
+        old = {}
+        _visit(old, parts, depth + 1, change, create=create)
+        _store(holder, at, old)
+        return
+    _visit(old, parts, depth + 1, change, create=create)
+
+
+def _remove(holder: Any, at: Any, old: Any) -> None:
+    if old is MISSING:
+        return
+    if isinstance(holder, list):
+        holder[at] = None  # an element is emptied, so that the others keep their places
+    else:
+        del holder[at]
+
+
+def _store(holder: Any, at: Any, new: Any) -> None:
+    if isinstance(holder, list):
+        if at - len(holder) > _PAD_LIMIT:
+            raise CommandError(2, f"can't backfill more than {_PAD_LIMIT} elements")
+        holder.extend([None] * (at + 1 - len(holder)))
+    holder[at] = new
+
+
+def upsert_base(filter: Any) -> Document:  # noqa: A002  # the command's own word
+    """
+    Return what an upsert starts from: the fields that a filter sets equal to something.
+
+    :raises CommandError: 54 where it sets one twice
+    """
+    base: Document = {}
+    seen: list[str] = []
+    for path, value in _equalities(filter):
+        for other in seen:
+            if (shorter := _clash(path, other)) is not None:
+                raise CommandError(54, f"cannot infer query fields to set, path '{shorter}' is matched twice")
+        seen.append(path)
+        holder = base
+        *above, last = split_path(path)
+        for part in above:
+            holder = holder.setdefault(part, {})
+        holder[last] = copied(value)
+    return base
+
+
+def _equalities(query: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in (as_document(query) or {}).items():
+        if key == "$and" or (key == "$or" and len(value) == 1):
+            for branch in value:
+                yield from _equalities(branch)
+        elif key.startswith("$") or isinstance(value, Regex):
+            continue
+        elif not is_operators(value):
+            yield key, value
+        else:
+            for operator, wanted in value.items():
+                if operator == "$eq":
+                    yield key, wanted
+                elif operator in ("$in", "$all") and _is_one_value(wanted):
+                    yield key, wanted[0]
+
+
+def _is_one_value(wanted: Any) -> bool:
+    one = isinstance(wanted, list) and len(wanted) == 1
+    return one and not isinstance(wanted[0], Regex) and not is_operators(wanted[0])
