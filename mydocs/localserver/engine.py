@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bson import Timestamp
+from bson import Int64, Timestamp
 
 from mydocs.localserver.catalogue.expiry import PASS_SECONDS, delete_expired
 from mydocs.localserver.catalogue.storage import Store, connect
@@ -17,7 +17,7 @@ from mydocs.localserver.commands.table import Command, Plain, command_named
 from mydocs.localserver.control.clock import Clock
 from mydocs.localserver.control.controls import Controls
 from mydocs.localserver.errors import CommandError, NotKnown
-from mydocs.localserver.query.values import to_int
+from mydocs.localserver.query.values import is_number, to_int
 from mydocs.localserver.search import SearchSettings
 from mydocs.localserver.search.catalogue import SearchCatalogue
 from mydocs.localserver.wire import scram
@@ -57,7 +57,8 @@ class Engine:
         self.store = Store(connect(path), self.transactions.noted)
         stored = {name.removeprefix(SEARCH_PREFIX): value for name, value in self.store.scan_meta(SEARCH_PREFIX)}
         self.search = SearchCatalogue(clock, search, stored, self._save_search)
-        self._ticks = 0
+        self._ticks = 1
+        self._operation_time = Timestamp(int(clock.now().timestamp()), 1)
         self._next_pass = clock.monotonic() + PASS_SECONDS
         self._replies: dict[bytes, tuple[int, dict[Any, Document]]] = {}
 
@@ -86,6 +87,7 @@ class Engine:
                 return {**command.run(greeting, body), "ok": 1.0}
             given = command.checked(name, body)
             _check_concerns(given)
+            _check_limit(given)
             if given.get("apiVersion", "1") != "1":
                 raise CommandError(322, f"API version must be '1', not '{given['apiVersion']}'")
             if given.get("apiStrict") and not command.stable:
@@ -95,10 +97,19 @@ class Engine:
         except CommandError as error:
             return error_reply(error)
 
+    def timed(self, reply: Document) -> Document:
+        """Return a reply with the times that each member of a replica set says: drivers read on from there."""
+        at = self._operation_time
+        signature = {"hash": bytes(20), "keyId": Int64(0)}
+        return {**reply, "operationTime": at, "$clusterTime": {"clusterTime": at, "signature": signature}}
+
     def timestamp(self) -> Timestamp:
-        """Return a time that no other call returns."""
+        """Return a time later than any before; the time of the latest operation from now on."""
         self._ticks += 1
-        return Timestamp(int(self.clock.now().timestamp()), self._ticks)
+        # A clock that is set back must not turn the order of operations round.
+        seconds = max(self._operation_time.time, int(self.clock.now().timestamp()))
+        self._operation_time = Timestamp(seconds, self._ticks)
+        return self._operation_time
 
     def end_session(self, session: bytes) -> None:
         """Forget what belongs to a session."""
@@ -137,19 +148,25 @@ class Engine:
             reply = command.run(context, body)
         except CommandError:
             # What was done before the error stays done: an ordered insert keeps the documents before the wrong one.
-            self.store.commit()
+            self._commit()
             raise
         except BaseException:
             self.store.rollback()
             raise
-        self.store.commit()
+        self._commit()
         return reply
 
+    def _commit(self) -> None:
+        if self.store.commit():
+            self.timestamp()
+
     def _in_transaction(self, name: str, command: Command, database: str, body: Document, session: bytes) -> Document:
-        number = body["txnNumber"]
-        if body.get("startTransaction"):
+        number, starts = body["txnNumber"], bool(body.get("startTransaction"))
+        ends = name in ("commitTransaction", "abortTransaction")
+        _check_transactional(name, database, body, starts=starts, ends=ends)
+        if starts:
             transaction = self.transactions.start(session, number, self.store)
-        elif name in ("commitTransaction", "abortTransaction"):
+        elif ends:
             if database != "admin":
                 raise CommandError(13, f"{name} may only be run against the admin database.")
             if name == "commitTransaction":
@@ -158,7 +175,7 @@ class Engine:
                 except BaseException:
                     self.store.rollback()
                     raise
-                self.store.commit()
+                self._commit()
             else:
                 self.transactions.abort(session, number)
             return {}
@@ -203,6 +220,34 @@ def _session(body: Mapping[str, Any]) -> bytes | None:
 def _statement(body: Mapping[str, Any]) -> Any:
     """Return what tells one statement of a retryable command from another: its numbers, the first being 0."""
     return tuple(body["stmtIds"]) if "stmtIds" in body else body.get("stmtId", 0)
+
+
+def _check_limit(body: Mapping[str, Any]) -> None:
+    limit = body.get("maxTimeMS", 0)
+    if not is_number(limit):
+        raise CommandError(2, "maxTimeMS must be a number")
+    whole = to_int(limit)
+    if whole is None:
+        raise CommandError(9, "maxTimeMS has non-integral value")
+    if not 0 <= whole < 2**31:
+        raise CommandError(2, f"{whole} value for maxTimeMS is out of range [0, {2**31 - 1}]")
+
+
+def _check_transactional(name: str, database: str, body: Mapping[str, Any], *, starts: bool, ends: bool) -> None:
+    """Refuse what no command of a transaction may ask for."""
+    if not ends and database in ("admin", "config", "local"):
+        raise CommandError(263, f"Cannot run command against the '{database}' database in a transaction.")
+    if not ends and "writeConcern" in body:
+        raise CommandError(72, "writeConcern is not allowed within a multi-statement transaction")
+    if "readConcern" in body:
+        if not starts:
+            raise CommandError(72, "Only the first command in a transaction may specify a readConcern")
+        if body["readConcern"].get("level", "local") not in ("local", "majority", "snapshot"):
+            raise CommandError(
+                72,
+                "The readConcern level must be either 'local' (default), 'majority' or 'snapshot' in order to run in "
+                "a transaction",
+            )
 
 
 def _check_concerns(body: Mapping[str, Any]) -> None:

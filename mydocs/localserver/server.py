@@ -252,10 +252,11 @@ class LocalServer:
                 if full
                 else CommandError(1, problem)
             )
+        reply = engine.timed(reply)
         try:
             answer = messages.reply(request, reply)
         except CommandError as error:
-            reply = error_reply(error)
+            reply = engine.timed(error_reply(error))
             answer = messages.reply(request, reply)
         self.controls.after(recorded, reply)
         return answer

@@ -100,6 +100,16 @@ def evaluate(expression: Any, **variables: Any) -> Any:
         pytest.param({"$setUnion": [[2, 1], [1.0, 3]]}, [1, 2, 3], id="union"),
         pytest.param({"$setIsSubset": [[1, 1], [1, 2]]}, True, id="subset"),
         pytest.param({"$mergeObjects": [{"a": 1}, None, {"b": 2}]}, {"a": 1, "b": 2}, id="mergeObjects"),
+        pytest.param({"$arrayToObject": {"$literal": []}}, {}, id="arrayToObject of nothing"),
+        pytest.param(
+            {"$setField": {"field": {"$literal": "$price"}, "input": {}, "value": 1}}, {"$price": 1}, id="$ in a name"
+        ),
+        pytest.param({"$getField": {"$concat": ["s"]}}, "Héllo", id="a name that is calculated"),
+        pytest.param(
+            {"$unsetField": {"field": {"$literal": "$a"}, "input": {"$literal": {"$a": 1, "b": 2}}}},
+            {"b": 2},
+            id="unsetField",
+        ),
         pytest.param({"$getField": {"field": "q", "input": "$o.p"}}, 1, id="getField"),
         pytest.param({"$setField": {"field": "a.b", "input": {}, "value": 1}}, {"a.b": 1}, id="setField"),
         pytest.param({"$type": "$nope"}, "missing", id="type"),
@@ -145,6 +155,25 @@ def test_expressions_yield_what_the_server_does(expression: Any, expected: Any) 
         pytest.param({"$in": [1, 2]}, 40081, id="in a scalar"),
         pytest.param({"$toInt": "x"}, 241, id="no number"),
         pytest.param({"$toInt": 2.0**40}, 241, id="too large a number"),
+        *(
+            pytest.param({name: value}, 16007, id=f"{name} of {type_name(value)}")
+            for name in ("$toLower", "$toUpper")
+            for value in (True, ObjectId("0" * 24))
+        ),
+        pytest.param({"$substrCP": [True, 0, 1]}, 16007, id="$substrCP of a bool"),
+        pytest.param({"$strcasecmp": ["a", True]}, 16007, id="$strcasecmp of a bool"),
+        pytest.param(
+            {"$arrayToObject": {"$literal": [["a", 1], {"k": "b", "v": 2}]}}, 40396, id="arrays, then objects"
+        ),
+        pytest.param(
+            {"$arrayToObject": {"$literal": [{"k": "b", "v": 2}, ["a", 1]]}}, 40391, id="objects, then arrays"
+        ),
+        pytest.param({"$arrayToObject": {"$literal": [["a"]]}}, 40397, id="an array of one"),
+        pytest.param({"$arrayToObject": {"$literal": [[1, 2]]}}, 40395, id="a key that is no string"),
+        pytest.param({"$arrayToObject": {"$literal": [{"k": "a"}]}}, 40392, id="no value"),
+        pytest.param({"$arrayToObject": {"$literal": [{"k": "a", "x": 1}]}}, 40393, id="another name"),
+        pytest.param({"$arrayToObject": {"$literal": [1]}}, 40398, id="neither arrays nor objects"),
+        pytest.param({"$setField": {"field": "$s", "input": {}, "value": 1}}, 4161107, id="a name from a document"),
         pytest.param({"$foo": 1}, 238, id="an operator that nobody has"),
         pytest.param({"$sin": 1}, 238, id="an operator that is left out"),
         pytest.param("$$CLUSTER_TIME", 238, id="a variable that is left out"),

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from mydocs.localserver.errors import CommandError
 from mydocs.localserver.query.values import MISSING, equal, get_path, type_name
-from mydocs.localserver.update.apply import apply_update, upsert_base
+from mydocs.localserver.update.apply import compile_update, upsert_base
 
 NOW = datetime(2024, 1, 31, 12, 0, 0, 123000, tzinfo=UTC)
 
 
-def apply(document: Any, update: Any, **options: Any) -> Any:
-    return apply_update(document, update, now=NOW, **options)
+def apply(document: Any, update: Any, *, array_filters: Any = (), **options: Any) -> Any:
+    return compile_update(update, now=NOW, array_filters=array_filters)(document, **options)
 
 
 @pytest.mark.parametrize(

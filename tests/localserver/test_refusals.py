@@ -36,6 +36,33 @@ def test_constants_of_an_update_are_refused_by_name(db: Db) -> None:
     assert refused.value.code == 238
 
 
+def test_a_command_that_nobody_has_is_refused_by_name_like_one_that_is_not_implemented(db: Db) -> None:
+    for command in ("noSuchCommand", "mapReduce"):
+        with pytest.raises(OperationFailure, match=command) as refused:
+            db.command(command)
+        assert refused.value.code == 238
+
+
+def test_a_write_concern_that_one_member_cannot_meet_is_refused_before_anything_is_written(db: Db) -> None:
+    for concern, code in (("nobody", 79), (2, 100)):
+        with pytest.raises(OperationFailure) as refused:
+            db.command("insert", "things", documents=[{}], writeConcern={"w": concern})
+        assert refused.value.code == code
+    assert db.things.find_one() is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [({"key": {"a": 1}, "hidden": True}, 85), ({"key": {f"f{n}": 1 for n in range(33)}}, 67)],
+    ids=["an index that is to be hidden", "too many fields"],
+)
+def test_an_index_is_refused_where_servers_differ(db: Db, spec: dict[str, Any], code: int) -> None:
+    db.things.create_index("a")
+    with pytest.raises(OperationFailure) as refused:
+        db.command("createIndexes", "things", indexes=[{"name": "a_1", **spec}])
+    assert refused.value.code == code
+
+
 LARGEST = 2**63 - 1
 NO_OBJECTS: list[Any] = [1, None, "x", []]
 NO_STRINGS: list[Any] = [[], {"a": 1}, Decimal128("1")]

@@ -9,6 +9,7 @@ from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
+from pymongo.read_concern import ReadConcern
 
 from mydocs.localserver import ManualClock
 
@@ -149,6 +150,64 @@ def test_what_cannot_be_part_of_a_transaction_is_refused(db: Db, mongo: Mongo, c
             db.command(command, session=session)
         session.abort_transaction()
     assert refused.value.code == 263
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        pytest.param(
+            {"createIndexes": "things", "indexes": [{"key": {"a": 1}, "name": "a"}]}, 263, id="index on what is there"
+        ),
+        pytest.param({"insert": "things", "documents": [{}], "writeConcern": {"w": 1}}, 72, id="write concern"),
+        pytest.param({"find": "things", "readConcern": {"level": "local"}}, 72, id="read concern"),
+    ],
+)
+def test_what_a_transaction_cannot_be_asked_for_is_refused(
+    db: Db, mongo: Mongo, command: dict[str, Any], code: int
+) -> None:
+    db.create_collection("things")
+    with mongo.start_session() as session:
+        session.start_transaction()
+        db.things.find_one({}, session=session)
+        with pytest.raises(OperationFailure) as refused:
+            db.command(command, session=session)
+        session.abort_transaction()
+    assert refused.value.code == code
+    assert list(db.things.index_information()) == ["_id_"]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("database", ["admin", "config", "local"])
+def test_the_databases_of_the_server_take_no_part_in_transactions(mongo: Mongo, database: str) -> None:
+    with mongo.start_session() as session:
+        session.start_transaction()
+        with pytest.raises(OperationFailure) as refused:
+            mongo[database].things.insert_one({}, session=session)
+        session.abort_transaction()
+    assert refused.value.code == 263
+
+
+@pytest.mark.contract
+def test_a_transaction_that_starts_with_a_read_concern_it_cannot_have_is_refused(db: Db, mongo: Mongo) -> None:
+    with mongo.start_session() as session:
+        session.start_transaction(ReadConcern("linearizable"))
+        with pytest.raises(OperationFailure) as refused:
+            db.things.find_one({}, session=session)
+        assert refused.value.code == 72
+
+
+def test_a_transaction_that_nobody_ended_holds_up_no_other_after_a_minute(
+    local_clock: ManualClock, db: Db, mongo: Mongo
+) -> None:
+    db.things.insert_one({"_id": 1, "a": 0})
+    with mongo.start_session() as forgotten, mongo.start_session() as next_one:
+        forgotten.start_transaction()
+        db.things.update_one({"_id": 1}, {"$set": {"a": 1}}, session=forgotten)
+        local_clock.advance(61)
+        with next_one.start_transaction():
+            db.things.update_one({"_id": 1}, {"$set": {"a": 2}}, session=next_one)
+    assert db.things.find_one() == {"_id": 1, "a": 2}
 
 
 @pytest.mark.contract

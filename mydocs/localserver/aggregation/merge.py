@@ -1,6 +1,6 @@
 """The collections that a pipeline reaches, and how $out and $merge write to them. All I/O is the caller's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
@@ -10,8 +10,8 @@ from bson.objectid import ObjectId
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.expressions import compile_expression
 from mydocs.localserver.query.fields import checked, fields
-from mydocs.localserver.query.values import Document, as_document
-from mydocs.localserver.update.apply import apply_update
+from mydocs.localserver.query.values import MISSING, Document, as_document, equal, get_path
+from mydocs.localserver.update.apply import Update, compile_update
 
 Name: TypeAlias = str | tuple[str, str]
 """A collection of the command's database, or a database and a collection."""
@@ -28,6 +28,9 @@ class Collections(Protocol):
 
     def put(self, name: Name, document: Document, *, insert: bool) -> None:
         """Insert a document, or replace the one with its ``_id``."""
+
+    def has_unique(self, name: Name, paths: tuple[str, ...]) -> bool:
+        """Say whether a unique index keeps two documents from having these fields in common."""
 
     def replace_all(self, name: Name, documents: Iterable[Document]) -> None:
         """Put documents in the place of all that a collection holds."""
@@ -46,10 +49,16 @@ class Target:
     matched: Any = "merge"
     not_matched: str = "insert"
     let: Mapping[str, Any] | None = None
+    on: tuple[str, ...] = ("_id",)
 
     def identified(self, documents: Iterable[Document]) -> list[Document]:
-        """Return documents that all have an ``_id``."""
-        return [document if "_id" in document else {"_id": ObjectId(), **document} for document in documents]
+        """Return documents that all have an ``_id``, where it tells them apart."""
+        return [identified(document) if "_id" in self.on else document for document in documents]
+
+
+def identified(document: Document) -> Document:
+    """Return a document with an ``_id``."""
+    return document if "_id" in document else {"_id": ObjectId(), **document}
 
 
 def target(stage: str, spec: Any) -> Target:
@@ -68,8 +77,7 @@ def target(stage: str, spec: Any) -> Target:
         raise CommandError(40415, f"BSON field '$merge.{unknown[0]}' is an unknown field.")
     if "into" not in options:
         raise CommandError(40414, "BSON field '$merge.into' is missing but a required field")
-    if options.get("on", "_id") not in ("_id", ["_id"]):
-        raise NotKnown("$merge on other fields than _id")
+    on = _on(options.get("on", "_id"))
     matched, not_matched = options.get("whenMatched", "merge"), options.get("whenNotMatched", "insert")
     if not isinstance(matched, str | list):
         raise CommandError(51191, f"{stage} field 'whenMatched' must be either a string or an array")
@@ -91,7 +99,19 @@ def target(stage: str, spec: Any) -> Target:
         )
     if "let" in options and not isinstance(matched, list):
         raise CommandError(51199, "Cannot use 'let' variables with 'whenMatched' other than a pipeline")
-    return Target(_name(stage, options["into"]), matched, not_matched, options.get("let"))
+    return Target(_name(stage, options["into"]), matched, not_matched, options.get("let"), on)
+
+
+def _on(given: Any) -> tuple[str, ...]:
+    paths = given if isinstance(given, list) else [given]
+    if not all(isinstance(path, str) for path in paths):
+        raise CommandError(51134 if isinstance(given, list) else 51186, "$merge 'on' must be a string or strings")
+    if not paths:
+        raise CommandError(51187, "If explicitly specifying $merge 'on', must include at least one field")
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise CommandError(31465, f"Found a duplicate field '{twice}' in the 'on' of $merge")
+    return tuple(paths)
 
 
 def _name(stage: str, into: Any) -> Name:
@@ -102,31 +122,59 @@ def _name(stage: str, into: Any) -> Name:
     raise CommandError(51178, f"{stage} needs the name of a collection, or an object with 'db' and 'coll'")
 
 
-def merge_into(
-    into: Target, document: Document, collections: Collections, *, now: datetime, variables: Mapping[str, Any]
-) -> None:
-    """Write one result."""
-    existing: Document | None = next(iter(collections.find(into.name, {"_id": {"$eq": document["_id"]}})), None)
-    if existing is None:
-        if into.not_matched == "fail":
+Write: TypeAlias = Callable[[Document], None]
+
+
+def compile_merge(into: Target, collections: Collections, *, now: datetime, variables: Mapping[str, Any]) -> Write:
+    """Return what writes one result; refuse a pipeline and variables that are not valid."""
+    scope = {"NOW": now, **variables}
+    let = {"new": "$$ROOT"} if into.let is None else into.let
+    bound = {key: compile_expression(value, scope) for key, value in let.items()}
+
+    def pipeline(values: Mapping[str, Any]) -> Update:
+        return compile_update(into.matched, now=now, variables={**variables, **values})
+
+    if isinstance(into.matched, list):
+        pipeline(dict.fromkeys(bound))
+    if into.on != ("_id",) and not collections.has_unique(into.name, into.on):
+        raise CommandError(51183, "Cannot find index to verify that join fields will be unique")
+
+    def write(document: Document) -> None:
+        existing: Document | None = next(iter(collections.find(into.name, _key(document, into.on))), None)
+        if existing is None:
+            if into.not_matched == "fail":
+                raise CommandError(
+                    13113, "$merge could not find a matching document in the target collection for a document"
+                )
+            if into.not_matched == "insert":
+                collections.put(into.name, identified(document), insert=True)
+            return
+        if into.matched == "keepExisting":
+            return
+        if into.matched == "fail":
+            collections.put(into.name, identified(document), insert=True)  # answers with the duplicate key
+            return
+        if into.matched == "replace":
+            result = {"_id": existing["_id"], **document}
+        elif into.matched == "merge":
+            result = {**existing, **document}
+        else:
+            result = pipeline({key: evaluate(document, scope) for key, evaluate in bound.items()})(existing)
+        if not equal(result["_id"], existing["_id"]):
+            raise CommandError(66, "$merge failed to update the matching document, did you attempt to modify the _id?")
+        collections.put(into.name, result, insert=False)
+
+    return write
+
+
+def _key(document: Document, paths: tuple[str, ...]) -> dict[str, Any]:
+    found = {}
+    for path in paths:
+        value = get_path(document, path)
+        if value is MISSING or value is None or isinstance(value, list):
+            code = 51185 if isinstance(value, list) else 51132
             raise CommandError(
-                13113, "$merge could not find a matching document in the target collection for a document"
+                code, f"$merge write error: 'on' field '{path}' cannot be missing, null, undefined or an array"
             )
-        if into.not_matched == "insert":
-            collections.put(into.name, document, insert=True)
-        return
-    if into.matched == "keepExisting":
-        return
-    if into.matched == "fail":
-        collections.put(into.name, document, insert=True)  # answers with the duplicate key
-        return
-    if into.matched == "replace":
-        result = document
-    elif into.matched == "merge":
-        result = {**existing, **document}
-    else:
-        scope = {"NOW": now, **variables}
-        let = {"new": "$$ROOT"} if into.let is None else into.let
-        bound = {key: compile_expression(value, scope)(document, scope) for key, value in let.items()}
-        result = apply_update(existing, into.matched, now=now, variables={**variables, **bound})
-    collections.put(into.name, result, insert=False)
+        found[path] = {"$eq": value}
+    return found

@@ -11,7 +11,7 @@ from bson.int64 import Int64
 from bson.regex import Regex
 
 from mydocs.localserver.aggregation.accumulators import compile_group
-from mydocs.localserver.aggregation.merge import Collections, Target, merge_into, target
+from mydocs.localserver.aggregation.merge import Collections, Target, compile_merge, identified, target
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.expressions import compile_expression
 from mydocs.localserver.query.match import compile_filter
@@ -334,7 +334,7 @@ def _out(name: str, spec: Any, run: _Run) -> Stage:
     into = target(name, spec)
 
     def out(documents: Iterator[Document]) -> Iterator[Document]:
-        run.collections.replace_all(into.name, into.identified(documents))
+        run.collections.replace_all(into.name, map(identified, documents))
         yield from ()
 
     return out
@@ -343,10 +343,12 @@ def _out(name: str, spec: Any, run: _Run) -> Stage:
 def _merge(name: str, spec: Any, run: _Run) -> Stage:
     into: Target = target(name, spec)
 
+    write = compile_merge(into, run.collections, now=run.now, variables=run.variables)
+
     def merge(documents: Iterator[Document]) -> Iterator[Document]:
         # All is read before anything is written: the target may be the collection that is read.
         for document in into.identified(documents):
-            merge_into(into, document, run.collections, now=run.now, variables=run.variables)
+            write(document)
         yield from ()
 
     return merge

@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from bson import Decimal128, Int64, ObjectId, Regex, Timestamp
 from bson.binary import Binary
 
 from mydocs.localserver.errors import CommandError
 from mydocs.localserver.query.match import compile_filter
-from mydocs.localserver.query.values import MISSING, Missing, encode_key, index_keys
+from mydocs.localserver.query.text import shown
+from mydocs.localserver.query.values import MISSING, encode_key, index_keys
 
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # an index's filter cannot ask for the time, so any will do
 
@@ -126,38 +126,3 @@ class Collection:
     def load(cls, stored: Mapping[str, Any]) -> "Collection":
         indexes = tuple(Index(entry["spec"], entry["space"]) for entry in stored["indexes"])
         return cls(int(stored["space"]), stored["db"], stored["name"], stored["uuid"], indexes)
-
-
-def shown(value: Any) -> str:
-    """Write a value as the server writes it into its messages."""
-    match value:
-        case Mapping():
-            return "{ " + ", ".join(f"{name}: {shown(part)}" for name, part in value.items()) + " }" if value else "{}"
-        case list() | tuple():
-            return "[ " + ", ".join(shown(part) for part in value) + " ]" if value else "[]"
-        case None:
-            return "null"
-        case Missing():
-            return "undefined"
-        case bool():
-            return "true" if value else "false"
-        case Int64() | int() | float():
-            return repr(int(value)) if isinstance(value, int) else repr(value)
-        case str():
-            return f'"{value}"'
-        case ObjectId():
-            return f"ObjectId('{value}')"
-        case datetime():
-            return f"new Date({round((value - NO_TIME).total_seconds() * 1000)})"
-        case Decimal128():
-            return str(value)
-        case Timestamp():
-            return f"Timestamp({value.time}, {value.inc})"
-        case Binary() if value.subtype == 4 and len(value) == 16:
-            return f'UUID("{value.as_uuid()}")'
-        case bytes():
-            return f"BinData({getattr(value, 'subtype', 0)}, {value.hex().upper()})"
-        case Regex():
-            return f"/{value.pattern}/"
-        case _:
-            return str(value)

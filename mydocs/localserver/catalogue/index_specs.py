@@ -6,9 +6,10 @@ from typing import Any
 
 from bson.regex import Regex
 
-from mydocs.localserver.catalogue.collection import NO_TIME, Index, shown
+from mydocs.localserver.catalogue.collection import NO_TIME, Index
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.match import compile_filter
+from mydocs.localserver.query.text import shown
 from mydocs.localserver.query.values import compare, is_number, type_name
 
 Spec = dict[str, Any]
@@ -44,6 +45,8 @@ def normal(given: Any) -> Spec:
     if not isinstance(key, Mapping):
         raise CommandError(14, f"The field 'key' must be an object, but got {type_name(key)}")
     for option in given:
+        if option == "dropDups":  # ignored without a word since MongoDB 3.0
+            continue
         if option == "collation" and given[option] == {"locale": "simple"}:
             continue
         if option in NOT_DONE:

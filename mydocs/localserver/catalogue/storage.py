@@ -275,10 +275,12 @@ class Store:
 
     # -- entries
 
-    def commit(self) -> None:
-        """Make what was written since the last commit last."""
-        if self.connection.in_transaction:
+    def commit(self) -> bool:
+        """Make what was written since the last commit last; say whether there was anything."""
+        wrote = self.connection.in_transaction
+        if wrote:
             self.connection.execute("COMMIT")
+        return wrote
 
     def rollback(self) -> None:
         """Undo what was written since the last commit."""

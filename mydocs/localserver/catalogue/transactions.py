@@ -77,6 +77,7 @@ class Transactions:
 
         :raises CommandError: code 225 for a number that has passed, 117 for one that is in use
         """
+        self.expire()
         latest = self._latest.get(session)
         if latest is not None and latest.number >= number:
             raise CommandError(

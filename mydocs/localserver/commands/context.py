@@ -42,7 +42,7 @@ class Context:
 
     def writable(self, database: str, name: str) -> Collection:
         """Return a collection to write to, created if need be."""
-        check_namespace(database, name)
+        check_writable(database, name)
         return self.store.collection(database, name) or self.store.create(database, name)
 
     def existing(self, name: str, message: str) -> Collection:
@@ -84,6 +84,17 @@ def number(body: Mapping[str, Any], field: str, default: Default, *, signed: boo
     if whole < 0 and not signed:
         raise CommandError(51024, f"BSON field '{field}' value must be >= 0, actual value '{value}'")
     return whole
+
+
+# What a client may write to of the names that a server keeps for itself (NamespaceString::isLegalClientSystemNS).
+SYSTEM_NAMES = frozenset({"system.js"})
+
+
+def check_writable(database: str, name: Any) -> None:
+    """Refuse names that a server refuses, or keeps for itself (73 InvalidNamespace)."""
+    check_namespace(database, name)
+    if name.startswith("system.") and name not in SYSTEM_NAMES:
+        raise CommandError(73, f"Invalid system namespace: {database}.{name}")
 
 
 def check_namespace(database: str, name: Any) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 from bson import Int64
 
-from mydocs.localserver.catalogue.collection import ID_INDEX, Collection, Index, shown
+from mydocs.localserver.catalogue.collection import ID_INDEX, Collection, Index
 from mydocs.localserver.catalogue.index_specs import MAX_INDEXES, Spec, is_new, normal
 from mydocs.localserver.commands.context import Context, number
 from mydocs.localserver.errors import CommandError
+from mydocs.localserver.query.text import shown
 
 Document = dict[str, Any]
 
@@ -30,12 +31,17 @@ def create_indexes(context: Context, body: Document) -> Document:
         raise CommandError(
             67, f"add index fails, too many indexes for {context.database}.{name} key:{shown(fresh[-1])}"
         )
-    if context.transaction is not None and found is not None and fresh and context.store.count(found):
-        raise CommandError(
-            263,
-            f"Cannot create new indexes on non-empty collection {context.database}.{name} "
-            "in a multi-document transaction.",
-        )
+    if context.transaction is not None and found is not None and fresh:
+        if (context.database, name) in context.transaction.base:
+            kind = "existing"
+        else:
+            kind = "non-empty" if context.store.count(found) else ""
+        if kind:
+            raise CommandError(
+                263,
+                f"Cannot create new indexes on {kind} collection {context.database}.{name} "
+                "in a multi-document transaction.",
+            )
     collection = context.writable(context.database, name)
     collection = _built(context, collection, fresh) if fresh else collection
     reply: Document = {

@@ -6,11 +6,12 @@ from typing import Any
 
 from bson import Int64
 
-from mydocs.localserver.catalogue.collection import ID_INDEX, Collection, Index, shown
-from mydocs.localserver.commands.context import Context, check_namespace, number
+from mydocs.localserver.catalogue.collection import ID_INDEX, Collection, Index
+from mydocs.localserver.commands.context import Context, check_writable, number
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.fields import checked, fields
 from mydocs.localserver.query.match import compile_filter
+from mydocs.localserver.query.text import shown
 
 Document = dict[str, Any]
 
@@ -22,6 +23,7 @@ COLL_MOD_INDEX = fields(
 def create(context: Context, body: Document) -> Document:
     """Create a plain collection."""
     name = context.collection_name(body)
+    check_writable(context.database, name)
     for option in body:
         if option in CREATE_OPTIONS and body[option]:
             raise NotKnown(f"the option '{option}' of create")
@@ -61,7 +63,7 @@ def rename_collection(context: Context, body: Document) -> Document:
     if context.database != "admin":
         raise CommandError(13, "renameCollection may only be run against the admin database.")
     source, target = (str(body[field]).partition(".") for field in ("renameCollection", "to"))
-    check_namespace(target[0], target[2])
+    check_writable(target[0], target[2])
     found = context.store.collection(source[0], source[2])
     if found is None:
         raise CommandError(26, f"Source collection {body['renameCollection']} does not exist")

@@ -10,7 +10,7 @@ from bson import Regex
 
 from mydocs.localserver.aggregation import pipeline as stages
 from mydocs.localserver.catalogue.collection import Collection, Index
-from mydocs.localserver.commands.context import Context, check_namespace, number
+from mydocs.localserver.commands.context import Context, check_writable, number
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.match import compile_filter
 from mydocs.localserver.query.projection import compile_projection
@@ -78,6 +78,8 @@ def aggregate(context: Context, body: Document) -> Document:
     writes = bool(pipeline) and next(iter(pipeline[-1])) in ("$out", "$merge")
     if writes and context.transaction is not None:
         raise CommandError(263, f"{next(iter(pipeline[-1]))} cannot be used in a transaction")
+    if writes and body.get("readConcern", {}).get("level") == "linearizable":
+        raise CommandError(72, f"{next(iter(pipeline[-1]))} cannot be used with a 'linearizable' read concern level")
     if writes:
         results = list(results)  # what it writes is committed with this command, not with a later getMore
     return context.cursor(f"{context.database}.{name}", results, number(body["cursor"], "batchSize", None))
@@ -274,10 +276,17 @@ class Collections:
         else:
             context.store.replace(collection, old, document)
 
+    def has_unique(self, name: str | tuple[str, str], paths: tuple[str, ...]) -> bool:
+        collection = self._context.store.collection(*self._split(name))
+        return collection is not None and any(
+            index.spec.get("unique") and index.is_complete and index.key.keys() == set(paths)
+            for index in collection.indexes
+        )
+
     def replace_all(self, name: str | tuple[str, str], documents: Iterable[Document]) -> None:
         """Fill another collection and let it take the place of the one there is, so that an error changes nothing."""
         store, (database, target) = self._context.store, self._split(name)
-        check_namespace(database, target)
+        check_writable(database, target)
         old = store.collection(database, target)
         fresh = store.create(database, f"tmp.agg_out.{target}")
         try:

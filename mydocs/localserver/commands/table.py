@@ -15,7 +15,7 @@ Document = dict[str, Any]
 # Fields that every command takes, besides those that begin with a "$".
 GENERIC = {
     "lsid": "object", "txnNumber": "number", "stmtId": "number", "stmtIds": "array", "autocommit": "bool",
-    "startTransaction": "bool", "comment": "any", "maxTimeMS": "number", "maxTimeMSOpOnly": "number",
+    "startTransaction": "bool", "comment": "any", "maxTimeMS": "any", "maxTimeMSOpOnly": "any",
     "readConcern": "object", "writeConcern": "object", "apiVersion": "string", "apiStrict": "bool",
     "apiDeprecationErrors": "bool",
 }  # fmt: skip
@@ -91,9 +91,7 @@ COMMANDS: dict[str, Command | Plain] = {
     "distinct": Command(
         reads.distinct, fields("key:string! query:object collation:object hint:any"), transactional=True, stable=False
     ),
-    "getMore": Command(
-        reads.get_more, fields("collection:string! batchSize:number maxTimeMS:number"), transactional=True
-    ),
+    "getMore": Command(reads.get_more, fields("collection:string! batchSize:number"), transactional=True),
     "killCursors": Command(reads.kill_cursors, fields("cursors:array!"), transactional=True),
     "insert": Command(
         writes.insert, fields("documents:objects! ordered:bool bypassDocumentValidation:bool"), transactional=True

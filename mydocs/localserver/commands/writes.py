@@ -5,17 +5,15 @@ from typing import Any
 
 from bson import ObjectId, Regex, Timestamp
 
-from mydocs.localserver.commands.context import Context
+from mydocs.localserver.commands.context import Context, check_writable
 from mydocs.localserver.commands.reads import matching
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.fields import checked, fields
 from mydocs.localserver.query.projection import compile_projection
-from mydocs.localserver.update.apply import apply_update, upsert_base
+from mydocs.localserver.update.apply import Update, compile_update, upsert_base
 from mydocs.localserver.wire import messages
 
 Document = dict[str, Any]
-# What an update is refused with before any document is looked at: parsing, conflicts, paths, stages, what is not known.
-PARSE_ERRORS = frozenset({9, 40, 52, 56, 72, 168, 238, 40323, 40324})
 UPDATE = fields("q:object! u:change! multi:bool upsert:bool collation:object arrayFilters:array hint:any c:any")
 DELETE = fields("q:object! limit:any! collation:object hint:any")
 Statement = Callable[[int, Mapping[str, Any]], None]
@@ -24,6 +22,7 @@ Statement = Callable[[int, Mapping[str, Any]], None]
 def insert(context: Context, body: Document) -> Document:
     """Store new documents, in a collection that comes into being with the first."""
     name = context.collection_name(body)
+    check_writable(context.database, name)
     inserted = 0
 
     def one(_: int, document: Mapping[str, Any]) -> None:
@@ -39,6 +38,7 @@ def insert(context: Context, body: Document) -> Document:
 def update(context: Context, body: Document) -> Document:
     """Change, replace or upsert documents."""
     name = context.collection_name(body)
+    check_writable(context.database, name)
     statements = [checked("update.updates", statement, UPDATE) for statement in body["updates"]]
     if any("c" in statement for statement in statements):
         raise NotKnown("constants ('c') in an update")
@@ -90,18 +90,21 @@ def find_and_modify(context: Context, body: Document) -> Document:
     if remove and (new or upsert):
         option = "'upsert'=true" if upsert else "'new'=true; 'remove' always returns the deleted document"
         raise CommandError(9, f"Cannot specify both 'remove'=true and {option}")
+    if remove and "arrayFilters" in body:
+        raise CommandError(9, "Cannot specify arrayFilters and remove=true")
     query, variables = body.get("query", {}), context.variables(body)
+    changes = _Changes(context, name, variables)
+    change = None if remove else changes.compiled(body["update"], body)
     project = compile_projection(body.get("fields", {}), now=context.now, filter=query)
     collection = context.store.collection(context.database, name)
     candidates = matching(context, collection, query, variables, sort=body.get("sort"), hint=body.get("hint"))
     found = next(candidates, None)
-    if remove:
+    if change is None:
         if found is not None and collection is not None:
             context.store.delete(collection, found)
         shown = None if found is None else project(found)
         return {"lastErrorObject": {"n": int(found is not None)}, "value": shown}
-    changes = _Changes(context, name, variables)
-    after = changes.one(query, body["update"], body, found, upsert=upsert)
+    after = changes.one(query, change, found, upsert=upsert)
     report: Document = {"n": int(after is not None), "updatedExisting": found is not None}
     if found is None and after is not None:
         report["upserted"] = after["_id"]
@@ -125,74 +128,43 @@ class _Changes:
         """Run one statement of the update command."""
         if many and isinstance(change, Mapping) and not _has_operators(change):
             raise CommandError(9, "multi update is not supported for replacement-style update")
+        apply = self.compiled(change, options)
         any_found = False
         for found in self._found(query, options.get("hint")):
             any_found = True
-            self.one(query, change, options, found, upsert=False)
+            self.one(query, apply, found, upsert=False)
             self.matched += 1
             if not many:
                 return
         if not any_found:
-            created = self.one(query, change, options, None, upsert=bool(options.get("upsert")))
+            created = self.one(query, apply, None, upsert=bool(options.get("upsert")))
             if created is not None:
                 self.matched += 1
                 self.upserted.append({"index": place, "_id": created["_id"]})
 
-    def one(
-        self,
-        query: Mapping[str, Any],
-        change: Any,
-        options: Mapping[str, Any],
-        found: Document | None,
-        *,
-        upsert: bool,
-    ) -> Document | None:
+    def compiled(self, change: Any, options: Mapping[str, Any]) -> Update:
+        """Check a change before a document is looked for."""
+        filters = options.get("arrayFilters", ())
+        return compile_update(change, now=self.context.now, array_filters=filters, variables=self.variables)
+
+    def one(self, query: Mapping[str, Any], apply: Update, found: Document | None, *, upsert: bool) -> Document | None:
         """Change one document, or insert the one that the query and the update describe; return it as it is now."""
         store = self.context.store
         if found is None:
             if not upsert:
-                self._check(change, query, options)
                 return None
-            created = with_identity(self._apply(upsert_base(dict(query)), change, query, options, inserting=True))
+            created = with_identity(apply(upsert_base(dict(query)), filter=query, inserting=True))
             store.insert(self.context.writable(self.context.database, self.name), created)
             return created
-        changed = self._apply(found, change, query, options, inserting=False)
+        changed = apply(found, filter=query)
         collection = store.collection(self.context.database, self.name)
         assert collection is not None
         self.modified += store.replace(collection, found, changed)
         return changed
 
-    def _check(self, change: Any, query: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        """Refuse an update that cannot be parsed though there is nothing to apply it to."""
-        try:
-            self._apply({}, change, query, options, inserting=True)
-        except CommandError as error:
-            # Everything else may be right for another document than this empty one.
-            if error.code in PARSE_ERRORS:
-                raise
-
     def _found(self, query: Mapping[str, Any], hint: Any) -> Iterator[Document]:
         collection = self.context.store.collection(self.context.database, self.name)
         return matching(self.context, collection, query, self.variables, hint=hint)
-
-    def _apply(
-        self,
-        document: Document,
-        change: Any,
-        query: Mapping[str, Any],
-        options: Mapping[str, Any],
-        *,
-        inserting: bool,
-    ) -> Document:
-        return apply_update(
-            document,
-            change,
-            now=self.context.now,
-            array_filters=options.get("arrayFilters", ()),
-            filter=dict(query),
-            inserting=inserting,
-            variables=self.variables,
-        )
 
 
 def with_identity(document: Mapping[str, Any]) -> Document:
@@ -214,7 +186,7 @@ def _each(context: Context, body: Mapping[str, Any], statements: list[Any], run:
     """Run the statements of a command, whose form is checked before; return its `writeErrors`, if there are any."""
     if not 1 <= len(statements) <= messages.MAX_BATCH:
         raise CommandError(
-            72, f"Write batch sizes must be between 1 and {messages.MAX_BATCH}. Got {len(statements)} operations."
+            16, f"Write batch sizes must be between 1 and {messages.MAX_BATCH}. Got {len(statements)} operations."
         )
     errors = []
     for place, document in enumerate(statements):

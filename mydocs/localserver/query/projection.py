@@ -61,8 +61,8 @@ class _Parser:
         self._find, self._now, self._names, self._filter = find, now, frozenset(names), filter
         self.tree: Tree = {}
         self.leaves: list[tuple[str, Any]] = []
-        self.includes_only = False  # something that makes the projection one of inclusion, beside plain fields
-        self._positional = False
+        self.positional = False
+        self.elem_match = False
 
     def fields(self, spec: Mapping[str, Any], prefix: str = "") -> None:
         for key, value in spec.items():
@@ -103,7 +103,7 @@ class _Parser:
     def _add_elem_match(self, path: str, condition: Any) -> None:
         if "." in path:
             raise CommandError(31275, "Cannot use $elemMatch projection on a nested field")
-        self.includes_only = True
+        self.elem_match = True
         matches = compile_filter({"item": {"$elemMatch": condition}}, now=self._required_now())
 
         def change(_: Document, value: Any) -> Any:
@@ -119,11 +119,11 @@ class _Parser:
 
     def _add_positional(self, path: str, value: Any) -> None:
         _check_path(path)
-        if self._positional:
+        if self.positional:
             raise CommandError(31276, "Cannot specify more than one positional projection per query.")
         if not (value is True or (is_number(value) and to_decimal(value) != 0)):
             raise CommandError(31395, "positional projection cannot be used with exclusion")
-        self._positional = self.includes_only = True
+        self.positional = True
         query, now = self._filter or {}, self._now
 
         def change(document: Document, array: Any) -> Any:
@@ -164,7 +164,7 @@ def _slicer(argument: Any) -> Callable[[Document, Any], Any]:
 
 def _is_inclusion(parser: _Parser) -> bool:
     """Tell which of the two kinds a projection is; refuse a mixture, except for ``_id``."""
-    kind: bool | None = True if parser.includes_only else None
+    kind: bool | None = None
     for path, leaf in parser.leaves:
         if isinstance(leaf, Reshaped) or (path == "_id" and isinstance(leaf, bool)):
             continue
@@ -177,7 +177,11 @@ def _is_inclusion(parser: _Parser) -> bool:
             if including:
                 raise CommandError(31253, f"Cannot do inclusion on field {path} in exclusion projection")
             raise CommandError(31254, f"Cannot do exclusion on field {path} in inclusion projection")
-    return parser.tree.get("_id") is True if kind is None else kind
+    if kind is None:
+        kind = parser.elem_match or parser.positional or parser.tree.get("_id") is True
+    if parser.positional and not kind:
+        raise CommandError(31395, "positional projection cannot be used with exclusion")
+    return kind
 
 
 def compile_projection(
@@ -252,7 +256,8 @@ def _exclude(document: Mapping[str, Any], tree: Tree, root: Document) -> Documen
             value = _exclude_value(value, leaf, root)
         elif isinstance(leaf, Reshaped):
             value = leaf.change(root, value)
-        found[key] = value
+        if value is not MISSING:
+            found[key] = value
     return found
 
 

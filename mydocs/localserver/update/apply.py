@@ -5,13 +5,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from enum import Enum, auto
+from typing import Any, TypeAlias
 
 from bson.regex import Regex
 
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.match import compile_filter, find_positional, is_operators
 from mydocs.localserver.query.projection import compile_update_stage
+from mydocs.localserver.query.text import shown
 from mydocs.localserver.query.values import (
     MISSING,
     Document,
@@ -26,8 +28,11 @@ from mydocs.localserver.update.operators import KEEP, OPERATORS, REMOVE, Change,
 
 _PAD_LIMIT = 1_500_000  # elements that an update may append as null (server: kMaxPaddingAllowed)
 _FILTERED = re.compile(r"\$\[([^\]]*)\]")
-# Operators that leave alone what is not there, and create no path to it.
-_NO_CREATE = frozenset({"$unset", "$pull", "$pullAll", "$pop"})
+
+
+Update: TypeAlias = Callable[..., Document]
+"""From a document, its filter and whether it is being inserted, to the new document."""
+ArrayFilters: TypeAlias = Mapping[str, Callable[[Mapping[str, Any]], bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class _Step:
     operator: str
     path: str
     argument: Any
+    change: Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,54 +49,61 @@ class _Context:
     now: datetime
     filter: Any
     variables: Mapping[str, Any] | None
-    elements: Mapping[str, Callable[[Mapping[str, Any]], bool]]
-    used: set[str] = field(default_factory=set)
+    elements: ArrayFilters
     written: set[str] = field(default_factory=set)
     above: set[str] = field(default_factory=set)  # all paths that lead to those written
 
 
-def apply_update(
-    document: Mapping[str, Any],
+def compile_update(
     update: Any,
     *,
     now: datetime,
     array_filters: Sequence[Any] = (),
-    filter: Any = None,  # noqa: A002  # the command's own word
-    inserting: bool = False,
     variables: Mapping[str, Any] | None = None,
-) -> Document:
+) -> Update:
     """
-    Return a new document; the given one is not changed.
+    Check an update, and return what it does: ``apply(document, *, filter=None, inserting=False)`` gives a new document.
 
-    :param filter: the query, for the positional ``$``
-    :param inserting: the document is what an upsert starts from, so that ``$setOnInsert`` counts
+    ``filter`` is the query, for the positional ``$``; ``inserting`` says that the document is what an upsert starts
+    from, so that ``$setOnInsert`` counts.
+
     :param variables: the command's ``let``, evaluated
+    :raises CommandError: where the update is not valid, whatever documents there are
     """
-    original = dict(document)
     if isinstance(update, list):
         if array_filters:
             raise CommandError(9, "arrayFilters may not be specified for pipeline-syle updates")
-        return _replaced(original, _run_pipeline(original, update, now, variables))
+        stages = [_stage(stage, now, variables) for stage in update]
+
+        def run(document: Document, **_: Any) -> Document:
+            changed: Document = copied(document)
+            for stage in stages:
+                changed = stage(changed)
+            return _replaced(document, copied(changed))
+
+        return run
     fields = as_document(update)
     if fields is None:
         raise CommandError(9, "Update argument must be either an object or an array")
     if not is_operators(fields):
         if array_filters:
             raise CommandError(9, "arrayFilters may not be specified for replacement updates")
-        return _replaced(original, _replacement(fields))
-    context = _Context(original, now, filter, variables, _array_filters(array_filters, now))
-    steps = _parse(fields)
-    result: Document = copied(original)
-    for step in sorted(steps, key=functools.cmp_to_key(_by_path)):
-        if step.operator == "$setOnInsert" and not inserting:
-            _check_filters(step, context)
-            continue
-        _apply(result, step, context)
-    if unused := [name for name in context.elements if name not in context.used]:
-        raise CommandError(9, f"The array filter for identifier '{unused[0]}' was not used in the update")
-    if "_id" in original and not ("_id" in result and equal(original["_id"], result["_id"])):
-        raise CommandError(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
-    return result
+        new = _replacement(fields)
+        return lambda document, **_: _replaced(document, copied(new))
+    elements = _array_filters(array_filters, now)
+    steps = sorted(_parse(fields, elements, now), key=functools.cmp_to_key(_by_path))
+
+    def apply(document: Document, *, filter: Any = None, inserting: bool = False) -> Document:  # noqa: A002
+        context = _Context(document, now, filter, variables, elements)
+        result: Document = copied(document)
+        for step in steps:
+            if step.operator != "$setOnInsert" or inserting:
+                _apply(result, step, context)
+        if "_id" in document and not ("_id" in result and equal(document["_id"], result["_id"])):
+            raise CommandError(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+        return result
+
+    return apply
 
 
 def _replacement(fields: Mapping[str, Any]) -> Document:
@@ -113,27 +126,22 @@ def _replaced(original: Document, new: Document) -> Document:
         raise CommandError(
             66,
             "After applying the update, the (immutable) field '_id' was found to have been altered to "
-            f"_id: {new['_id']!r}",
+            f"_id: {shown(new['_id'])}",
         )
     return {"_id": original["_id"], **{key: value for key, value in new.items() if key != "_id"}}
 
 
-def _run_pipeline(
-    document: Document, stages: Sequence[Any], now: datetime, variables: Mapping[str, Any] | None
-) -> Document:
-    for stage in stages:
-        if not isinstance(stage, Mapping) or len(stage) != 1:
-            raise CommandError(40323, "A pipeline stage specification object must contain exactly one field.")
-        ((name, spec),) = stage.items()
-        function = compile_update_stage(name, spec, now=now, variables=variables)
-        if function is None:
-            raise NotKnown(f"the stage {name} in an update")
-        document = function(document)
-    result: Document = copied(document)
-    return result
+def _stage(stage: Any, now: datetime, variables: Mapping[str, Any] | None) -> Callable[[Document], Document]:
+    if not isinstance(stage, Mapping) or len(stage) != 1:
+        raise CommandError(40323, "A pipeline stage specification object must contain exactly one field.")
+    ((name, spec),) = stage.items()
+    function = compile_update_stage(name, spec, now=now, variables=variables)
+    if function is None:
+        raise NotKnown(f"the stage {name} in an update")
+    return function
 
 
-def _parse(update: Mapping[str, Any]) -> list[_Step]:
+def _parse(update: Mapping[str, Any], elements: ArrayFilters, now: datetime) -> list[_Step]:
     steps: list[_Step] = []
     for operator, fields in update.items():
         if operator not in OPERATORS and operator != "$rename":
@@ -144,21 +152,32 @@ def _parse(update: Mapping[str, Any]) -> list[_Step]:
             raise CommandError(
                 9,
                 f"Modifiers operate on fields but we found type {type_name(fields)} instead. For example: "
-                f"{{$mod: {{<field>: ...}}}} not {{{operator}: {fields!r}}}",
+                f"{{$mod: {{<field>: ...}}}} not {{{operator}: {shown(fields)}}}",
             )
         for path, argument in fields.items():
             _check_path(path)
             if operator == "$rename":
                 steps.extend(_rename(path, argument))
             else:
-                steps.append(_Step(operator, path, argument))
+                steps.append(_Step(operator, path, argument, OPERATORS[operator](path, argument, now)))
     taken: dict[str, None] = {}
     for step in steps:
         for other in taken:
             if (shorter := _clash(step.path, other)) is not None:
                 raise CommandError(40, f"Updating the path '{step.path}' would create a conflict at '{shorter}'")
         taken[step.path] = None
+    _check_filters(steps, elements)
     return steps
+
+
+def _check_filters(steps: Sequence[_Step], elements: ArrayFilters) -> None:
+    used = [(name, step.path) for step in steps for name in _FILTERED.findall(step.path) if name]
+    for name, path in used:
+        if name not in elements:
+            raise CommandError(2, f"No array filter found for identifier '{name}' in path '{path}'")
+    unused = elements.keys() - {name for name, _ in used}
+    if unused:
+        raise CommandError(9, f"The array filter for identifier '{min(unused)}' was not used in the update")
 
 
 def _check_path(path: str) -> None:
@@ -191,14 +210,20 @@ def _clash(a: str, b: str) -> str | None:
 
 def _rename(source: str, target: Any) -> Iterator[_Step]:
     if not isinstance(target, str):
-        raise CommandError(2, f"The 'to' field for $rename must be a string: {source}: {target!r}")
+        raise CommandError(2, f"The 'to' field for $rename must be a string: {source}: {shown(target)}")
     _check_path(target)
     if source == target:
         raise CommandError(2, f'The source and target field for $rename must differ: {source}: "{target}"')
     if any(part.startswith("$") for part in split_path(source) + split_path(target)):
         raise CommandError(2, "The source and target field for $rename may not be dynamic")
-    yield _Step("$rename from", source, target)
-    yield _Step("$rename to", target, source)
+    # What is moved shows only with the document.
+    yield _Step("$rename from", source, target, _nothing)
+    yield _Step("$rename to", target, source, _nothing)
+
+
+def _nothing(old: Any) -> Any:
+    del old
+    return KEEP
 
 
 def _by_path(a: _Step, b: _Step) -> int:
@@ -247,16 +272,7 @@ def _top_names(query: Any) -> Iterator[str]:
             yield split_path(key)[0]
 
 
-def _check_filters(step: _Step, context: _Context) -> None:
-    for name in _FILTERED.findall(step.path):
-        if name:
-            if name not in context.elements:
-                raise CommandError(2, f"No array filter found for identifier '{name}' in path '{step.path}'")
-            context.used.add(name)
-
-
 def _apply(result: Document, step: _Step, context: _Context) -> None:
-    _check_filters(step, context)
     parts = split_path(step.path)
     if "$" in parts:
         at = parts.index("$")
@@ -270,21 +286,41 @@ def _apply(result: Document, step: _Step, context: _Context) -> None:
     if step.operator.startswith("$rename"):
         _apply_rename(result, step, parts, context)
     else:
-        operator = OPERATORS[step.operator](step.path, step.argument, context.now)
         for concrete in _concrete(parts, context):
             _claim(concrete, context)
-            _visit(result, concrete, 0, operator, create=step.operator not in _NO_CREATE)
+            _visit(result, concrete, 0, step.change, missing=_MISSING_PATH.get(step.operator, Missing.CREATE))
 
 
 def _apply_rename(result: Document, step: _Step, parts: list[str], context: _Context) -> None:
-    source = step.path if step.operator == "$rename from" else step.argument
-    _refuse_arrays(context.original, source, "source")
-    _refuse_arrays(context.original, step.argument if source == step.path else step.path, "destination")
-    value = get_path(context.original, source)
+    moving_away = step.operator == "$rename from"
+    source, target = (step.path, step.argument) if moving_away else (step.argument, step.path)
+    value = _renamed(context.original, source)
     if value is MISSING:
         return
-    moving_away = step.operator == "$rename from"
-    _visit(result, parts, 0, lambda _: REMOVE if moving_away else copied(value), create=not moving_away)
+    _refuse_arrays(context.original, source, "source")
+    _refuse_arrays(context.original, target, "destination")
+    change: Change = (lambda _: REMOVE) if moving_away else (lambda _: copied(value))
+    _visit(result, parts, 0, change, missing=Missing.LEAVE if moving_away else Missing.CREATE)
+
+
+def _renamed(document: Document, path: str) -> Any:
+    """Return what is to be renamed; refuse a path that leads through what has no such part."""
+    value: Any = document
+    for part in split_path(path):
+        if isinstance(value, list):
+            at = array_index(part)
+            if at is not None:
+                value = value[at] if at < len(value) else MISSING
+                if value is MISSING:
+                    return MISSING
+                continue
+        holder = as_document(value)
+        if holder is None:
+            raise CommandError(28, f"cannot use the part ({part} of {path}) to traverse the element ({shown(value)})")
+        value = holder.get(part, MISSING)
+        if value is MISSING:
+            return MISSING
+    return value
 
 
 def _refuse_arrays(document: Document, path: str, what: str) -> None:
@@ -306,7 +342,7 @@ def _concrete(parts: list[str], context: _Context) -> Iterator[list[str]]:
     if array is MISSING:
         raise CommandError(2, f"The path '{path}' must exist in the document in order to apply array updates.")
     if not isinstance(array, list):
-        raise CommandError(2, f"Cannot apply array updates to non-array element {parts[depth - 1]}: {array!r}")
+        raise CommandError(2, f"Cannot apply array updates to non-array element {parts[depth - 1]}: {shown(array)}")
     for index, element in enumerate(array):
         if not name or context.elements[name]({name: element}):
             yield from _concrete([*parts[:depth], str(index), *parts[depth + 1 :]], context)
@@ -323,7 +359,21 @@ def _claim(parts: list[str], context: _Context) -> None:
     context.above.update(above)
 
 
-def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, create: bool) -> None:
+class Missing(Enum):
+    """What an operator does where its path does not exist."""
+
+    CREATE = auto()
+    CHECK = auto()  # nothing, but a path that could not be created is refused all the same
+    LEAVE = auto()
+
+
+# UpdateNode::allowNonViablePath and ModifierNode::allowCreation in src/mongo/db/update.
+_MISSING_PATH = {
+    "$unset": Missing.LEAVE, "$pull": Missing.CHECK, "$pullAll": Missing.CHECK, "$pop": Missing.CHECK
+}  # fmt: skip
+
+
+def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, missing: Missing) -> None:
     part = parts[depth]
     at: Any = part
     if isinstance(holder, list):
@@ -334,10 +384,10 @@ def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, create:
     else:
         at, old = None, MISSING
     if at is None:
-        if create:
-            owner = parts[depth - 1] if depth else ""
-            raise CommandError(28, f"Cannot create field '{part}' in element {{{owner}: {holder!r}}}")
-        return
+        if missing is Missing.LEAVE:
+            return
+        owner = parts[depth - 1] if depth else ""
+        raise CommandError(28, f"Cannot create field '{part}' in element {shown({owner: holder})}")
     if depth == len(parts) - 1:
         new = change(old)
         if new is REMOVE:
@@ -346,13 +396,13 @@ def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, create:
             _store(holder, at, new)
         return
     if old is MISSING:
-        if not create:
+        if missing is not Missing.CREATE:
             return
         old = {}
-        _visit(old, parts, depth + 1, change, create=create)
+        _visit(old, parts, depth + 1, change, missing=missing)
         _store(holder, at, old)
         return
-    _visit(old, parts, depth + 1, change, create=create)
+    _visit(old, parts, depth + 1, change, missing=missing)
 
 
 def _remove(holder: Any, at: Any, old: Any) -> None:

@@ -11,6 +11,7 @@ from mydocs.localserver.errors import CommandError
 from mydocs.localserver.query.arithmetic import add, integer, multiply, number_kind
 from mydocs.localserver.query.expressions.arrays import sort_array
 from mydocs.localserver.query.match import compile_filter
+from mydocs.localserver.query.text import shown
 from mydocs.localserver.query.values import (
     MISSING,
     as_document,
@@ -19,6 +20,7 @@ from mydocs.localserver.query.values import (
     equal,
     from_millis,
     is_number,
+    split_path,
     to_int,
     to_millis,
     type_name,
@@ -49,21 +51,20 @@ def _unset(path: str, argument: Any, now: datetime) -> Change:
     return lambda _: REMOVE
 
 
-def _number(operator: str, verb: str, argument: Any, path: str) -> None:
+def _number(verb: str, argument: Any, path: str) -> None:
     if not is_number(argument):
-        raise CommandError(14, f"Cannot {verb} with non-numeric argument: {{{path}: {argument!r}}}")
-    del operator
+        raise CommandError(14, f"Cannot {verb} with non-numeric argument: {{{path}: {shown(argument)}}}")
 
 
 def _inc(path: str, argument: Any, now: datetime) -> Change:
     del now
-    _number("$inc", "increment", argument, path)
+    _number("increment", argument, path)
     return _calculated("$inc", path, argument, argument, add)
 
 
 def _mul(path: str, argument: Any, now: datetime) -> Change:
     del now
-    _number("$mul", "multiply", argument, path)
+    _number("multiply", argument, path)
     return _calculated("$mul", path, argument, multiply(argument, 0), multiply)
 
 
@@ -121,18 +122,15 @@ def _array(path: str, old: Any) -> list[Any]:
     return list(old)
 
 
-def _each(operator: str, argument: Any) -> tuple[list[Any], Mapping[str, Any]]:
+def _pushed(argument: Any) -> tuple[list[Any], Mapping[str, Any]]:
     if not (isinstance(argument, Mapping) and "$each" in argument):
         return [argument], {}
-    known = {"$each", "$slice", "$sort", "$position"} if operator == "$push" else {"$each"}
-    if unknown := [key for key in argument if key not in known]:
-        raise CommandError(2, f"Unrecognized clause in {operator}: {unknown[0]}")
-    if not isinstance(argument["$each"], list):
-        raise CommandError(
-            2,
-            f"The argument to $each in {operator} must be an array but it was of type: {type_name(argument['$each'])}",
-        )
-    return argument["$each"], argument
+    if unknown := [key for key in argument if key not in ("$each", "$slice", "$sort", "$position")]:
+        raise CommandError(2, f"Unrecognized clause in $push: {unknown[0]}")
+    items = argument["$each"]
+    if not isinstance(items, list):
+        raise CommandError(2, f"The argument to $each in $push must be an array but it was of type: {type_name(items)}")
+    return items, argument
 
 
 def _whole(argument: Mapping[str, Any], name: str) -> int | None:
@@ -140,13 +138,37 @@ def _whole(argument: Mapping[str, Any], name: str) -> int | None:
         return None
     number = to_int(argument[name])
     if number is None:
-        raise CommandError(2, f"The value for {name} must be an integer value not of type: {type_name(argument[name])}")
+        raise CommandError(2, f"The value for {name} must be an integer value but was given: {shown(argument[name])}")
     return number
+
+
+def _check_sort(order: Any) -> None:
+    """Refuse what $push cannot sort by; code 2 for all of it (pattern_cmp.cpp, checkSortClause)."""
+    if not isinstance(order, Mapping):
+        if not is_number(order):
+            raise CommandError(
+                2,
+                "The $sort is invalid: use 1/-1 to sort the whole element, or {field:1/-1} to sort embedded fields",
+            )
+        directions = [order]
+    else:
+        if not order:
+            raise CommandError(2, "The sort pattern is empty when it should be a set of fields.")
+        for path in order:
+            if not path:
+                raise CommandError(2, "The sort field cannot be empty")
+            if "" in split_path(path):
+                raise CommandError(2, f"The sort field is a dotted field but has an empty part: {path}")
+        directions = list(order.values())
+    if any(to_int(direction) not in (1, -1) for direction in directions):
+        raise CommandError(2, "The sort element value must be either 1 or -1")
 
 
 def _push(path: str, argument: Any, now: datetime) -> Change:
     del now
-    items, options = _each("$push", argument)
+    items, options = _pushed(argument)
+    if "$sort" in options:
+        _check_sort(options["$sort"])
     position, keep = _whole(options, "$position"), _whole(options, "$slice")
 
     def change(old: Any) -> Any:
@@ -166,7 +188,15 @@ def _push(path: str, argument: Any, now: datetime) -> Change:
 
 def _add_to_set(path: str, argument: Any, now: datetime) -> Change:
     del now
-    items, _ = _each("$addToSet", argument)
+    items = [argument]
+    if isinstance(argument, Mapping) and next(iter(argument), "") == "$each":
+        items = argument["$each"]
+        if not isinstance(items, list):
+            raise CommandError(
+                14, f"The argument to $each in $addToSet must be an array but it was of type {type_name(items)}"
+            )
+        if len(argument) > 1:
+            raise CommandError(2, f"Found unexpected fields after $each in $addToSet: {shown(argument)}")
 
     def change(old: Any) -> Any:
         array = _array(path, old)
@@ -184,7 +214,7 @@ def _pop(path: str, argument: Any, now: datetime) -> Change:
     del now
     end = to_int(argument)
     if end not in (1, -1):
-        raise CommandError(9, f"$pop expects 1 or -1, found: {argument!r}")
+        raise CommandError(9, f"$pop expects 1 or -1, found: {shown(argument)}")
 
     def change(old: Any) -> Any:
         if old is MISSING:

@@ -53,7 +53,14 @@ class Cursor:
             data, self.left_over = self.left_over, None
             return data
         document = next(self.documents, None)
-        return None if document is None else messages.encode(document)
+        if document is None:
+            return None
+        data = messages.encode(document)
+        if len(data) > messages.MAX_DOCUMENT:
+            raise CommandError(
+                10334, f"BSONObj size: {len(data)} is invalid. Size must be between 0 and {messages.MAX_DOCUMENT}"
+            )
+        return data
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mydocs.localserver.errors import CommandError, NotKnown
+from mydocs.localserver.errors import CommandError
 from mydocs.localserver.query.expressions.core import (
     Builder,
     Compiler,
@@ -142,18 +142,45 @@ def _sort_array(value: Any, sortBy: Any) -> Any:  # noqa: N803  # the server's n
 
 
 def _array_to_object(array: Any) -> dict[str, Any]:
+    entries = _array("$arrayToObject", array, 40386)
+    if not entries:
+        return {}
+    # The first element says which of the two forms all of them have.
+    if isinstance(entries[0], list):
+        pairs = [_pair(entry) for entry in entries]
+        wrong_key = 40395
+    elif as_document(entries[0]) is not None:
+        pairs = [_key_and_value(as_document(entry)) for entry in entries]
+        wrong_key = 40394
+    else:
+        raise CommandError(40398, f"Unrecognised input type format for $arrayToObject: {type_name(entries[0])}")
     found: dict[str, Any] = {}
-    for entry in _array("$arrayToObject", array, 40386):
-        if isinstance(entry, list) and len(entry) == 2:
-            key, value = entry
-        elif isinstance(entry, Mapping) and set(entry) == {"k", "v"}:
-            key, value = entry["k"], entry["v"]
-        else:
-            raise CommandError(40392, "$arrayToObject requires pairs, or objects with the fields 'k' and 'v'")
+    for key, value in pairs:
         if not isinstance(key, str):
-            raise CommandError(40394, "$arrayToObject requires keys that are strings")
+            raise CommandError(wrong_key, f"$arrayToObject requires keys that are strings, not {type_name(key)}")
         found[key] = value
     return found
+
+
+_MIXED = "$arrayToObject requires a consistent input format. Elements must all be arrays or all be objects."
+
+
+def _pair(entry: Any) -> tuple[Any, Any]:
+    if not isinstance(entry, list):
+        raise CommandError(40396, f"{_MIXED} Array was detected, now found: {type_name(entry)}")
+    if len(entry) != 2:
+        raise CommandError(40397, f"$arrayToObject requires arrays of size 2, found one of size {len(entry)}")
+    return entry[0], entry[1]
+
+
+def _key_and_value(entry: Mapping[str, Any] | None) -> tuple[Any, Any]:
+    if entry is None:
+        raise CommandError(40391, f"{_MIXED} Object was detected, now found something else")
+    if len(entry) != 2:
+        raise CommandError(40392, f"$arrayToObject requires objects of the keys 'k' and 'v', not {list(entry)}")
+    if not entry.keys() >= {"k", "v"}:
+        raise CommandError(40393, f"$arrayToObject requires objects of the keys 'k' and 'v', not {list(entry)}")
+    return entry["k"], entry["v"]
 
 
 def _object_to_array(value: Any) -> list[dict[str, Any]]:
@@ -268,22 +295,22 @@ def _reduce(name: str, argument: Any, compiler: Compiler) -> Evaluate:
     return evaluate
 
 
-def _constant_field(name: str, field: Any) -> str:
-    if isinstance(field, Mapping) and set(field) == {"$literal"}:
-        field = field["$literal"]
-    if not isinstance(field, str) or (field.startswith("$")):
-        raise NotKnown(f"{name} with a field name that is not a constant")
-    return field
+def _constant_field(name: str, field: Any, compiler: Compiler) -> str:
+    found = compiler.literal_name(field)
+    if found is None:
+        raise CommandError(
+            5654602 if name == "$getField" else 4161107,
+            f"{name} requires 'field' to evaluate to a constant string",
+        )
+    return found
 
 
 def _get_field(name: str, argument: Any, compiler: Compiler) -> Evaluate:
     if isinstance(argument, Mapping) and "field" in argument:
         compiler.check_named(name, argument, ("field",), ("input",))
-        field, source = _constant_field(name, argument["field"]), argument.get("input", "$$CURRENT")
+        field, source = _constant_field(name, argument["field"], compiler), argument.get("input", "$$CURRENT")
     else:
-        if isinstance(argument, str) and argument.startswith("$"):
-            raise NotKnown(f"{name} with a field name that is not a constant")
-        field, source = _constant_field(name, argument), "$$CURRENT"
+        field, source = _constant_field(name, argument, compiler), "$$CURRENT"
     value = compiler.expression(source)
 
     def evaluate(scope: Scope) -> Any:
@@ -298,7 +325,7 @@ def _get_field(name: str, argument: Any, compiler: Compiler) -> Evaluate:
 
 def _set_field(name: str, argument: Any, compiler: Compiler) -> Evaluate:
     compiler.check_named(name, argument, ("field", "input", "value") if name == "$setField" else ("field", "input"))
-    field, source = _constant_field(name, argument["field"]), compiler.expression(argument["input"])
+    field, source = _constant_field(name, argument["field"], compiler), compiler.expression(argument["input"])
     value = compiler.expression(argument.get("value", "$$REMOVE"))
 
     def evaluate(scope: Scope) -> Any:

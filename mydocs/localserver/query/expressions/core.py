@@ -13,6 +13,7 @@ Builder: TypeAlias = Callable[[str, Any, "Compiler"], Evaluate]
 FunctionRow: TypeAlias = tuple[Callable[..., Any], int, int | None]
 """A function of values, and how many it takes; ``None`` is any number."""
 
+VARYING = frozenset({"$rand"})  # yields another value each time, though it reads nothing
 SYSTEM_VARIABLES = frozenset({"ROOT", "CURRENT", "NOW", "REMOVE"})
 _REFUSED_VARIABLES = frozenset(
     {"CLUSTER_TIME", "DESCEND", "PRUNE", "KEEP", "SEARCH_META", "USER_ROLES", "JS_SCOPE", "IS_MR"}
@@ -33,15 +34,30 @@ def nullish(value: Any) -> bool:
 
 
 class Compiler:
-    """Compiles expressions where some variables are known; ``names`` of ``None`` leaves that to the evaluation."""
+    """
+    Compiles expressions where some variables are known; ``names`` of ``None`` leaves that to the evaluation.
 
-    def __init__(self, operators: Mapping[str, Builder], names: frozenset[str] | None) -> None:
+    What rests on no field and no variable is evaluated at once, as the server does when it optimizes. So a constant
+    that cannot be calculated is refused on an empty collection too.
+    """
+
+    def __init__(
+        self, operators: Mapping[str, Builder], names: frozenset[str] | None, reads: list[str] | None = None
+    ) -> None:
         self._operators = operators
         self._names = names
+        self._reads = [] if reads is None else reads  # all fields and variables so far, shared by all that bind
 
     def binding(self, *names: str) -> "Compiler":
         """Return a compiler that knows further variables."""
-        return Compiler(self._operators, None if self._names is None else self._names | set(names))
+        return Compiler(self._operators, None if self._names is None else self._names | set(names), self._reads)
+
+    def literal_name(self, expression: Any) -> str | None:
+        """Return the string that a constant expression yields, or None where it is none."""
+        before = len(self._reads)
+        evaluate = self.expression(expression)
+        value = evaluate({}) if len(self._reads) == before else None
+        return value if isinstance(value, str) else None
 
     def expression(self, expression: Any) -> Evaluate:
         """Compile any expression."""
@@ -93,6 +109,7 @@ class Compiler:
             raise CommandError(9, f"'{name}' starts with an invalid character for a user variable name")
 
     def _variable(self, path: str) -> Evaluate:
+        self._reads.append(path)
         name, *rest = split_path(path)
         if name in _REFUSED_VARIABLES:
             raise NotKnown(f"the variable $${name}")
@@ -110,6 +127,7 @@ class Compiler:
         return evaluate
 
     def _field(self, path: str) -> Evaluate:
+        self._reads.append(path)
         parts = split_path(path)
         _check_parts(parts)
         if len(parts) == 1:
@@ -132,7 +150,12 @@ class Compiler:
                 )
             builder = self._operators.get(first)
             if builder is not None:
-                return builder(first, document[first], self)
+                before = len(self._reads)
+                evaluate = builder(first, document[first], self)
+                if len(self._reads) > before or first in VARYING:
+                    return evaluate
+                value = evaluate({})
+                return lambda _: value
             raise NotKnown(f"the expression {first}")
         for key in document:
             if key.startswith("$"):

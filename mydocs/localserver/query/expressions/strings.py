@@ -4,23 +4,36 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from bson.timestamp import Timestamp
+
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.expressions.core import Builder, functions, named_functions, nullish, wrong_type
 from mydocs.localserver.query.expressions.types import to_text
 from mydocs.localserver.query.regexes import compile_regex
-from mydocs.localserver.query.values import to_int
+from mydocs.localserver.query.values import to_int, type_name
 
 # What $trim takes away without `chars`: the server's list of white space (expression_trim.h).
 _SPACES = "\0\t\n\v\f\r \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
 
 
+def _coerced(value: Any) -> str:
+    """Return a value as the older operators read strings; more than `$toString`, and less (Value::coerceToString)."""
+    if nullish(value):
+        return ""
+    if isinstance(value, Timestamp):
+        raise NotKnown("a timestamp as a string")
+    if type_name(value) not in ("string", "int", "long", "double", "decimal", "date", "javascript"):
+        raise CommandError(16007, f"can't convert from BSON type {type_name(value)} to String")
+    return to_text(value)
+
+
 def _ascii_lower(value: Any) -> str:
-    text = "" if nullish(value) else to_text(value)
+    text = _coerced(value)
     return "".join(letter.lower() if letter.isascii() else letter for letter in text)
 
 
 def _ascii_upper(value: Any) -> str:
-    text = "" if nullish(value) else to_text(value)
+    text = _coerced(value)
     return "".join(letter.upper() if letter.isascii() else letter for letter in text)
 
 
@@ -42,7 +55,7 @@ def _length(name: str, code: int, count: Callable[[str], int]) -> Callable[[Any]
 
 
 def _substr_cp(value: Any, start: Any, count: Any) -> str:
-    text = "" if nullish(value) else to_text(value)
+    text = _coerced(value)
     at, size = to_int(start), to_int(count)
     if at is None or at < 0 or size is None or size < 0:
         raise CommandError(34450, "$substrCP: starting index and length must be non-negative whole numbers")
@@ -50,7 +63,7 @@ def _substr_cp(value: Any, start: Any, count: Any) -> str:
 
 
 def _substr_bytes(value: Any, start: Any, count: Any) -> str:
-    data = ("" if nullish(value) else to_text(value)).encode()
+    data = _coerced(value).encode()
     at, size = to_int(start), to_int(count)
     if at is None or size is None:
         raise CommandError(16034, "$substrBytes: starting index and length must be whole numbers")
