@@ -23,7 +23,7 @@ from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.localserver.values import encode_key
+from mydocs.localserver.query.values import encode_key
 from mydocs.migrations.data.order import has_text, sort_key
 
 # As the manual lists them under "Comparison/Sort Order"; inside a document the type of a field comes before its name.
