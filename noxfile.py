@@ -20,7 +20,8 @@ PYTHONS = nox.project.python_versions(PROJECT)
 PURE = (
     *("ledger/plan", "ledger/documents"),
     *("indexes/readiness", "indexes/definitions", "indexes/standard_definitions"),
-    *("reporting/events", "reporting/report", "reporting/redaction", "errors", "model"),
+    *("reporting/events", "reporting/report", "reporting/redaction", "reporting/durations"),
+    *("errors", "model"),
 )
 
 

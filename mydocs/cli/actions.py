@@ -52,7 +52,7 @@ def summary(report: "RunReport", title: str, clean: Callable[[str], str] = str) 
 
     :param clean: takes credentials out of a text
     """
-    from mydocs.cli.render import seconds_text
+    from mydocs.migrations.reporting.durations import seconds_text
 
     def cell(text: str) -> str:
         return _plain(clean(text))

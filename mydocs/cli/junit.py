@@ -1,12 +1,13 @@
 """A report as JUnit XML, as pipelines read it: a case for each migration and each index. Pure."""
 
+import math
 import re
 import xml.etree.ElementTree as ET  # writes only
 from collections.abc import Callable
 from datetime import datetime
 
-from mydocs.cli.render import seconds_text
 from mydocs.migrations.model import IndexState, MigrationState
+from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunReport
 
 # https://www.w3.org/TR/xml/#charsets: what no document may hold, not even as a reference.
@@ -26,7 +27,7 @@ def document(report: RunReport, *, command: str, started_at: datetime, clean: Ca
     def text(value: str) -> str:
         return FORBIDDEN.sub("\ufffd", clean(value))
 
-    suite = ET.Element("testsuite", name=f"mydocs migrate {command}", time=f"{report.seconds:.3f}")
+    suite = ET.Element("testsuite", name=f"mydocs migrate {command}", time=_time(report.seconds))
     suite.set("timestamp", started_at.isoformat(timespec="seconds"))
     if report.database is not None:
         suite.set("package", text(report.database))
@@ -35,7 +36,7 @@ def document(report: RunReport, *, command: str, started_at: datetime, clean: Ca
     for index in report.indexes:
         _index(suite, index, report, text)
     if report.error is not None and not suite.findall("testcase/failure"):
-        case = ET.SubElement(suite, "testcase", classname="run", name=command, time=f"{report.seconds:.3f}")
+        case = ET.SubElement(suite, "testcase", classname="run", name=command, time=_time(report.seconds))
         error = ET.SubElement(case, "error", type=report.error.type, message=text(report.error.message))
         error.text = text(f"exit code {report.error.exit_code}: {report.error.message}")
     counts = {
@@ -55,7 +56,7 @@ def document(report: RunReport, *, command: str, started_at: datetime, clean: Ca
 
 def _migration(suite: ET.Element, migration: MigrationReport, report: RunReport, text: Callable[[str], str]) -> None:
     case = ET.SubElement(suite, "testcase", classname="migrations", name=text(f"{migration.version} {migration.name}"))
-    case.set("time", f"{migration.seconds or 0.0:.3f}")
+    case.set("time", _time(migration.seconds))
     if migration.script is not None:
         case.set("file", text(migration.script))
     if migration.error is not None or migration.state in (MigrationState.FAILED, MigrationState.INTERRUPTED):
@@ -70,7 +71,7 @@ def _migration(suite: ET.Element, migration: MigrationReport, report: RunReport,
 
 def _index(suite: ET.Element, index: IndexReport, report: RunReport, text: Callable[[str], str]) -> None:
     name = text(f"{index.collection}.{index.name} ({index.type.value})")
-    case = ET.SubElement(suite, "testcase", classname="indexes", name=name, time=f"{index.seconds or 0.0:.3f}")
+    case = ET.SubElement(suite, "testcase", classname="indexes", name=name, time=_time(index.seconds))
     if index.state is IndexState.READY:
         return
     reason = text(f"{index.state.value}: {index.reason}" if index.reason else index.state.value)
@@ -80,3 +81,7 @@ def _index(suite: ET.Element, index: IndexReport, report: RunReport, text: Calla
         ET.SubElement(case, "failure", type="NotReady", message=f"{reason} after {seconds_text(report.seconds)}")
     else:
         ET.SubElement(case, "skipped", message=reason)
+
+
+def _time(seconds: float | None) -> str:
+    return f"{seconds if seconds is not None and math.isfinite(seconds) else 0.0:.3f}"

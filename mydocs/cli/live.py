@@ -1,6 +1,7 @@
 """What an operator sees while a call goes on: a live view on a terminal, a plain line an event elsewhere. I/O."""
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ from mydocs.cli.progress import Progress
 from mydocs.cli.streams import LogFormat, Output, Streams
 from mydocs.migrations.errors import describe_holder
 from mydocs.migrations.model import IndexAction, IndexState, IndexType, MigrationState
+from mydocs.migrations.reporting.durations import rounded_text, seconds_text
 from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
@@ -109,12 +111,11 @@ class LiveView:
             case LeaseTaken():
                 self._end_lease("taken over")
             case StepStarted():
-                title = render.step_name(event)
-                text = "rolling back" if event.direction == "down" else "running"
-                self._lines[title] = Line(title=title, text=text, since=now)
+                title = event.title
+                self._lines[title] = Line(title=title, text=event.doing, since=now)
             case StepFinished():
-                title = render.step_name(event)
-                text = render.step_state(event) + (f": {event.error.message}" if event.error else "")
+                title = event.title
+                text = event.ending + (f": {event.error.message}" if event.error else "")
                 failed = event.error is not None or event.state is MigrationState.FAILED
                 self._settle(title, text, "failed" if failed else "done", event.seconds)
                 self._end_data()
@@ -122,12 +123,12 @@ class LiveView:
                 self._batch(event, now)
             case IndexDefined():
                 if event.type is not IndexType.STANDARD and event.action != IndexAction.UNCHANGED:
-                    title = render.index_name(event)
+                    title = event.title
                     line = Line(title=title, text=event.action, since=now, ended=now, mark="info", is_index=True)
                     self._lines[title] = line
             case IndexChanged():
                 self._end_lease("done by another")
-                title, text = render.index_name(event), render.index_state(event)
+                title, text = event.title, event.standing
                 self._lines[title] = Line(title=title, text=text, since=now - event.seconds, is_index=True)
                 if event.state in (IndexState.READY, IndexState.FAILED):
                     mark = "done" if event.state is IndexState.READY else "failed"
@@ -145,9 +146,7 @@ class LiveView:
             case _:
                 if isinstance(event, Planned):
                     self._plan = event
-                text_line = render.event_line(event)
-                if text_line is not None:
-                    return text_line, "yellow" if isinstance(event, Warned) else "dim"
+                return render.event_line(event), "yellow" if event.level >= logging.WARNING else "dim"
         return None
 
     def _batch(self, event: BatchDone, now: float) -> None:
@@ -190,10 +189,10 @@ class LiveView:
             if line.ended is None:
                 frames = FRAMES[self._column]
                 mark, style = frames[int(time.monotonic() * FRAMES_A_SECOND) % len(frames)], "cyan"
-                took = render.rounded_text(line.seconds)
+                took = rounded_text(line.seconds)
             else:
                 mark, style = MARKS[line.mark][self._column], STYLES[line.mark]
-                took = render.seconds_text(line.seconds) if line.seconds else ""
+                took = seconds_text(line.seconds) if line.seconds else ""
             body = f"{self._cut(line.title, width).ljust(width)}  {took:>9}  {self._streams.clean(line.text)}"
             body = self._cut(" ".join(body.splitlines()), options.max_width - 2)
             yield Text.assemble((mark, style), " ", body, no_wrap=True, overflow="crop")

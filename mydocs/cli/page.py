@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import mydocs
 from mydocs.cli.page_style import STYLE
-from mydocs.cli.render import seconds_text
 from mydocs.cli.timeline import Kind, Recorder, Span, waited_for
 from mydocs.migrations.model import IndexState, MigrationState
+from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.report import Outcome, RunReport
 
 OUTCOMES = {

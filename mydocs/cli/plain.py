@@ -9,6 +9,7 @@ from mydocs.cli import progress, render
 from mydocs.cli.progress import Progress
 from mydocs.cli.streams import Streams
 from mydocs.migrations.errors import describe_holder
+from mydocs.migrations.reporting.durations import rounded_text
 from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
@@ -53,7 +54,7 @@ class PlainView:
                 self._said = now
                 if self._what is not None:
                     what, since = self._what
-                    self._streams.line(f"{what}: still at it after {render.rounded_text(now - since)}")
+                    self._streams.line(f"{what}: still at it after {rounded_text(now - since)}")
             return SIGN_OF_LIFE_SECONDS - (now - self._said)
 
     def _line(self, event: Event) -> str | None:
@@ -68,10 +69,14 @@ class PlainView:
             case LeaseWaiting():
                 self._what = (f"waiting for the lease: {describe_holder(event.holder).partition(',')[0]}", now)
             case StepStarted():
-                self._what = (render.step_name(event), now)
-            case StepFinished() | LeaseTaken() | RunFinished():
+                self._what = (event.title, now)
+            case StepFinished() | LeaseTaken():
                 self._what = None
                 self._data.clear()
+            case RunFinished():  # which the result tells
+                self._what = None
+                self._data.clear()
+                return None
             case _:
                 pass
         return render.event_line(event)

@@ -1,12 +1,13 @@
 """Reports and events as text. Pure: values in, text out."""
 
 import dataclasses
+import logging
+import math
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from mydocs.cli.progress import Progress
 from mydocs.cli.tables import table
-from mydocs.migrations.errors import describe_holder
 from mydocs.migrations.model import (
     STANDARD_VERSION,
     IndexState,
@@ -14,19 +15,8 @@ from mydocs.migrations.model import (
     MigrationState,
     Script,
 )
-from mydocs.migrations.reporting.events import (
-    BatchDone,
-    Event,
-    IndexChanged,
-    IndexDefined,
-    LeaseTaken,
-    LeaseWaiting,
-    Planned,
-    StepFinished,
-    StepStarted,
-    StillWaiting,
-    Warned,
-)
+from mydocs.migrations.reporting.durations import rounded_text, seconds_text
+from mydocs.migrations.reporting.events import Event, Warned
 from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunFinished, RunReport, to_json
 
 if TYPE_CHECKING:  # the result of an operation, which a view need not import
@@ -34,20 +24,6 @@ if TYPE_CHECKING:  # the result of an operation, which a view need not import
 
 MIGRATION_HEAD = ("VERSION", "NAME", "STATE", "SECONDS")
 INDEX_HEAD = ("INDEX", "TYPE", "STATE", "SECONDS", "REASON")
-
-
-def seconds_text(seconds: float | None) -> str:
-    """Write a duration for people: ``0.12 s``, ``12.3 s``, ``3 min 20 s``, ``1 h 05 min``."""
-    if seconds is None:
-        return ""
-    if seconds < 9.995:
-        return f"{seconds:.2f} s"
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def run_text(report: RunReport) -> str:
@@ -165,45 +141,10 @@ def _accepted(applied: str | None, script: Script | None) -> str:
     return f"accept it in place of {applied}, which was applied" if other else "accept the text as it is now"
 
 
-def event_line(event: Event) -> str | None:
-    """Say an event in one plain line; ``None`` for those that the result tells."""
-    text = _event_text(event)
-    return text and " ".join(text.split())
-
-
-def _event_text(event: Event) -> str | None:
-    match event:
-        case Planned():
-            steps = [*(["standard indexes"] if event.standard else []), *event.versions]
-            if event.direction == "down":
-                return f"database {event.database}: roll back {', '.join(steps) if steps else 'nothing'}"
-            return f"database {event.database}: {', '.join(steps) if steps else 'no migration to run'}"
-        case Warned():
-            return f"warning: {event.message}"
-        case LeaseWaiting():
-            return f"waiting for the lease: {describe_holder(event.holder)}"
-        case LeaseTaken():
-            return f"lease taken, term {event.term}"
-        case StepStarted():
-            return f"{step_name(event)}: {'rolling back' if event.direction == 'down' else 'running'}"
-        case StepFinished():
-            problem = f": {event.error}" if event.error else ""
-            return f"{step_name(event)}: {step_state(event)} in {seconds_text(event.seconds)}{problem}"
-        case BatchDone():
-            return f"{event.collection}: {batch_text(event.done, event.total)}, {seconds_text(event.seconds)}"
-        case IndexDefined():
-            return f"{index_name(event)}: {event.action}"
-        case IndexChanged():
-            return f"{index_name(event)}: {index_state(event)}, {seconds_text(event.seconds)}"
-        case StillWaiting():
-            return f"still waiting after {seconds_text(event.seconds)}: {', '.join(event.what)}"
-        case _:
-            return None
-
-
-def batch_text(done: int, total: int) -> str:
-    """Say how far a data change is."""
-    return f"{done} of {total} documents" + (f" ({done * 100 // total} %)" if total else "")
+def event_line(event: Event) -> str:
+    """Say an event in one plain line."""
+    warning = "warning: " if isinstance(event, Warned) else ""
+    return " ".join(f"{warning}{event.sentence}".split())
 
 
 def speed_text(progress: Progress) -> str:
@@ -214,40 +155,11 @@ def speed_text(progress: Progress) -> str:
     return f"{left}{progress.rate:.0f} a second"
 
 
-def rounded_text(seconds: float) -> str:
-    """Write a duration that is only estimated, or still goes on, in whole seconds."""
-    return f"{round(seconds)} s" if seconds < 99.5 else seconds_text(seconds)
-
-
-def step_name(event: StepStarted | StepFinished) -> str:
-    """Name a step: a migration, or the standard indexes."""
-    return "standard indexes" if event.version == STANDARD_VERSION else f"migration {event.version} {event.name}"
-
-
-def step_state(event: StepFinished) -> str:
-    """Say how a step ended; a migration that was taken back is pending again."""
-    return "rolled back" if event.direction == "down" and event.error is None else event.state.value
-
-
-def index_name(event: IndexDefined | IndexChanged) -> str:
-    """Name an index as an operator would look for it."""
-    return f"index {event.collection}.{event.name}" + (f" ({event.type.value})" if event.type else "")
-
-
-def index_state(event: IndexChanged) -> str:
-    """Say where an index stands, on how many hosts, and why."""
-    hosts = ""
-    if event.hosts_total > 1 and event.hosts_ready < event.hosts_total:
-        hosts = f", {event.hosts_ready} of {event.hosts_total} hosts ready"
-    return f"{event.state.value}{hosts}" + (f" ({event.reason})" if event.reason else "")
-
-
 def event_json(event: Event) -> dict[str, Any]:
-    """Turn an event into plain values; ``event`` is its kind."""
-    if isinstance(event, RunFinished):
-        return {"event": "RunFinished", "report": to_json(event.report)}
-    document: dict[str, Any] = plain(dataclasses.asdict(event))
-    return {"event": type(event).__name__, **document}
+    """Turn an event into plain values: its level, its kind as ``event``, its sentence as ``message``, and its facts."""
+    facts = {"report": to_json(event.report)} if isinstance(event, RunFinished) else plain(dataclasses.asdict(event))
+    head = {"level": logging.getLevelName(event.level).lower(), "event": type(event).__name__}
+    return {**facts, **head, "message": event.sentence}
 
 
 def plain(value: Any) -> Any:
@@ -258,6 +170,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, float):
+        return round(value, 3) if math.isfinite(value) else None
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 

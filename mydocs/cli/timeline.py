@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from mydocs.cli import render
 from mydocs.migrations.errors import describe_holder
 from mydocs.migrations.model import IndexAction, IndexState, IndexType
 from mydocs.migrations.reporting.events import (
@@ -98,10 +97,10 @@ class Recorder:
                 self._close_others(now)
             case StepStarted():
                 self._close_others(now)
-                self._open(Kind.STEP, render.step_name(event), now)
+                self._open(Kind.STEP, event.title, now)
             case StepFinished():
                 text = str(event.error) if event.error else None
-                self._change(Kind.STEP, render.step_name(event), state=render.step_state(event), end=now, text=text)
+                self._change(Kind.STEP, event.title, state=event.ending, end=now, text=text)
             case BatchDone():
                 for key, span in self._spans.items():
                     if span.kind is Kind.STEP and span.end is None:
@@ -109,8 +108,8 @@ class Recorder:
                         self._spans[key] = replace(span, text=done)
             case IndexDefined() if event.type is not IndexType.STANDARD:
                 if event.action in {IndexAction.CREATED, IndexAction.UPDATED, IndexAction.REPLACED}:
-                    self._spans.pop((Kind.INDEX, render.index_name(event)), None)
-                    self._open(Kind.INDEX, render.index_name(event), now, state=event.action)
+                    self._spans.pop((Kind.INDEX, event.title), None)
+                    self._open(Kind.INDEX, event.title, now, state=event.action)
             case IndexChanged():
                 self._close_others(now)
                 self._seen(event, now)
@@ -120,7 +119,7 @@ class Recorder:
                 pass
 
     def _seen(self, event: IndexChanged, now: float) -> None:
-        title = render.index_name(event)
+        title = event.title
         before = self._spans.get((Kind.INDEX, title))
         if before is None:
             before = self._open(Kind.INDEX, title, max(0.0, now - event.seconds))

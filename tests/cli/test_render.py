@@ -18,6 +18,7 @@ from mydocs.cli.plain import PlainView
 from mydocs.cli.streams import Streams
 from mydocs.cli.tables import table
 from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
+from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.events import (
     BatchDone,
     Event,
@@ -100,6 +101,7 @@ def test_event_is_one_plain_line(event: Event, line: str) -> None:
     ("seconds", "text"),
     [
         (None, ""),
+        (float("nan"), ""),
         (0.0, "0.00 s"),
         (9.994, "9.99 s"),
         (9.996, "10.0 s"),
@@ -109,7 +111,7 @@ def test_event_is_one_plain_line(event: Event, line: str) -> None:
     ],
 )
 def test_duration_is_written_for_people(seconds: float | None, text: str) -> None:
-    assert render.seconds_text(seconds) == text
+    assert seconds_text(seconds) == text
 
 
 def test_table_is_aligned_and_leaves_empty_columns_out() -> None:
@@ -160,6 +162,7 @@ def test_status_shows_when_and_why() -> None:
 def test_event_as_json_names_its_kind() -> None:
     document = render.event_json(seen(IndexState.READY))
     assert (document["event"], document["state"], document["type"]) == ("IndexChanged", "ready", "search")
+    assert (document["level"], document["message"]) == ("info", "index pages.ft (search): ready, 12.0 s")
     assert render.event_json(RunFinished(report=run()))["report"]["outcome"] == "ok"
 
 

@@ -114,6 +114,14 @@ def test_an_empty_report_says_that_there_is_no_error() -> None:
     assert "history" not in document
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_of_seconds_never_makes_invalid_json(seconds: float) -> None:
+    migration = MigrationReport(version="1", name="a", script=None, state=MigrationState.APPLIED, seconds=seconds)
+    document = to_json(RunReport(outcome=Outcome.OK, database=None, migrations=(migration,), seconds=seconds))
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert (document["migrations"][0]["seconds"], document["seconds"]) == (None, 0.0)
+
+
 def test_list_and_status_add_their_own_keys() -> None:
     migration = MigrationReport(
         version="001",

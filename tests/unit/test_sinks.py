@@ -3,10 +3,14 @@
 import logging
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from mydocs.cli.plain import PlainView
+from mydocs.cli.render import event_json
+from mydocs.cli.streams import Streams
 from mydocs.migrations import fan_out, logging_sink
 from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
 from mydocs.migrations.reporting.events import (
@@ -38,37 +42,37 @@ HOLDER = LeaseView(host="elsewhere", pid=77, run_id="x", term=3)
 @pytest.mark.parametrize(
     ("event", "level", "sentence"),
     [
-        (Planned(versions=("001",), standard=True), "INFO", "up: standard indexes, 001 to run"),
-        (Planned(versions=(), standard=False), "DEBUG", "up: nothing to run"),
+        (Planned(database="app", versions=("001",), standard=True), "INFO", "database app: standard indexes, 001"),
+        (Planned(database="app", versions=(), standard=False), "DEBUG", "database app: no migration to run"),
         (Warned(message="look"), "WARNING", "look"),
         (LeaseWaiting(holder=HOLDER), "INFO", "waiting for the lease: elsewhere (pid 77), term 3, expired"),
-        (LeaseTaken(term=4), "DEBUG", "LeaseTaken term=4"),
-        (StepStarted(**STEP), "INFO", "001 a: up starts"),
-        (StepFinished(**STEP, state=MigrationState.APPLIED, seconds=1.0), "INFO", "001 a: applied after 1.00 s"),
+        (LeaseTaken(term=4), "DEBUG", "lease taken, term 4"),
+        (StepStarted(**STEP), "INFO", "migration 001 a: running"),
+        (StepFinished(**STEP, state=MigrationState.APPLIED, seconds=1.0), "INFO", "migration 001 a: applied in 1.00 s"),
         (
             StepFinished(
                 **STEP, state=MigrationState.FAILED, seconds=1.0, error=StoredError(type="ValueError", message="bad")
             ),
             "WARNING",
-            "001 a: failed after 1.00 s: ValueError: bad",
+            "migration 001 a: failed in 1.00 s: ValueError: bad",
         ),
         (
             BatchDone(collection="pages", done=3, total=9, seconds=1.0),
             "DEBUG",
-            "pages: 3 of 9 documents after 1.0 s",
+            "pages: 3 of 9 documents (33 %), 1.00 s",
         ),
         (
             IndexDefined(collection="pages", name="ft", type=IndexType.SEARCH, action="created"),
             "DEBUG",
-            "IndexDefined collection=pages name=ft type=search action=created",
+            "index pages.ft (search): created",
         ),
-        (IndexChanged(**INDEX, state=IndexState.BUILDING), "INFO", "index pages.ft: building after 2.0 s"),
+        (IndexChanged(**INDEX, state=IndexState.BUILDING), "INFO", "index pages.ft (search): building, 2.00 s"),
         (
             IndexChanged(**INDEX, state=IndexState.FAILED, reason="full"),
             "WARNING",
-            "index pages.ft: failed after 2.0 s (full)",
+            "index pages.ft (search): failed (full), 2.00 s",
         ),
-        (StillWaiting(what=("pages.ft",), seconds=30.0), "INFO", "still waiting after 30 s: pages.ft"),
+        (StillWaiting(what=("pages.ft",), seconds=30.0), "INFO", "still waiting after 30.0 s: pages.ft"),
         (
             RunFinished(
                 report=RunReport(
@@ -93,6 +97,48 @@ def test_an_event_is_one_record_with_a_sentence(
     assert (record.name, record.levelname) == ("mydocs.migrations", level)
     assert record.getMessage().endswith(f": {sentence}")
     assert record.__dict__["event"] is event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheWarmed(Event):
+    """An event that is new: its class is all that is written for it."""
+
+    keys: int
+
+    @property
+    def level(self) -> int:
+        return logging.INFO
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.keys} keys are warm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsaid(Event):
+    """One whose class says no sentence."""
+
+    keys: int
+
+
+def test_a_new_event_is_its_class_and_nothing_else(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for event in (CacheWarmed(keys=3), Unsaid(keys=3)):
+        logging_sink(event)
+        PlainView(Streams([])).take(event)
+    assert [record.levelname for record in caplog.records] == ["INFO", "DEBUG"]
+    assert caplog.text.count("3 keys are warm") == caplog.text.count("Unsaid keys=3") == 1
+    assert capsys.readouterr().err == "3 keys are warm\nUnsaid keys=3\n"
+    assert event_json(CacheWarmed(keys=3)) | {"database": "", "run_id": ""} == {
+        "database": "",
+        "run_id": "",
+        "keys": 3,
+        "level": "info",
+        "event": "CacheWarmed",
+        "message": "3 keys are warm",
+    }
 
 
 def test_a_sink_for_several_goes_on_when_one_of_them_raises(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,24 @@
-"""What a run says while it goes: frozen events, and the sinks that take them. Pure."""
+"""
+What a call says while it goes on: frozen events, each with its sentence and its level, for sinks that take them. Pure.
+
+One place to add an event: its class here. Every view and log shows its sentence; what wants more than that looks at the
+class.
+"""
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
+from mydocs.migrations.errors import describe_holder
+from mydocs.migrations.model import (
+    STANDARD_VERSION,
+    IndexState,
+    IndexType,
+    LeaseView,
+    MigrationState,
+    StoredError,
+)
+from mydocs.migrations.reporting.durations import seconds_text
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +29,18 @@ class Event:
 
     database: str = ""
     run_id: str = ""
+
+    @property
+    def level(self) -> int:
+        """How much it matters, in the levels of ``logging``: an operator wants to read INFO and must read WARNING."""
+        return logging.DEBUG
+
+    @property
+    def sentence(self) -> str:
+        """What has happened, on one line; unless a class says it better, its facts."""
+        own = {field.name for field in fields(Event)}
+        facts = [f"{field.name}={getattr(self, field.name)}" for field in fields(self) if field.name not in own]
+        return " ".join([type(self).__name__, *facts])
 
 
 Sink = Callable[[Event], None]
@@ -28,12 +54,31 @@ class Planned(Event):
     standard: bool
     direction: str = "up"
 
+    @property
+    def level(self) -> int:
+        return logging.INFO if self.versions or self.standard else logging.DEBUG
+
+    @property
+    def sentence(self) -> str:
+        steps = ", ".join([*(["standard indexes"] if self.standard else []), *self.versions])
+        if self.direction == "down":
+            return f"database {self.database}: roll back {steps or 'nothing'}"
+        return f"database {self.database}: {steps or 'no migration to run'}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned(Event):
     """Something that an operator should know and that stops nothing."""
 
     message: str
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING
+
+    @property
+    def sentence(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +87,14 @@ class LeaseWaiting(Event):
 
     holder: LeaseView
 
+    @property
+    def level(self) -> int:
+        return logging.INFO
+
+    @property
+    def sentence(self) -> str:
+        return f"waiting for the lease: {describe_holder(self.holder)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTaken(Event):
@@ -49,28 +102,64 @@ class LeaseTaken(Event):
 
     term: int
 
+    @property
+    def sentence(self) -> str:
+        return f"lease taken, term {self.term}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepStarted(Event):
-    """A script, or the standard indexes (version ``standard``), starts; ``direction`` is up or down."""
+class StepEvent(Event):
+    """Of a step: a script, or the standard indexes (version ``standard``); ``direction`` is up or down."""
 
     version: str
     name: str
     script: str | None
     direction: str = "up"
 
+    @property
+    def title(self) -> str:
+        """The step as an operator would name it."""
+        return "standard indexes" if self.version == STANDARD_VERSION else f"migration {self.version} {self.name}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepFinished(Event):
+class StepStarted(StepEvent):
+    """The step starts."""
+
+    @property
+    def level(self) -> int:
+        return logging.INFO
+
+    @property
+    def doing(self) -> str:
+        return "rolling back" if self.direction == "down" else "running"
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.title}: {self.doing}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFinished(StepEvent):
     """The step has ended and is recorded."""
 
-    version: str
-    name: str
-    script: str | None
     state: MigrationState
     seconds: float
     error: StoredError | None = None
-    direction: str = "up"
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING if self.state is MigrationState.FAILED else logging.INFO
+
+    @property
+    def ending(self) -> str:
+        """How it ended; a migration that was taken back is pending again."""
+        return "rolled back" if self.direction == "down" and self.error is None else self.state.value
+
+    @property
+    def sentence(self) -> str:
+        problem = f": {self.error}" if self.error else ""
+        return f"{self.title}: {self.ending} in {seconds_text(self.seconds)}{problem}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +171,28 @@ class BatchDone(Event):
     total: int
     seconds: float
 
+    @property
+    def sentence(self) -> str:
+        share = f" ({self.done * 100 // self.total} %)" if self.total else ""
+        return f"{self.collection}: {self.done} of {self.total} documents{share}, {seconds_text(self.seconds)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexDefined(Event):
-    """A helper has brought an index to its definition, or found it there."""
+    """A script has brought an index to its definition, or found it there."""
 
     collection: str
     name: str
     type: IndexType
     action: str
+
+    @property
+    def title(self) -> str:
+        return index_title(self.collection, self.name, self.type)
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.title}: {self.action}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +209,26 @@ class IndexChanged(Event):
     hosts_total: int = 0
     reason: str | None = None
 
+    @property
+    def level(self) -> int:
+        return logging.WARNING if self.state is IndexState.FAILED else logging.INFO
+
+    @property
+    def title(self) -> str:
+        return index_title(self.collection, self.name, self.type)
+
+    @property
+    def standing(self) -> str:
+        """Where it stands, on how many hosts, and why."""
+        hosts = ""
+        if self.hosts_total > 1 and self.hosts_ready < self.hosts_total:
+            hosts = f", {self.hosts_ready} of {self.hosts_total} hosts ready"
+        return f"{self.state.value}{hosts}" + (f" ({self.reason})" if self.reason else "")
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.title}: {self.standing}, {seconds_text(self.seconds)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StillWaiting(Event):
@@ -114,6 +236,19 @@ class StillWaiting(Event):
 
     what: tuple[str, ...]
     seconds: float
+
+    @property
+    def level(self) -> int:
+        return logging.INFO
+
+    @property
+    def sentence(self) -> str:
+        return f"still waiting after {seconds_text(self.seconds)}: {', '.join(self.what)}"
+
+
+def index_title(collection: str, name: str, kind: IndexType | None) -> str:
+    """Name an index as an operator would look for it."""
+    return f"index {collection}.{name}" + (f" ({kind.value})" if kind else "")
 
 
 def emit(sink: Sink | None, event: Event) -> None:

@@ -1,11 +1,14 @@
 """What a call has done or found, as values; exit code, tables and JSON are reductions of these. Pure."""
 
+import logging
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind, StoredError
+from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.events import Event
 
 
@@ -94,6 +97,16 @@ class RunFinished(Event):
 
     report: RunReport
 
+    @property
+    def level(self) -> int:
+        return logging.INFO
+
+    @property
+    def sentence(self) -> str:
+        error = self.report.error
+        problem = f": {error.type}: {error.message}" if error else ""
+        return f"ended after {seconds_text(self.report.seconds)}, {self.report.outcome.value}{problem}"
+
 
 def to_json(report: RunReport) -> dict[str, Any]:
     """Turn a report into plain values with the keys that others script against; times are ISO 8601 in UTC."""
@@ -102,7 +115,7 @@ def to_json(report: RunReport) -> dict[str, Any]:
         "database": report.database,
         "migrations": [_migration(migration) for migration in report.migrations],
         "indexes": [_index(index) for index in report.indexes],
-        "seconds": _rounded(report.seconds),
+        "seconds": _rounded(report.seconds) or 0.0,
         "error": None
         if report.error is None
         else {"type": report.error.type, "message": report.error.message, "exit_code": report.error.exit_code},
@@ -160,4 +173,5 @@ def _error(error: StoredError | None) -> dict[str, str] | None:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
+    """Round to milliseconds; what somebody else stored and is no number of seconds is unknown, as JSON has no such."""
+    return round(seconds, 3) if seconds is not None and math.isfinite(seconds) else None
