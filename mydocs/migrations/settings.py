@@ -1,4 +1,4 @@
-"""Turn flags, environment and env file into frozen settings. Reads the env file that a flag names, nothing else."""
+"""Turn flags, environment, env file and project into frozen settings. Reads those two files, nothing else."""
 
 import io
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
 from mydocs.migrations.errors import SettingsInvalid
+from mydocs.migrations.project import find_project
 from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS
 
 DEFAULT_DIRECTORY = "migrations"
@@ -89,7 +90,7 @@ def load_directory(flags: Flags, environ: Mapping[str, str]) -> Path:
 
 def load_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
     """
-    Decide every setting: a flag beats the environment, which beats the env file.
+    Decide every setting: a flag beats the environment, which beats the env file, which beats the project's table.
 
     :raises SettingsInvalid: one sentence that names what is missing or wrong
     """
@@ -222,7 +223,8 @@ def _directory(flags: Flags, sources: _Sources) -> Path:
         if not flags.dir:
             raise SettingsInvalid("--dir is empty; name the directory that holds the scripts")
         return Path(flags.dir)
-    return Path(sources.get("MYDOCS_MIGRATIONS_DIR")[0] or DEFAULT_DIRECTORY)
+    named = sources.get("MYDOCS_MIGRATIONS_DIR")[0]
+    return Path(named) if named else find_project(Path.cwd()).directory or Path(DEFAULT_DIRECTORY)
 
 
 def _credentials(sources: _Sources, url: str, url_rank: int) -> tuple[str | None, str | None]:
