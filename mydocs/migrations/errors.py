@@ -9,7 +9,8 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     │   ├── ChangedScripts
     │   ├── OutOfOrder
     │   ├── NeedsDecision
-    │   └── NotReversible
+    │   ├── NotReversible
+    │   └── SquashIncomplete
     ├── LedgerInvalid                   1  a stored document that is none of ours
     ├── MigrationFailed                 1  a script raised
     ├── IndexConflict                   1  an existing index stands in the way
@@ -143,6 +144,20 @@ class NeedsDecision(PlanError):
         self.version = script.version
         how = "was interrupted" if state is MigrationState.INTERRUPTED else "failed"
         super().__init__(f"{script.file_name} {how} and {_settled_by_hand(script.version)}")
+
+
+class SquashIncomplete(PlanError):
+    """Of the migrations that a script replaces, some are applied and some are not."""
+
+    def __init__(self, script: Script, applied: Sequence[str], missing: Sequence[tuple[str, MigrationState]]) -> None:
+        """:param missing: versions with their states"""
+        self.version, self.missing = script.version, tuple(version for version, _ in missing)
+        lack = ", ".join(f"{version} ({state.value})" for version, state in missing)
+        super().__init__(
+            f"{script.file_name} replaces {', '.join(script.replaces)}, of which {', '.join(applied) or 'none'} "
+            f"{'are' if len(applied) > 1 else 'is'} applied; missing: {lack}; apply what is missing with the release "
+            f"that still has its file, or, where its work is done, use `mydocs migrate mark {script.version} --applied`"
+        )
 
 
 class NotReversible(PlanError):

@@ -77,6 +77,7 @@ class Script:
     idempotent: bool = True
     transactional: bool = False
     names_lightodm: bool = False  # somewhere in its text
+    replaces: tuple[str, ...] = ()  # versions of the migrations that it stands for in a new database
 
     @property
     def file_name(self) -> str:

@@ -332,3 +332,47 @@ def test_an_up_that_is_not_seen_is_warned_of(text: str, tmp_path: Path) -> None:
     found = discover(tmp_path)
     assert found.scripts[0].kind is ScriptKind.PLAIN
     assert "001_hidden.py has an `up` that is no `async def up(db)` at top level" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        pytest.param("", (), id="absent"),
+        pytest.param('REPLACES = ["001", "002"]', ("001", "002"), id="list"),
+        pytest.param('REPLACES = ("1",)', ("1",), id="tuple"),
+        pytest.param('REPLACES: list[str] = ["001"]', ("001",), id="annotated"),
+    ],
+)
+def test_replaces_is_read_from_the_text(tmp_path: Path, line: str, expected: tuple[str, ...]) -> None:
+    (tmp_path / "003_squash.py").write_text(f"{line}\nasync def up(db): ...\n")
+    (script,) = discover(tmp_path).scripts
+    assert script.replaces == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        pytest.param("REPLACES = []", "line 1: REPLACES must be written as", id="empty"),
+        pytest.param('REPLACES = "001"', "line 1: REPLACES must be written as", id="a text"),
+        pytest.param("REPLACES = [1, 2]", "line 1: REPLACES must be written as", id="numbers"),
+        pytest.param('REPLACES = ["a"]', "line 1: REPLACES must be written as", id="no version"),
+        pytest.param("REPLACES = [x]", "line 1: REPLACES must be written as", id="a name"),
+        pytest.param("if True: REPLACES = ['001']", "REPLACES must be written as", id="nested"),
+        pytest.param('REPLACES = ["003"]', "names 003, which does not come before it", id="itself"),
+        pytest.param('REPLACES = ["001", "004"]', "names 004, which does not come before it", id="a later one"),
+        pytest.param('REPLACES = ["1", "001"]', "names a version twice", id="twice"),
+    ],
+)
+def test_replaces_of_another_form_is_refused(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "003_squash.py").write_text(f"{line}\nasync def up(db): ...\n")
+    with pytest.raises(ScriptsInvalid, match=said):
+        discover(tmp_path)
+
+
+def test_two_scripts_cannot_replace_one(tmp_path: Path) -> None:
+    for number in (3, 4):
+        (tmp_path / f"00{number}_squash.py").write_text('REPLACES = ["001"]\nasync def up(db): ...\n')
+    with pytest.raises(ScriptsInvalid, match=r"003_squash\.py and 004_squash\.py both replace 001"):
+        discover(tmp_path)
+    (tmp_path / "005_all.py").write_text('REPLACES = ["003", "004"]\nasync def up(db): ...\n')
+    assert len(discover(tmp_path).scripts) == 3

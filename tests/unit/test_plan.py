@@ -15,6 +15,7 @@ from mydocs.migrations.errors import (
     NotReversible,
     OutOfOrder,
     PlanError,
+    SquashIncomplete,
     UnknownVersion,
     UsageError,
 )
@@ -336,3 +337,80 @@ def test_a_rollback_is_told_how_far_in_one_way(steps: int, target: str | None) -
     standings = classify(scripts("1"), [entry(1, "a")], lease(2, live=False))
     with pytest.raises(UsageError, match="1 or more, or which one is to stay"):
         make_rollback(standings, steps=steps, target=target)
+
+
+def squash(number: int, *replaces: str) -> Script:
+    return script(number, replaces=replaces)
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_ledger", "steps", "standings"),
+    [
+        pytest.param("", "", "3", "3 pending", id="a new database runs it alone, the files gone"),
+        pytest.param("12", "", "3", "3 pending", id="a new database runs it alone, the files there"),
+        pytest.param("", "1a 2a", "", "1 applied, 2 applied, 3 applied", id="all applied, the files gone"),
+        pytest.param("12", "1a 2a", "", "1 applied, 2 applied, 3 applied", id="all applied, the files there"),
+        pytest.param("12", "3a", "", "3 applied", id="it ran itself, the files there"),
+        pytest.param("", "3a", "", "3 applied", id="it ran itself, the files gone"),
+        pytest.param("1", "1a 2a 3a", "", "1 applied, 2 applied, 3 applied", id="recorded, a file is gone"),
+        pytest.param("12", "3f", "3", "3 failed", id="it failed and runs again"),
+        pytest.param("124", "1a 2a", "4", "1 applied, 2 applied, 3 applied, 4 pending", id="what follows it runs"),
+        pytest.param("124", "1a 2a 4a", "", "1 applied, 2 applied, 3 applied, 4 applied", id="older than the last"),
+    ],
+)
+def test_a_script_stands_for_those_that_it_replaces(on_disk: str, in_ledger: str, steps: str, standings: str) -> None:
+    made = plan([*scripts(on_disk), squash(3, "001", "2")], entries(in_ledger))
+    assert numbers_of(made) == steps
+    assert ", ".join(f"{s.number} {s.state}" for s in made.standings) == standings
+    assert made.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_ledger", "missing"),
+    [
+        pytest.param("", "1a", "002 (pending)", id="one never ran, its file gone"),
+        pytest.param("12", "1a", "002 (pending)", id="one never ran, its file there"),
+        pytest.param("", "2a", "001 (pending)", id="the first never ran"),
+        pytest.param("12", "1a 2f", "002 (failed)", id="one failed"),
+        pytest.param("12", "1a 2r", "002 (interrupted)", id="one was interrupted"),
+        pytest.param("12", "1f", "001 (failed), 002 (pending)", id="none is applied"),
+    ],
+)
+def test_a_mixture_of_replaced_ones_is_refused_by_what_is_missing(on_disk: str, in_ledger: str, missing: str) -> None:
+    with pytest.raises(SquashIncomplete) as caught:
+        plan([*scripts(on_disk), squash(3, "001", "002")], entries(in_ledger))
+    assert f"missing: {missing};" in str(caught.value)
+    assert "003_s3.py replaces 001, 002" in str(caught.value)
+    assert "`mydocs migrate mark 003 --applied`" in str(caught.value)
+
+
+def test_a_mixture_is_no_error_while_somebody_is_at_work_on_it() -> None:
+    made = plan([squash(3, "001", "002")], entries("1a 2r"), holder=lease(live=True))
+    assert numbers_of(made) == "3"
+
+
+def test_a_replaced_script_that_was_edited_stops_nothing() -> None:
+    edited = script(1, checksum="sha256:edited")
+    made = plan([edited, squash(2, "001")], entries("1a"))
+    assert [s.state for s in made.standings] == [MigrationState.APPLIED, MigrationState.APPLIED]
+
+
+def test_a_squash_of_squashes_stands_for_all_of_them() -> None:
+    outer = [squash(3, "001", "002"), squash(5, "003", "004")]
+    assert numbers_of(plan(outer, ())) == "5"
+    assert numbers_of(plan([*scripts("124"), *outer], ())) == "5"
+    assert numbers_of(plan([*scripts("124"), *outer], entries("1a 2a 4a"))) == ""
+    with pytest.raises(SquashIncomplete, match=r"004 \(pending\)"):
+        plan(outer, entries("1a 2a"))
+
+
+@pytest.mark.parametrize("in_ledger", ["1a 2a", "1a 2a 3a"])
+def test_what_only_counts_as_applied_cannot_be_rolled_back(in_ledger: str) -> None:
+    standings = classify([*scripts("12"), squash(3, "001", "002")], entries(in_ledger), None)
+    with pytest.raises(NotReversible, match=r"003_s3\.py replaces 001, 002, which ran on their own"):
+        make_rollback(standings, steps=1, target=None)
+
+
+def test_a_squash_that_ran_itself_can_be_rolled_back() -> None:
+    standings = classify([*scripts("12"), squash(3, "001", "002")], entries("3a"), None)
+    assert [s.version for s in make_rollback(standings, steps=1, target=None)] == ["003"]

@@ -1,14 +1,15 @@
 """Decide what to run. Pure: scripts, ledger entries and options in, one plan out, no I/O and no clock."""
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from mydocs.migrations.errors import (
     ChangedScripts,
     NeedsDecision,
     NotReversible,
     OutOfOrder,
+    SquashIncomplete,
     UnknownVersion,
     UsageError,
 )
@@ -35,12 +36,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """One migration: its file, its ledger entry (one of them may be absent), and where it stands."""
+    """
+    One migration: its file, its ledger entry (one of them may be absent), and where it stands.
+
+    :param squashed: it counts as applied without an entry, since all that it replaces is applied
+    """
 
     version: str
     state: MigrationState
     script: Script | None = None
     entry: Entry | None = None
+    squashed: bool = False
 
     @property
     def name(self) -> str:
@@ -76,7 +82,7 @@ def classify(
     """
     by_number = {int(entry.version): entry for entry in entries if entry.version != STANDARD_VERSION}
     on_disk = {script.number: script for script in scripts}
-    return tuple(
+    standings = tuple(
         Standing(
             version=by_number[number].version if number in by_number else on_disk[number].version,
             state=_state(on_disk.get(number), by_number.get(number), lease, run_id),
@@ -85,6 +91,32 @@ def classify(
         )
         for number in sorted(on_disk.keys() | by_number.keys())
     )
+    return _squashed(standings) if any(script.replaces for script in scripts) else standings
+
+
+def _squashed(standings: Sequence[Standing]) -> tuple[Standing, ...]:
+    """
+    Settle what scripts with ``REPLACES`` and the migrations that they replace are to each other.
+
+    A replaced migration that is applied stays so, edited or gone as its file may be; where all of them are, the script
+    counts as applied, too. One without an entry is no migration any more, unless others of them have begun and the
+    script itself has not: then it is what is missing.
+    """
+    found = {standing.number: standing for standing in standings}
+    for standing in standings:  # by number: what is replaced comes before what replaces it
+        if standing.script is None or not standing.script.replaces:
+            continue
+        numbers = {int(version) for version in standing.script.replaces}
+        for number in numbers & found.keys():
+            if found[number].state in (MigrationState.CHANGED, MigrationState.MISSING):
+                found[number] = replace(found[number], state=MigrationState.APPLIED)
+        begun = {number for number in numbers & found.keys() if found[number].state is not MigrationState.PENDING}
+        if standing.entry is not None or not begun:
+            for number in numbers & found.keys() - begun:
+                del found[number]
+        elif all(number in found and found[number].state is MigrationState.APPLIED for number in numbers):
+            found[standing.number] = replace(standing, state=MigrationState.APPLIED, squashed=True)
+    return tuple(found.values())
 
 
 def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None, run_id: str | None) -> MigrationState:
@@ -149,12 +181,13 @@ def make_plan(
         and standing.state not in (MigrationState.APPLIED, MigrationState.CHANGED)
         and (limit is None or standing.number <= limit)
     )
-    done = [s for s in standings if s.entry is not None and s.entry.state is MigrationState.APPLIED]
+    done = [s for s in standings if s.squashed or (s.entry is not None and s.entry.state is MigrationState.APPLIED)]
     if done and not options.allow_out_of_order:
         late = [s.version for s in steps if s.state is MigrationState.PENDING and s.number < done[-1].number]
         if late:
             raise OutOfOrder(late, done[-1].version)
     for step in steps:
+        _check_replaced(step, standings)
         if (
             step.state in (MigrationState.FAILED, MigrationState.INTERRUPTED)
             and step.script is not None
@@ -168,6 +201,25 @@ def make_plan(
         entries=tuple(entries),
         warnings=tuple(_warnings(standings)),
     )
+
+
+def _check_replaced(step: Standing, standings: Sequence[Standing]) -> None:
+    """
+    Refuse to run a script in place of migrations of which some have begun.
+
+    Not while somebody is at work on one of them: a run waits for its turn, and then looks again.
+
+    :raises SquashIncomplete: names what is missing
+    """
+    if step.script is None or step.entry is not None:
+        return
+    states = {standing.number: standing.state for standing in standings}
+    of = [(version, states.get(int(version), MigrationState.PENDING)) for version in step.script.replaces]
+    missing = [(version, state) for version, state in of if state is not MigrationState.APPLIED]
+    begun = any(state is not MigrationState.PENDING for _, state in of)
+    if begun and MigrationState.RUNNING not in states.values():
+        applied = [version for version, state in of if state is MigrationState.APPLIED]
+        raise SquashIncomplete(step.script, applied, missing)
 
 
 def standard_is_applied(entries: Sequence[Entry], checksum: str | None = None) -> bool:
@@ -186,7 +238,8 @@ def standard_is_applied(entries: Sequence[Entry], checksum: str | None = None) -
 
 def _warnings(standings: Sequence[Standing]) -> list[str]:
     missing = [s.version for s in standings if s.state is MigrationState.MISSING]
-    lost = [s for s in standings if s.script is None and s.state is not MigrationState.MISSING]
+    done = (MigrationState.MISSING, MigrationState.APPLIED)  # applied without a file is what another script replaces
+    lost = [s for s in standings if s.script is None and s.state not in done]
     legacy = [(s.script, s.entry) for s in standings if s.script and s.entry and s.entry.legacy]
     return [
         *([f"applied, but not in this directory: {', '.join(missing)}"] if missing else []),
@@ -230,21 +283,29 @@ def make_rollback(standings: Sequence[Standing], *, steps: int | None, target: s
     """
     if steps is not None and (steps < 1 or target is not None):
         raise UsageError("say how many migrations to take back, 1 or more, or which one is to stay, and not both")
-    applied = [s for s in standings if s.entry is not None and s.state is not MigrationState.PENDING]
+    applied = [s for s in standings if s.state is not MigrationState.PENDING]
+    recorded = {s.number for s in applied if s.entry is not None}
     if target is not None:
         limit = find(standings, target).number
         chosen = [s for s in applied if s.number > limit]
     else:
         chosen = applied[-(steps or 1) :]
-    problems = [problem for s in reversed(chosen) if (problem := _why_not_reversible(s)) is not None]
+    problems = [problem for s in reversed(chosen) if (problem := _why_not_reversible(s, recorded)) is not None]
     if problems:
         raise NotReversible(problems)
     return tuple(reversed(chosen))
 
 
-def _why_not_reversible(standing: Standing) -> str | None:
+def _why_not_reversible(standing: Standing, recorded: Collection[int]) -> str | None:
+    """:param recorded: the numbers that the ledger knows"""
     if standing.script is None:
         return f"{standing.version}_{standing.name} has no file in this directory any more, so its `down` is not known"
+    ran_alone = [version for version in standing.script.replaces if int(version) in recorded]
+    if ran_alone:
+        return (
+            f"{standing.script.file_name} replaces {', '.join(ran_alone)}, which ran on their own in this database, so "
+            "it has nothing to take back; write a new migration"
+        )
     if standing.script.kind is ScriptKind.PLAIN:
         return f"{standing.script.file_name} is a plain script and cannot be rolled back; write a new migration"
     if not standing.script.reversible:

@@ -19,6 +19,7 @@ from mydocs.migrations.ledger.plan import Options, Plan, make_plan
 from mydocs.migrations.ledger.turn import take_turn
 from mydocs.migrations.operations.report_builder import ReportBuilder, planned_standard
 from mydocs.migrations.operations.reported import discovered, reported
+from mydocs.migrations.operations.settle import mark_applied
 from mydocs.migrations.operations.wait import wait_for_tracked
 from mydocs.migrations.reporting.events import Planned, Sink
 from mydocs.migrations.reporting.report import Outcome, RunReport
@@ -117,6 +118,9 @@ async def _migrate(
         stamp = stamp_of(lease)
         legacy = [entry for entry in snapshot.entries if entry.legacy]
         await ledger.adopt(session.db, lease, legacy, fresh.scripts, stamp)
+        for standing in plan.standings:
+            if standing.squashed:
+                await mark_applied(session, lease, standing)
         report.standard = models
         executor = Executor(db=session.db, lease=lease, stamp=stamp, sink=session.sink, done=report.done)
         await executor.run(plan, models)

@@ -54,7 +54,7 @@ async def mark(
             chosen = [s for s in standings if s.script] if everything else [find(standings, v) for v in versions]
             for standing in chosen:
                 if applied:
-                    await _mark_applied(session, lease, standing)
+                    await mark_applied(session, lease, standing)
                 else:
                     await _mark_pending(session, lease, standing)
             await _report_on(session, report, found, chosen)
@@ -127,7 +127,8 @@ async def _standings(session: Session, report: ReportBuilder, found: Discovery) 
     return classify(found.scripts, report.snapshot.entries, report.snapshot.lease)
 
 
-async def _mark_applied(session: Session, lease: Lease, standing: Standing) -> None:
+async def mark_applied(session: Session, lease: Lease, standing: Standing) -> None:
+    """Record a migration as applied that nobody ran; one that is applied stays as it is."""
     script, entry = standing.script, standing.entry
     if entry is not None and entry.state is MigrationState.APPLIED and not entry.legacy:
         return
@@ -174,7 +175,8 @@ async def _report_on(session: Session, report: ReportBuilder, found: Discovery, 
 def _repair_of(standings: Sequence[Standing]) -> Repair:
     return Repair(
         changed=tuple(s for s in standings if s.state is MigrationState.CHANGED),
-        missing=tuple(s for s in standings if s.script is None),
+        # Applied without a file: another script replaces it, and counts as applied by this entry.
+        missing=tuple(s for s in standings if s.script is None and s.state is not MigrationState.APPLIED),
     )
 
 

@@ -77,7 +77,7 @@ def discover(directory: Path) -> Discovery:
         else:
             scripts.append(script)
             warnings += [warning] if warning else []
-    problems += _collisions(scripts)
+    problems += [*_collisions(scripts), *_rivals(scripts)]
     if problems:
         raise ScriptsInvalid(problems)
     return Discovery(scripts=tuple(sorted(scripts, key=lambda script: script.number)), warnings=tuple(warnings))
@@ -165,6 +165,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         idempotent=facts.constant("IDEMPOTENT", default=True),
         transactional=facts.constant("TRANSACTIONAL", default=False),
         names_lightodm="lightodm" in source,
+        replaces=facts.replaces(int(match["version"])),
     )
     return script, facts.warning
 
@@ -211,6 +212,31 @@ class _Facts:
         if not (isinstance(node, ast.Constant) and isinstance(node.value, bool)):
             raise _Problem(f"{self.file_name}, line {node.lineno}: {name} must be written as True or False")
         return node.value
+
+    def replaces(self, number: int) -> tuple[str, ...]:
+        """Return the versions that the script says it stands for; each must come before it."""
+        if "REPLACES" not in self.constants:
+            if "REPLACES" in self.bound:
+                raise _Problem(f'{self.file_name}: REPLACES must be written as ["001", "002"], on a line of its own')
+            return ()
+        node = self.constants["REPLACES"]
+        where = f"{self.file_name}, line {node.lineno}: REPLACES"
+        try:
+            versions = ast.literal_eval(node)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            versions = None
+        if (
+            not isinstance(versions, list | tuple)
+            or not versions
+            or not all(isinstance(each, str) and each.isascii() and each.isdigit() for each in versions)
+        ):
+            raise _Problem(f'{where} must be written as ["001", "002"], with the versions of earlier migrations')
+        late = [version for version in versions if int(version) >= number]
+        if late:
+            raise _Problem(f"{where} names {', '.join(late)}, which does not come before it; give it a higher number")
+        if len({int(version) for version in versions}) < len(versions):
+            raise _Problem(f"{where} names a version twice; take one of them out")
+        return tuple(versions)
 
     def _refuse_index_calls(self, tree: ast.Module) -> None:
         calls = [call for call in _calls(tree) if call[1] in INDEX_CALLS]
@@ -290,5 +316,20 @@ def _collisions(scripts: list[Script]) -> list[str]:
     return [
         f"{' and '.join(names)} have one number; give one of them the next free number"
         for names in by_number.values()
+        if len(names) > 1
+    ]
+
+
+def _rivals(scripts: list[Script]) -> list[str]:
+    """Name the scripts that stand for one and the same migration, of which a run could choose neither."""
+    by_number: dict[int, list[str]] = {}
+    replaced = {int(version) for script in scripts for version in script.replaces}
+    for script in scripts:
+        if script.number not in replaced:  # else another one stands for it, too
+            for version in script.replaces:
+                by_number.setdefault(int(version), []).append(script.file_name)
+    return [
+        f"{' and '.join(names)} both replace {number:03}; take it out of one of them"
+        for number, names in by_number.items()
         if len(names) > 1
     ]
