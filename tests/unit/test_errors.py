@@ -39,6 +39,7 @@ from mydocs.migrations.errors import (
     SearchUnavailable,
     ServerUnreachable,
     SettingsInvalid,
+    SquashIncomplete,
     UnknownVersion,
     WorkLeft,
 )
@@ -54,6 +55,11 @@ EXAMPLES = [
     (OutOfOrder(["001"], "002"), 1, ["001", "002", "--allow-out-of-order"]),
     (NeedsDecision(SCRIPT, MigrationState.FAILED), 1, ["001_a.py", "mark 001 --applied", "mark 001 --pending"]),
     (NotReversible(["001_a.py has no down"]), 1, ["001_a.py"]),
+    (
+        SquashIncomplete(SCRIPT, ["0001"], [("0002", MigrationState.FAILED)]),
+        1,
+        ["001_a.py", "0001 is applied", "missing: 0002 (failed)", "mark 001 --applied"],
+    ),
     (LedgerInvalid("_migrations", "'x'", "its state is 5"), 1, ["_migrations", "'x'", "mend or remove"]),
     (MigrationFailed("001_a.py", ", line 3", "ValueError: no"), 1, ["001_a.py", "line 3", "ValueError: no"]),
     (IndexConflict("pages", "x stands in the way"), 1, ["pages", "x stands in the way"]),
