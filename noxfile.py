@@ -73,6 +73,13 @@ def contract(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def heavy(session: nox.Session) -> None:
+    """Run the tests that take minutes or ask package registries."""
+    session.install("--editable", ".[dev]")
+    session.run("pytest", "-m", "heavy", *session.posargs)
+
+
+@nox.session(default=False)
 def minimums(session: nox.Session) -> None:
     """Run all the tests with the lowest version of each dependency that pyproject.toml allows."""
     lowest = [_lowest(requirement) for requirement in PROJECT["project"]["dependencies"]]

@@ -49,6 +49,15 @@ Timeout = Annotated[
 LockTimeout = Annotated[
     str, typer.Option("--lock-timeout", metavar="DURATION", help="Wait so long for the lease; 0 is one try.")
 ]
+Indexes = Annotated[
+    str | None,
+    typer.Option(
+        "--indexes",
+        metavar="MODULE:NAME",
+        help="Standard indexes, or none. Else standard_indexes of [tool.mydocs] in pyproject.toml.",
+        show_default=False,
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="End only when every search index can be queried.")]
 ReportFile = Annotated[
     str | None,
@@ -86,18 +95,26 @@ def run(
     allow_out_of_order: Annotated[
         bool, typer.Option("--allow-out-of-order", help="Run pending versions below the highest applied one.")
     ] = False,
+    indexes: Indexes = None,
     report: ReportFile = None,
 ) -> None:
     """Run what is pending, and with --wait end when every search index can be queried."""
     limit, lock_limit = calls.limit(timeout, "--timeout"), calls.duration(lock_timeout, "--lock-timeout")
-    file = calls.report_file(report, "run")
+    file, models = calls.report_file(report, "run"), calls.standard_indexes(indexes)
     from mydocs.cli.render import run_text
 
     def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
         if dry_run:
             from mydocs.migrations.operations.migrate import dry_run as preview
 
-            return preview(db, target=to, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order, **shared)
+            return preview(
+                db,
+                target=to,
+                allow_changed=allow_changed,
+                allow_out_of_order=allow_out_of_order,
+                standard_indexes=models,
+                **shared,
+            )
         return migrations.migrate(
             db,
             wait=wait,
@@ -106,6 +123,7 @@ def run(
             lock_timeout=lock_limit,
             allow_changed=allow_changed,
             allow_out_of_order=allow_out_of_order,
+            standard_indexes=models,
             **shared,
         )
 
@@ -151,11 +169,17 @@ def status(
     common: Common,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 8 if anything is left to do.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Also show every attempt, oldest first.")] = False,
+    indexes: Indexes = None,
 ) -> None:
     """Show every migration and every tracked index with its state."""
     from mydocs.cli.render import status_text
 
-    report = calls.report(common, lambda db, shared: migrations.status(db, history=history, **shared), status_text)
+    models = calls.standard_indexes(indexes)
+
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
+        return migrations.status(db, history=history, standard_indexes=models, **shared)
+
+    report = calls.report(common, operation, status_text)
     if exit_code:
         from mydocs.migrations.errors import WorkLeft
         from mydocs.migrations.operations.status import ways_out
@@ -169,24 +193,29 @@ def status(
 
 @migrate_app.command(cls=LightCommand, epilog="Example, as an init container: mydocs migrate wait --timeout 1h")
 @with_common
-def wait(common: Common, timeout: Timeout = "1h", report: ReportFile = None) -> None:
+def wait(common: Common, timeout: Timeout = "1h", indexes: Indexes = None, report: ReportFile = None) -> None:
     """Wait until others have applied every script and every index can be queried; run nothing."""
     limit, file = calls.limit(timeout, "--timeout"), calls.report_file(report, "wait")
+    models = calls.standard_indexes(indexes)
     from mydocs.cli.render import run_text
 
     def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
-        return migrations.wait_until_current(db, timeout=limit, **shared)
+        return migrations.wait_until_current(db, timeout=limit, standard_indexes=models, **shared)
 
     results.show(calls.report(common, operation, run_text, file=file))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate check --output json")
 @with_common
-def check(common: Common) -> None:
+def check(common: Common, indexes: Indexes = None) -> None:
     """Exit with 8 unless files, ledger and live indexes agree; for CI. Changes nothing."""
+    models = calls.standard_indexes(indexes)
     from mydocs.cli.render import status_text
 
-    results.show(calls.report(common, lambda db, shared: migrations.check(db, **shared), status_text))
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
+        return migrations.check(db, standard_indexes=models, **shared)
+
+    results.show(calls.report(common, operation, status_text))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate rollback --to 004")

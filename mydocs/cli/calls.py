@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # help and `list` start without them
     from pathlib import Path
 
     from mydocs.cli.report_file import ReportFile
+    from mydocs.migrations.indexes.standard import IndexModels
     from mydocs.migrations.operations.connection import Database
     from mydocs.migrations.reporting.events import Sink
     from mydocs.migrations.reporting.report import RunReport
@@ -81,6 +82,15 @@ def directory(common: Common) -> "Path":
     from mydocs.migrations.settings import load_directory
 
     return load_directory(flags(common), os.environ)
+
+
+def standard_indexes(flag: str | None) -> "IndexModels":
+    """Decide which standard indexes a command deals with; ``flag`` is what --indexes says."""
+    from pathlib import Path
+
+    from mydocs.migrations.project import standard_indexes as of_project
+
+    return of_project(flag, Path.cwd())
 
 
 def flags(common: Common) -> "Flags":
