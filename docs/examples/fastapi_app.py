@@ -1,11 +1,13 @@
 """
-A FastAPI application that migrates when it starts, and serves while search indexes are still being built.
+A FastAPI application that serves from the start, and takes its migrations up beside that.
 
-Run it with `MONGO_URL=… MONGO_DB_NAME=… uvicorn fastapi_app:app`. `/healthz` answers from the start, for a liveness
-probe. `/readyz` answers 503 with what is still missing until everything can be queried, and 200 from then on without
-asking the database, so that any number of probes costs it nothing.
+Run it with `MONGO_URL=… MONGO_USER=… MONGO_PASSWORD=… MONGO_DB_NAME=… uvicorn fastapi_app:app`. `/healthz` answers from
+the start, for a liveness probe: a long migration must not get the replica killed that runs it. `/readyz` answers 503
+with what is still missing until everything can be queried. From then on it answers 200 without asking the database, so
+that any number of probes costs it nothing.
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,37 +15,42 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI, Request, Response
-from motor.motor_asyncio import AsyncIOMotorClient
 
-from mydocs.migrations import MigrationError, migrate, status, wait_for_indexes, work_left
+from mydocs.migrations import MigrationError, connect, migrate, status, work_left
 
 MIGRATIONS = os.environ.get("MYDOCS_MIGRATIONS_DIR", "migrations")
+# Another try helps after these: no connection, not ready in time, lease held by another.
+PASSING = (3, 5, 7)
+PAUSE_SECONDS = 10.0
+
+# uvicorn sets up its own loggers only: without this line nothing of a migration is seen.
+logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Bring data and standard indexes up to date before the first request, and search indexes meanwhile."""
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(os.environ["MONGO_URL"], tz_aware=True)
-    app.state.db = client[os.environ["MONGO_DB_NAME"]]
-    app.state.ready = False
-    app.state.problem = None
+    """Serve at once, and migrate beside it. At shutdown a migration that is under way is cancelled and recorded."""
+    app.state.ready, app.state.problem = False, None
+    async with connect() as db, anyio.create_task_group() as group:
+        app.state.db = db
+        group.start_soon(become_ready, app)
+        yield
+        group.cancel_scope.cancel()
 
-    async def become_ready() -> None:
+
+async def become_ready(app: FastAPI) -> None:
+    """Migrate, and wait until every index can be queried. In one of many replicas the work is done."""
+    while not app.state.ready:
         try:
-            await wait_for_indexes(app.state.db, timeout=None)
-            app.state.ready = True
+            await migrate(app.state.db, directory=MIGRATIONS, wait=True, timeout=None)
+            app.state.ready, app.state.problem = True, None
         except MigrationError as error:
             app.state.problem = str(error)
-
-    try:
-        # A failed migration raises here, and the server does not start.
-        await migrate(app.state.db, directory=MIGRATIONS)
-        async with anyio.create_task_group() as group:
-            group.start_soon(become_ready)
-            yield
-            group.cancel_scope.cancel()
-    finally:
-        client.close()
+            logger.error("not ready: %s", error)
+            if error.exit_code not in PASSING:
+                return  # the replica stays unready until somebody has changed something
+            await anyio.sleep(PAUSE_SECONDS)
 
 
 app = FastAPI(lifespan=lifespan)

@@ -1,15 +1,15 @@
 """
 A Starlette application that starts only when its migrations are applied and every search index can be queried.
 
-Run it with `MONGO_URL=… MONGO_DB_NAME=… uvicorn starlette_app:app`. Until it is ready nothing listens, so a probe that
-cannot connect is the answer; give the start-up probe the time that an index build takes. It uses PyMongo's own
-asynchronous driver.
+Run it with `MONGO_URL=… MONGO_USER=… MONGO_PASSWORD=… MONGO_DB_NAME=… uvicorn starlette_app:app`. Until it is ready
+nothing listens, so a probe that cannot connect is the answer; give the start-up probe the time that an index build
+takes. It uses PyMongo's own asynchronous driver.
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from pymongo import AsyncMongoClient
 from starlette.applications import Starlette
@@ -17,17 +17,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from mydocs.migrations import migrate, status, work_left
+from mydocs.migrations import connect, migrate, status, work_left
 
 MIGRATIONS = os.environ.get("MYDOCS_MIGRATIONS_DIR", "migrations")
+
+# uvicorn sets up its own loggers only: without this line nothing of a migration is seen.
+logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
 
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Await all of it: in one of many replicas the work is done, the others wait for that one."""
-    async with AsyncMongoClient[dict[str, Any]](os.environ["MONGO_URL"], tz_aware=True) as client:
-        app.state.db = client[os.environ["MONGO_DB_NAME"]]
-        await migrate(app.state.db, directory=MIGRATIONS, wait=True, timeout=1800.0)
+    async with connect(client=AsyncMongoClient) as db:
+        app.state.db = db
+        await migrate(db, directory=MIGRATIONS, wait=True, timeout=1800.0)
         yield
 
 

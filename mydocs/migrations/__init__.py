@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mydocs.migrations.indexes.waiter import wait_until_ready
     from mydocs.migrations.model import IndexState, IndexType, MigrationState, StoredError
     from mydocs.migrations.operations.check import check
+    from mydocs.migrations.operations.connection import connect
     from mydocs.migrations.operations.migrate import migrate
     from mydocs.migrations.operations.rollback import rollback
     from mydocs.migrations.operations.settle import mark, repair, unlock
@@ -81,6 +82,7 @@ __all__ = [
     "UsageError",
     "WorkLeft",
     "check",
+    "connect",
     "drop_search_indexes",
     "ensure_indexes",
     "ensure_search_indexes",
@@ -132,6 +134,7 @@ _HOMES = {
     "UsageError": "errors",
     "WorkLeft": "errors",
     "check": "operations.check",
+    "connect": "operations.connection",
     "drop_search_indexes": "indexes.search",
     "ensure_indexes": "indexes.standard",
     "ensure_search_indexes": "indexes.search",

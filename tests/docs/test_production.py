@@ -3,10 +3,13 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]  # it ships no types
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -101,12 +104,44 @@ def test_secrets_hold_the_variables_that_the_program_reads() -> None:
     assert set(workflow) == VARIABLES
 
 
+def test_manifests_are_what_kubernetes_takes() -> None:
+    found = [
+        document for name in ("kubernetes.yaml", "helm/templates/migrate-job.yaml") for document in documents(name)
+    ]
+    assert [document["kind"] for document in found] == ["Secret", "Secret", "Job", "Deployment", "Job"]
+    for document in found:
+        kubernetes_validate.validate(document, "1.30", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"), [("compose.yaml", "compose-spec"), ("github-actions.yaml", "github-workflows")]
+)
+def test_files_for_other_programs_are_what_they_take(name: str, schema: str) -> None:
+    command = ["check-jsonschema", "--builtin-schema", f"vendor.{schema}", str(EXAMPLES / name)]
+    checked = subprocess.run(
+        [str(Path(sys.executable).with_name(command[0])), *command[1:]], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_probes_ask_what_the_application_answers() -> None:
+    (deployment,) = [document for document in documents("kubernetes.yaml") if document["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    asked = {container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")}
+    served = set(re.findall(r'@app\.get\("([^"]+)"\)', (EXAMPLES / "fastapi_app.py").read_text("utf-8")))
+    assert asked == served
+    assert container["args"][0] == "application:app"
+
+
 def test_the_image_is_made_of_what_is_there() -> None:
     lines = (EXAMPLES / "Dockerfile").read_text("utf-8").splitlines()
     copied = [source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]]
     assert [source for source in copied if not (ROOT / source).exists()] == []
     (entry,) = [json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT ")]
     assert entry == ["mydocs"]
+    installed = next(line for line in lines if "pip install" in line)
+    assert all(package in installed for package in ("fastapi", "uvicorn"))
+    assert any(line.endswith("/fastapi_app.py ./application.py") for line in lines)
 
 
 def test_every_example_is_named_by_a_page() -> None:

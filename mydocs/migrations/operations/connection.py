@@ -1,9 +1,12 @@
 """From settings to a client, for a process that has none of its own. I/O: DNS for `mongodb+srv` URLs, no command."""
 
 import atexit
+import os
 import sys
 import threading
 import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -19,10 +22,11 @@ with warnings.catch_warnings():
     from motor.frameworks import asyncio as asyncio_of_motor
     from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.mongo import as_migration_error as as_migration_error
 from mydocs.migrations.errors import ServerUnreachable, SettingsInvalid
 from mydocs.migrations.reporting.redaction import redact
-from mydocs.migrations.settings import Settings
+from mydocs.migrations.settings import Flags, Settings, load_settings
 
 Client: TypeAlias = AsyncIOMotorClient[dict[str, Any]]
 Database: TypeAlias = AsyncIOMotorDatabase[dict[str, Any]]
@@ -55,19 +59,56 @@ def check_url(url: str, secrets: tuple[str, ...]) -> None:
             raise _unusable(error, secrets) from error
 
 
-def make_client(settings: Settings, url: str) -> Client:
+@asynccontextmanager
+async def connect(
+    *,
+    url: str | None = None,
+    database: str | None = None,
+    env_file: str | None = None,
+    client: Callable[..., Any] = AsyncIOMotorClient,
+    environ: Mapping[str, str] = os.environ,
+    **options: Any,
+) -> AsyncIterator[mongo.Database]:
+    """
+    Yield the database that the command line would work on: ``MONGO_URL``, ``MONGO_USER``, ``MONGO_PASSWORD``, and
+    ``MONGO_DB_NAME`` mean the same to both. Nothing is sent before the first command; the client is closed at the end.
+
+    :param url: in place of ``MONGO_URL``; likewise ``database`` of ``MONGO_DB_NAME``
+    :param env_file: a file of NAME=value lines, for what the environment does not say
+    :param client: the class of the client: Motor's, or PyMongo's ``AsyncMongoClient``
+    :param options: passed on to it, such as ``maxPoolSize``
+    :raises SettingsInvalid: names the setting that is missing or can't be used
+    :raises ServerUnreachable: where the name service does not know the host of an SRV URL
+    """
+    settings = load_settings(Flags(url=url, db=database, env_file=env_file), environ)
+    assert settings.url is not None  # only --local has none
+    await anyio.to_thread.run_sync(check_url, settings.url, settings.secrets)
+    opened = make_client(settings, settings.url, client, **options)
+    try:
+        yield opened[settings.database]
+    finally:
+        if isinstance(opened, AsyncIOMotorClient):
+            await close(opened)
+        else:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_SECONDS):
+                closing = opened.close()
+                if isinstance(closing, Awaitable):
+                    await closing
+
+
+def make_client(settings: Settings, url: str, client: Callable[..., Any] = AsyncIOMotorClient, **more: Any) -> Any:
     """
     Make a client; nothing is sent before the first command.
 
     :raises SettingsInvalid: where the driver refuses the URL, the user or the password
     """
-    options: dict[str, Any] = {"tz_aware": True, "appname": "mydocs"}
+    options: dict[str, Any] = {"tz_aware": True, "appname": "mydocs"} | more
     if settings.user is not None:
         options["username"] = settings.user
     if settings.password is not None:
         options["password"] = settings.password
     try:
-        return AsyncIOMotorClient(url, **options)
+        return client(url, **options)
     except (PyMongoError, ValueError, TypeError, OSError) as error:
         raise _unusable(error, settings.secrets) from error
 

@@ -136,9 +136,10 @@ def _plan(
 
 
 def _announce(session: Session, report: ReportBuilder, plan: Plan, snapshot: Snapshot) -> Plan:
-    """Take a plan as the one to follow, and say so."""
-    report.follow(plan, snapshot)
+    """Take a plan as the one to follow, and say so unless it is the one that was announced before."""
+    is_new = report.follow(plan, snapshot)
     for warning in report.unsaid(plan.warnings):
         session.warn(warning)
-    session.emit(Planned(versions=tuple(standing.version for standing in plan.steps), standard=plan.standard))
+    if is_new:
+        session.emit(Planned(versions=tuple(standing.version for standing in plan.steps), standard=plan.standard))
     return plan

@@ -44,10 +44,14 @@ class ReportBuilder:
     indexes: tuple[IndexReport, ...] = ()
     history: tuple[AttemptReport, ...] | None = None
     _said: set[str] = field(default_factory=set)
+    _wanted: tuple[tuple[str, ...], bool] | None = None
 
-    def follow(self, plan: Plan, snapshot: Snapshot) -> None:
-        """Take a plan as the one that the call follows from here on."""
+    def follow(self, plan: Plan, snapshot: Snapshot) -> bool:
+        """Take a plan as the one that the call follows from here on. Returns whether it differs from the one before."""
+        wanted = (tuple(standing.version for standing in plan.steps), plan.standard)
+        is_new, self._wanted = wanted != self._wanted, wanted
         self.standings, self.snapshot = plan.steps, snapshot
+        return is_new
 
     def unsaid(self, warnings: Iterable[str]) -> list[str]:
         """Return the warnings that nobody was told yet: a plan that is made again finds the same ones again."""
