@@ -18,7 +18,7 @@ PYTHONS = nox.project.python_versions(PROJECT)
 
 # They decide and do nothing else, so each of their branches can be reached by a plain call.
 PURE = (
-    *("ledger/plan", "ledger/documents"),
+    *("ledger/plan", "ledger/documents", "ledger/foreign"),
     *("indexes/readiness", "indexes/definitions", "indexes/standard_definitions"),
     *("reporting/events", "reporting/report", "reporting/redaction", "reporting/durations"),
     *("errors", "model"),

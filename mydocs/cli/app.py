@@ -300,6 +300,28 @@ def mark(
     results.show(calls.report(common, operation, mark_text))
 
 
+@migrate_app.command("import", cls=LightCommand, epilog="Example: mydocs migrate import --from pymongo-migrate")
+@with_common
+def import_(
+    common: Common,
+    source: Annotated[
+        str, typer.Option("--from", metavar="TOOL", help="pymongo-migrate, mongodb-migrations or migrate-mongo.")
+    ],
+    collection: Annotated[
+        str | None, typer.Option("--collection", metavar="NAME", help="Where its records are, if it was told so.")
+    ] = None,
+    lock_timeout: LockTimeout = "10m",
+) -> None:
+    """Mark as applied what another tool has applied under the same names; run nothing."""
+    lock_limit = calls.duration(lock_timeout, "--lock-timeout")
+    from mydocs.cli.render import import_text
+
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
+        return migrations.import_ledger(db, source=source, collection=collection, lock_timeout=lock_limit, **shared)
+
+    results.show(calls.report(common, operation, import_text))
+
+
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate repair --yes")
 @with_common
 def repair(

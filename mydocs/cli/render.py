@@ -119,6 +119,16 @@ def mark_text(report: RunReport) -> str:
     return "\n\n".join(part for part in (rows, last) if part)
 
 
+def import_text(report: RunReport) -> str:
+    """Show what `import` has marked, and what it has found no file for."""
+    rows = table(MIGRATION_HEAD, ((m.version, m.name, m.state.value, "") for m in report.migrations))
+    unknown = [m.script or m.name for m in report.migrations if m.state is MigrationState.MISSING]
+    last = f"{_count(len(report.migrations) - len(unknown), 'migration')} applied by the other tool"
+    if unknown:
+        last += f"; applied there, and no file has the name: {', '.join(unknown)}"
+    return "\n\n".join(part for part in (rows, last) if part)
+
+
 def _settled_state(migration: MigrationReport) -> str:
     gone = migration.script is None and migration.state is MigrationState.PENDING
     return "forgotten" if gone else migration.state.value

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mydocs.migrations.operations.rollback import rollback
     from mydocs.migrations.operations.settle import mark, repair, unlock
     from mydocs.migrations.operations.status import status, work_left
+    from mydocs.migrations.operations.takeover import import_ledger
     from mydocs.migrations.operations.wait import wait_for_indexes, wait_until_current
     from mydocs.migrations.reporting.events import Event, Sink
     from mydocs.migrations.reporting.report import (
@@ -87,6 +88,7 @@ __all__ = [
     "ensure_indexes",
     "ensure_search_indexes",
     "fan_out",
+    "import_ledger",
     "logging_sink",
     "mark",
     "migrate",
@@ -139,6 +141,7 @@ _HOMES = {
     "ensure_indexes": "indexes.standard",
     "ensure_search_indexes": "indexes.search",
     "fan_out": "reporting.sinks",
+    "import_ledger": "operations.takeover",
     "logging_sink": "reporting.sinks",
     "mark": "operations.settle",
     "migrate": "operations.migrate",

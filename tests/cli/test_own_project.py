@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,23 @@ def test_the_wheel_in_an_empty_project_makes_no_index_of_the_application(tmp_pat
     (shop / "pyproject.toml").unlink()
     ended = run([*mydocs, "run", "--local", "-o", "json"], cwd=shop, check=True, capture_output=True, text=True)
     assert len(json.loads(ended.stdout)["indexes"]) == sum(map(len, STANDARD_INDEXES.values())) == 7
+
+
+def test_a_foreign_ledger_is_taken_over_from_the_command_line(
+    program: Callable[..., Ended], folder: Path, local_server: LocalServer
+) -> None:
+    (folder / "001_first.py").write_text("async def up(db): raise SystemError\n")
+    url = local_server.url.replace("/?", "/shop?")
+    now = datetime(2026, 1, 31, tzinfo=UTC)
+    with MongoClient[dict[str, Any]](url) as client:
+        client["shop"]["pymongo_migrate"].insert_many(
+            [{"name": "001_first", "applied": now}, {"name": "002_gone", "applied": now}]
+        )
+    ended = program("migrate", "import", "--from", "pymongo-migrate", "--url", url)
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[-1] == (
+        "1 migration applied by the other tool; applied there, and no file has the name: 002_gone"
+    )
+    assert "warning: applied by pymongo-migrate, and no file has the name: 002_gone" in ended.err
+    assert program("migrate", "run", "--indexes", "none", "--url", url).code == 0
+    assert program("migrate", "import", "--from", "x", "--url", url).code == 2

@@ -22,6 +22,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,21 @@ LANGUAGES = {"sh", "python", "json", "yaml", "toml", "text"}
 WIDTH = 120  # columns, as in the code
 
 # What a section begins with, where it is about a database that is not empty.
-SEEDS = {
-    "The application's earlier runner": [
-        {"file_name": "001_fulltext_documents.py", "run_at": "2026-01-31T12:00:00"},
-        {"file_name": "002_fulltext_pages.py", "run_at": "2026-01-31T12:00:01"},
-    ]
+SEEDS: dict[str, tuple[str, list[dict[str, object]]]] = {
+    "In four steps": (
+        "pymongo_migrate",
+        [
+            {"name": name, "applied": datetime(2026, 1, 31, tzinfo=UTC)}
+            for name in ("001_fulltext_documents", "002_fulltext_pages", "003_vector_pages_large_dot")
+        ],
+    ),
+    "The application's earlier runner": (
+        "_migrations",
+        [
+            {"file_name": "001_fulltext_documents.py", "run_at": "2026-01-31T12:00:00"},
+            {"file_name": "002_fulltext_pages.py", "run_at": "2026-01-31T12:00:01"},
+        ],
+    ),
 }
 
 
@@ -145,7 +156,8 @@ def test_commands_of_a_section_run_one_after_the_other(
 ) -> None:
     if section in SEEDS:
         with pymongo.MongoClient[dict[str, Any]](local_url) as client:
-            client["mydocs"]["_migrations"].insert_many([dict(document) for document in SEEDS[section]])
+            collection, documents = SEEDS[section]
+            client["mydocs"][collection].insert_many([dict(document) for document in documents])
     for line in lines:
         expected = re.search(r"#\s*exit (\d+)", line)
         ended = CliRunner().invoke(app, calls(line)[1:], prog_name="mydocs")

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from mydocs.migrations.driver import mongo
@@ -57,7 +58,7 @@ async def mark(
                     await mark_applied(session, lease, standing)
                 else:
                     await _mark_pending(session, lease, standing)
-            await _report_on(session, report, found, chosen)
+            await report_on(session, report, found, chosen)
     return report.build()
 
 
@@ -88,7 +89,7 @@ async def repair(
             if standing.entry is not None:
                 await ledger.log(db, standing.entry, direction="up")
                 await ledger.remove(db, lease, standing.entry)
-        await _report_on(session, report, found, (*wanted.changed, *wanted.missing))
+        await report_on(session, report, found, (*wanted.changed, *wanted.missing))
     return report.build()
 
 
@@ -127,12 +128,16 @@ async def _standings(session: Session, report: ReportBuilder, found: Discovery) 
     return classify(found.scripts, report.snapshot.entries, report.snapshot.lease)
 
 
-async def mark_applied(session: Session, lease: Lease, standing: Standing) -> None:
-    """Record a migration as applied that nobody ran; one that is applied stays as it is."""
+async def mark_applied(session: Session, lease: Lease, standing: Standing, *, at: datetime | None = None) -> None:
+    """
+    Record a migration as applied that nobody ran; one that is applied stays as it is.
+
+    :param at: when it was, where that is known; else now
+    """
     script, entry = standing.script, standing.entry
     if entry is not None and entry.state is MigrationState.APPLIED and not entry.legacy:
         return
-    now = lease.now()
+    now = at or lease.now()
     if entry is not None and not entry.legacy:
         await ledger.log(session.db, entry, direction=entry.direction)
     settled = Entry(
@@ -158,7 +163,7 @@ async def _mark_pending(session: Session, lease: Lease, standing: Standing) -> N
         await ledger.remove(session.db, lease, standing.entry)
 
 
-async def _report_on(session: Session, report: ReportBuilder, found: Discovery, settled: Sequence[Standing]) -> None:
+async def report_on(session: Session, report: ReportBuilder, found: Discovery, settled: Sequence[Standing]) -> None:
     """Report where migrations stand that were settled, as the ledger shows them now; what it does not is pending."""
     now = {standing.version: standing.state for standing in await _standings(session, report, found)}
     report.migrations = tuple(

@@ -1,0 +1,84 @@
+"""Take over what another tool has applied: read its ledger, mark the scripts of the same names. Runs no script."""
+
+from pathlib import Path
+
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.errors import UsageError
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.foreign import LAYOUTS, ForeignRecord, Tool, match_scripts, read_records
+from mydocs.migrations.ledger.plan import classify
+from mydocs.migrations.model import MigrationState
+from mydocs.migrations.operations.reported import discovered, reported
+from mydocs.migrations.operations.settle import leading, mark_applied, report_on
+from mydocs.migrations.reporting.events import Sink
+from mydocs.migrations.reporting.report import MigrationReport, RunReport
+
+
+async def import_ledger(
+    db: mongo.Database,
+    *,
+    source: str,
+    collection: str | None = None,
+    directory: str | Path = "migrations",
+    lock_timeout: float | None = 600.0,
+    on_event: Sink | None = None,
+) -> RunReport:
+    """
+    Mark the scripts as applied that another tool has applied under the same names.
+
+    A script that has an entry already keeps it. What the other tool has applied and no file has the name of is reported
+    as ``missing`` and recorded nowhere. The other tool's records are only read.
+
+    :param source: ``pymongo-migrate``, ``mongodb-migrations`` or ``migrate-mongo``
+    :param collection: where its records are; by default where the tool puts them
+    :raises UsageError: where the collection holds no records of that tool
+    """
+    async with reported(db, on_event) as (session, report):
+        tool = _tool(source)
+        where = collection or LAYOUTS[tool].collection
+        documents = await mongo.documents_again(db, {"find": where, "sort": {"_id": 1}, "batchSize": ledger.BATCH})
+        records, odd = read_records(tool, documents)
+        if len(documents) == odd:
+            raise UsageError(
+                f"no records of {tool} in the collection {where} of {db.name}; check --db, or name the collection with "
+                "--collection"
+            )
+        if odd:
+            session.warn(f"{odd} documents of {where} are no records of {tool}; they were passed over")
+        found = await discovered(session, report, directory)
+        match = match_scripts(tool, records, found.scripts)
+        if match.unknown:
+            names = ", ".join(record.name for record in match.unknown)
+            session.warn(f"applied by {tool}, and no file has the name: {names}")
+        snapshot = await ledger.read(db)
+        recorded = {int(entry.version) for entry in snapshot.entries if entry.version.isdigit()}
+        if any(script.number not in recorded for script, _ in match.known):
+            async with leading(session, lock_timeout) as lease:
+                snapshot = await ledger.read(db)
+                standings = {s.number: s for s in classify(found.scripts, snapshot.entries, snapshot.lease)}
+                for script, record in match.known:
+                    standing = standings.get(script.number)
+                    if standing is not None and standing.entry is None:
+                        await mark_applied(session, lease, standing, at=record.applied_at)
+        chosen = {script.number for script, _ in match.known}
+        settled = [s for s in classify(found.scripts, snapshot.entries, snapshot.lease) if s.number in chosen]
+        await report_on(session, report, found, settled)
+        report.migrations += tuple(map(_unknown, match.unknown))
+    return report.build()
+
+
+def _tool(source: str) -> Tool:
+    try:
+        return Tool(source)
+    except ValueError:
+        raise UsageError(f"no tool {source!r}; known are {', '.join(Tool)}") from None
+
+
+def _unknown(record: ForeignRecord) -> MigrationReport:
+    number, _, name = record.name.partition("_")
+    return MigrationReport(
+        version=number if number.isdigit() else "",
+        name=name if number.isdigit() else record.name,
+        script=record.name,
+        state=MigrationState.MISSING,
+    )
