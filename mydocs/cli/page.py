@@ -54,6 +54,7 @@ def document(report: RunReport, recorder: Recorder, *, command: str, clean: Text
         *_timeline(spans, held, seconds, text),
         *_migrations(report, text),
         *_indexes(report, text),
+        *_aliases(report, text),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -180,6 +181,11 @@ def _indexes(report: RunReport, text: Text) -> Iterable[str]:
         for i in report.indexes
     ]
     return _table("Indexes", ("Index", "Type", "State", "Time", "Reason"), rows, text)
+
+
+def _aliases(report: RunReport, text: Text) -> Iterable[str]:
+    rows = [(alias.alias, f"{alias.collection}.{alias.index}", alias.previous or "") for alias in report.aliases or ()]
+    return _table("Search aliases", ("Alias", "Index", "Before"), rows, text)
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], text: Text) -> Iterable[str]:

@@ -31,6 +31,7 @@ def run_text(report: RunReport) -> str:
     parts = [
         table(MIGRATION_HEAD, (_migration_row(migration) for migration in report.migrations)),
         table(INDEX_HEAD, (_index_row(index) for index in report.indexes)),
+        aliases_text(report),
         summary(report),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -89,8 +90,25 @@ def status_text(report: RunReport) -> str:
             for a in report.history or ()
         ),
     )
-    parts = [migrations or "no migrations", indexes, f"attempts:\n{history}" if history else ""]
+    parts = [migrations or "no migrations", indexes, aliases_text(report), f"attempts:\n{history}" if history else ""]
     return "\n\n".join(part for part in parts if part)
+
+
+def aliases_text(report: RunReport) -> str:
+    """Show what search aliases name; empty where there is none."""
+    return table(
+        ("ALIAS", "INDEX", "STATE", "BEFORE", "SWITCHED AT"),
+        (
+            (
+                alias.alias,
+                f"{alias.collection}.{alias.index}",
+                alias.state.value if alias.state else "",
+                alias.previous or "",
+                alias.switched_at.strftime("%Y-%m-%d %H:%M:%SZ") if alias.switched_at else "",
+            )
+            for alias in report.aliases or ()
+        ),
+    )
 
 
 def summary(report: RunReport) -> str:

@@ -27,6 +27,11 @@ def schema() -> Schema:
         },
         optional={
             "history": {"type": "array", "items": _attempt(), "description": "of `status --history`"},
+            "aliases": {
+                "type": "array",
+                "items": _alias(),
+                "description": "of `status` and `check`; of others where a script has switched one",
+            },
             "lease": {"oneOf": [{"type": "null"}, _lease()], "description": "of `unlock`: the lease that was removed"},
         },
     )
@@ -76,6 +81,20 @@ def _index() -> Schema:
             "queryable": {"type": "boolean", "description": "with any definition, also the one before an update"},
             "seconds": _seconds("from the moment that it was asked for until it was settled", nullable=True),
             "reason": _nullable("string", "the server's words, or why nothing more is known"),
+        }
+    )
+
+
+def _alias() -> Schema:
+    return _object(
+        {
+            "alias": {"type": "string"},
+            "collection": {"type": "string"},
+            "index": {"type": "string", "description": "the search index that it names"},
+            "previous": _nullable("string", "the index that it named before"),
+            "switched_at": _time("UTC; null where it was not read", nullable=True),
+            "state": {"enum": [*_values(IndexState), None], "description": "of the index; null where nobody looked"},
+            "reason": _nullable("string", "why the index is not ready"),
         }
     )
 

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
         UsageError,
         WorkLeft,
     )
+    from mydocs.migrations.indexes.aliases import switch_search_alias
     from mydocs.migrations.indexes.search import drop_search_indexes, ensure_search_indexes
     from mydocs.migrations.indexes.standard import ensure_indexes
     from mydocs.migrations.indexes.waiter import wait_until_ready
-    from mydocs.migrations.model import IndexState, IndexType, MigrationState, StoredError
+    from mydocs.migrations.model import IndexState, IndexType, MigrationState, SearchAlias, StoredError
     from mydocs.migrations.operations.check import check
     from mydocs.migrations.operations.connection import connect
     from mydocs.migrations.operations.migrate import migrate
@@ -77,6 +78,7 @@ __all__ = [
     "PlanError",
     "RunReport",
     "ScriptsInvalid",
+    "SearchAlias",
     "ServerError",
     "Sink",
     "StoredError",
@@ -97,6 +99,7 @@ __all__ = [
     "repair",
     "rollback",
     "status",
+    "switch_search_alias",
     "transform",
     "unlock",
     "unset_field",
@@ -130,6 +133,7 @@ _HOMES = {
     "PlanError": "errors",
     "RunReport": "reporting.report",
     "ScriptsInvalid": "errors",
+    "SearchAlias": "model",
     "ServerError": "errors",
     "Sink": "reporting.events",
     "StoredError": "model",
@@ -150,6 +154,7 @@ _HOMES = {
     "repair": "operations.settle",
     "rollback": "operations.rollback",
     "status": "operations.status",
+    "switch_search_alias": "indexes.aliases",
     "transform": "data.transform",
     "unlock": "operations.settle",
     "unset_field": "data.transform",

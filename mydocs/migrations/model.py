@@ -110,6 +110,22 @@ class IndexRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchAlias:
+    """
+    Which search index an alias names.
+
+    :param previous: what it named before
+    :param switched_at: by the server's clock; ``None`` in a ledger entry, whose own times tell it
+    """
+
+    alias: str
+    collection: str
+    index: str
+    previous: str | None = None
+    switched_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStamp:
     """Who wrote a ledger entry. ``term`` is the fencing token of the lease."""
 
@@ -135,6 +151,7 @@ class Entry:
     seconds: float | None = None
     error: StoredError | None = None
     indexes: tuple[IndexRecord, ...] = ()
+    aliases: tuple[SearchAlias, ...] = ()  # that the script has switched
     run: RunStamp | None = None
     checkpoint: Mapping[str, Any] | None = None
     direction: str = "up"  # "down" while it is taken back, and after that has failed

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio.to_thread
 
+from mydocs import search_aliases
 from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import MigrationFailed, NotPossible
@@ -27,7 +28,7 @@ from mydocs.migrations.scripts.discover import discover
 
 Seed = Callable[[Any], Awaitable[object]]
 
-OWN = frozenset({documents.COLLECTION, documents.LOG_COLLECTION, lease.COLLECTION})
+OWN = frozenset({documents.COLLECTION, documents.LOG_COLLECTION, lease.COLLECTION, search_aliases.COLLECTION})
 
 
 async def assert_migrations_ok(

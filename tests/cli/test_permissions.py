@@ -15,7 +15,7 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Recorded
 
 PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"
-OWN = ("_migrations_lock", "_migrations", "_migrations_log")
+OWN = ("_migrations_lock", "_migrations", "_migrations_log", "_search_aliases")
 OTHERS = "collections"
 
 # https://www.mongodb.com/docs/manual/reference/privilege-actions/
@@ -37,12 +37,14 @@ ACTIONS = {
 HELPERS = """
 from pymongo import IndexModel
 from pymongo.operations import SearchIndexModel
-from mydocs.migrations import ensure_indexes, ensure_search_indexes, rename_field, transform, unset_field
-def search(dynamic):
-    return SearchIndexModel({"mappings": {"dynamic": dynamic}}, "ft")
+from mydocs.migrations import ensure_indexes, ensure_search_indexes, rename_field, switch_search_alias, transform
+from mydocs.migrations import unset_field
+def search(dynamic, name="ft"):
+    return SearchIndexModel({"mappings": {"dynamic": dynamic}}, name)
 async def up(db):
     await ensure_search_indexes(db.notes, [search(True)])
-    await ensure_search_indexes(db.notes, [search(False)])
+    await ensure_search_indexes(db.notes, [search(False), search(True, "ft_2"), search(True, "ft_3")])
+    await switch_search_alias(db.notes, "notes", to="ft_2")
     await ensure_indexes(db.notes, [IndexModel("at", expireAfterSeconds=60)])
     await ensure_indexes(db.notes, [IndexModel("at", expireAfterSeconds=90)])
     await transform(db.notes, {}, lambda note: {"$set": {"seen": True}})
@@ -52,6 +54,7 @@ async def up(db):
 DOWN = """
 from mydocs.migrations import drop_search_indexes
 async def down(db):
+    await switch_search_alias(db.notes, "notes", to="ft_3")
     await drop_search_indexes(db.notes, "ft")
 """
 

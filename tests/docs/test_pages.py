@@ -200,7 +200,9 @@ def python(wanted: str) -> list[Any]:
 async def test_scripts_in_the_texts_run_twice(
     block: Block, tmp_path: Path, local_db: AsyncIOMotorDatabase[dict[str, Any]]
 ) -> None:
-    for name in ("001_first.py", "002_again.py"):
+    if "switch_search_alias(" in block.code:  # to an index that the application has
+        await migrate(local_db, directory=ROOT / "migrations", wait=True)
+    for name in ("011_first.py", "012_again.py"):
         (tmp_path / name).write_text(block.code, "utf-8")
         report = await migrate(local_db, directory=tmp_path, wait=True)
         assert report.migrations[-1].state is MigrationState.APPLIED

@@ -177,6 +177,8 @@ class Executor:
                 places=entry.checkpoint,
                 store=partial(ledger.keep_place, self.db, self.lease, entry),
                 tracked=self._tracked,
+                run=self.stamp,
+                check_lease=self.lease.check,
             )
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
             indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
@@ -270,8 +272,10 @@ class Executor:
     def _ended(
         self, entry: Entry, started: float, error: BaseException | None, indexes: tuple[IndexRecord, ...]
     ) -> Entry:
+        captured = current.get()
         return replace(
             entry,
+            aliases=entry.aliases if captured is None else captured.aliases_after(entry.aliases),
             state=MigrationState.APPLIED if error is None else MigrationState.FAILED,
             finished_at=self.lease.now(),
             seconds=round(time.monotonic() - started, 3),

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes.definitions import infer_type
-from mydocs.migrations.model import IndexAction, IndexRecord, IndexType
+from mydocs.migrations.model import IndexAction, IndexRecord, IndexType, RunStamp, SearchAlias
 from mydocs.migrations.reporting.events import Event, Sink, Warned, emit
 
 _CREATE, _UPDATE, _DROP = "createSearchIndexes", "updateSearchIndex", "dropSearchIndex"
@@ -78,8 +78,19 @@ class Capture:
         places: Place | None = None,
         store: Store | None = None,
         tracked: Callable[[], Iterable[IndexRecord]] = lambda: (),
+        run: RunStamp | None = None,
+        check_lease: Callable[[], None] = lambda: None,
     ) -> None:
-        """:param tracked: what the ledger says of search indexes; asked only where an index is changed or goes"""
+        """
+        Start with nothing.
+
+        :param tracked: what the ledger says of search indexes; asked only where an index is changed or goes
+        :param run: what the run signs with
+        :param check_lease: raises ``LeaseLost`` where the run may write no more
+        """
+        self.run = run
+        self.check_lease = check_lease
+        self._aliases: dict[str, SearchAlias] = {}
         self.transactional = transactional
         self.database: str | None = None  # the step's, once its commands are listened to
         self._tracked = tracked
@@ -117,10 +128,31 @@ class Capture:
         with self._lock:
             self._records[key] = _after(self._records.get(key), record)
 
+    def note_alias(self, alias: SearchAlias) -> None:
+        """Take it as the latest word on what an alias names."""
+        with self._lock:
+            before = self._aliases.get(alias.alias)
+            self._aliases[alias.alias] = alias if before is None else replace(alias, previous=before.previous)
+
+    def aliases_after(self, earlier: Iterable[SearchAlias]) -> tuple[SearchAlias, ...]:
+        """What all attempts at a script have let aliases name; ``previous`` is from before the first of them."""
+        with self._lock:
+            before = {alias.alias: alias for alias in earlier}
+            now = {
+                name: replace(alias, previous=before[name].previous) if name in before else alias
+                for name, alias in self._aliases.items()
+            }
+            return tuple((before | now).values())
+
+    def record_of(self, collection: str, name: str) -> IndexRecord | None:
+        """What script and ledger say of an index."""
+        known = [*self._tracked(), *self.records]
+        return next((r for r in reversed(known) if (r.collection, r.name) == (collection, name)), None)
+
     def type_of(self, collection: str, name: str) -> IndexType | None:
         """What kind of index it is, as far as script and ledger tell."""
-        known = [*self._tracked(), *self.records]
-        return next((r.type for r in reversed(known) if (r.collection, r.name) == (collection, name)), None)
+        record = self.record_of(collection, name)
+        return None if record is None else record.type
 
     def emit(self, event: Event) -> None:
         """Pass an event of the script on to the run's sink."""
@@ -321,6 +353,12 @@ def note(record: IndexRecord, database: str) -> None:
         f"{capture.database}: nothing waits for that index, and `check` does not look at it"
     )
     capture.emit(Warned(message=message))
+
+
+def of_database(database: str) -> Capture | None:
+    """The capture of the step under way, where that is one on this database."""
+    capture = current.get()
+    return capture if capture is not None and capture.database in (None, database) else None
 
 
 def records_of(database: str, collection: str) -> dict[str, IndexRecord]:

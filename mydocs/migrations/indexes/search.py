@@ -22,7 +22,7 @@ from pymongo.operations import SearchIndexModel
 
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import IndexConflict, IndexRefused, NotReady, SearchUnavailable, UsageError
-from mydocs.migrations.indexes import capture, definitions, readiness
+from mydocs.migrations.indexes import aliases, capture, definitions, readiness
 from mydocs.migrations.indexes.definitions import Change
 from mydocs.migrations.indexes.readiness import Listed
 from mydocs.migrations.model import Definition, IndexAction, IndexRecord, IndexType
@@ -83,10 +83,14 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
     """
     Drop search indexes by name; one that does not exist is no error. They leave the listing some time later.
 
+    Waits a few seconds first, where a search alias has named one of them until a moment ago.
+
+    :raises IndexConflict: where a search alias names one of them; nothing is dropped
     :raises SearchUnavailable: where the server has no search indexes
     """
     capture.refuse_in_transaction("drop_search_indexes", NO_INDEXES)
     db = mongo.database_of(collection)
+    await aliases.make_way(db, collection.name, names)
     for name in names:
         kind = capture.type_of(db.name, collection.name, name) or IndexType.SEARCH
         was_there = await _drop(db, collection.name, name)

@@ -14,6 +14,7 @@ from mydocs.migrations.model import (
     IndexType,
     MigrationState,
     RunStamp,
+    SearchAlias,
     StoredError,
 )
 
@@ -53,6 +54,7 @@ def parse(document: Mapping[str, Any]) -> Entry:
         seconds=_seconds(document),
         error=_parse_error(document),
         indexes=tuple(_parse_index(key, index) for index in document.get("indexes", [])),
+        aliases=parse_aliases(document.get("aliases"), "alias"),
         run=_parse_run(run) if run else None,
         checkpoint=_mapping(document, "checkpoint") or None,
         direction=_text(document, "direction") or "up",
@@ -81,7 +83,8 @@ def parse_attempt(document: Mapping[str, Any]) -> Entry:
 def finished_fields(entry: Entry) -> dict[str, Any]:
     """The fields of an entry that its end decides."""
     document = document_of(entry)
-    return {key: document[key] for key in ("state", "finished_at", "seconds", "error", "indexes")}
+    fields = ("state", "finished_at", "seconds", "error", "indexes", "aliases")
+    return {key: document[key] for key in fields if key in document}
 
 
 def document_of(entry: Entry) -> dict[str, Any]:
@@ -107,13 +110,38 @@ def document_of(entry: Entry) -> dict[str, Any]:
             }
             for index in entry.indexes
         ],
-        "run": _run(entry.run),
+        "run": run_document(entry.run),
     }
+    if entry.aliases:
+        document["aliases"] = [
+            {"alias": each.alias, "collection": each.collection, "index": each.index, "previous": each.previous}
+            for each in entry.aliases
+        ]
     if entry.checkpoint:
         document["checkpoint"] = entry.checkpoint
     if entry.direction != "up":
         document["direction"] = entry.direction
     return document
+
+
+def parse_aliases(documents: object, key: str) -> tuple[SearchAlias, ...]:
+    """
+    Read what is said of aliases; what has another shape is passed over.
+
+    :param key: where each document has the alias itself
+    """
+    found = [item for item in documents if isinstance(item, Mapping)] if isinstance(documents, list) else []
+    return tuple(
+        SearchAlias(
+            alias=item[key],
+            collection=item["collection"],
+            index=item["index"],
+            previous=_text(item, "previous"),
+            switched_at=time_of(item, "switched_at"),
+        )
+        for item in found
+        if all(isinstance(item.get(name), str) for name in (key, "collection", "index"))
+    )
 
 
 def attempt_of(entry: Entry, direction: str, outcome: str | None = None) -> dict[str, Any]:
@@ -131,7 +159,7 @@ def attempt_of(entry: Entry, direction: str, outcome: str | None = None) -> dict
         "seconds": entry.seconds,
         "error": _error(entry.error),
         "host": entry.run.host if entry.run else None,
-        "run": _run(entry.run),
+        "run": run_document(entry.run),
     }
 
 
@@ -139,7 +167,8 @@ def log_key(entry: Entry, direction: str) -> str:
     return f"{entry.version}:{direction}:{entry.attempts}:{entry.run.run_id if entry.run else 'unknown'}"
 
 
-def _run(run: RunStamp | None) -> dict[str, Any] | None:
+def run_document(run: RunStamp | None) -> dict[str, Any] | None:
+    """Give what a run signs its writes with."""
     return (
         None
         if run is None

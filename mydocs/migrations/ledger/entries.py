@@ -13,6 +13,7 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
+from mydocs import search_aliases
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import LeaseLost
 from mydocs.migrations.ledger import lease as leases
@@ -24,11 +25,30 @@ from mydocs.migrations.ledger.documents import (
     finished_fields,
     log_key,
     parse,
+    parse_aliases,
     time_of,
 )
 from mydocs.migrations.ledger.lease import Lease
-from mydocs.migrations.model import Entry, IndexAction, IndexRecord, LeaseView, MigrationState, RunStamp, Script
+from mydocs.migrations.model import (
+    Entry,
+    IndexAction,
+    IndexRecord,
+    LeaseView,
+    MigrationState,
+    RunStamp,
+    Script,
+    SearchAlias,
+)
 
+# An alias may have the name of a version, so each comes as a document inside another.
+_WITH_ALIASES = [
+    {
+        "$unionWith": {
+            "coll": search_aliases.COLLECTION,
+            "pipeline": [{"$sort": {"_id": 1}}, {"$replaceWith": {"_id": None, "alias": "$$ROOT"}}],
+        }
+    }
+]
 BATCH = 100_000  # documents; one reply holds 16 MB of them, so a ledger of usual size comes in one
 
 
@@ -38,6 +58,7 @@ class Snapshot:
     The ledger, and the lease as it was just before.
 
     :param lease: ``None`` before the first acquisition
+    :param aliases: where they were asked for
     :param seen_at: when it was so, by the server's clock; known where there is a lease
     :param read_at: the same on this process' monotonic clock
     """
@@ -45,13 +66,15 @@ class Snapshot:
     entries: tuple[Entry, ...]
     lease: LeaseView | None
     seen_at: datetime | None = None
+    aliases: tuple[SearchAlias, ...] = ()
     read_at: float = field(default_factory=time.monotonic, compare=False)
 
 
-async def read(db: mongo.Database, *, patiently: bool = False) -> Snapshot:
+async def read(db: mongo.Database, *, patiently: bool = False, aliases: bool = False) -> Snapshot:
     """
     Read lease and ledger in one command, the lease first; see :func:`mydocs.migrations.ledger.plan.is_interrupted`.
 
+    :param aliases: read the search aliases, too
     :param patiently: bear a server that is away for two minutes, as somebody who waits does
     :raises LedgerInvalid: where a document is none of ours
     """
@@ -59,20 +82,26 @@ async def read(db: mongo.Database, *, patiently: bool = False) -> Snapshot:
         db,
         {
             "aggregate": leases.COLLECTION,
-            "pipeline": [*leases.view_stages(), {"$unionWith": COLLECTION}],
+            "pipeline": [*leases.view_stages(), {"$unionWith": COLLECTION}, *(_WITH_ALIASES if aliases else ())],
             "cursor": {"batchSize": BATCH},
         },
         retrying=mongo.PATIENT if patiently else None,
     )
     # An ObjectId, a version or "standard" are the keys of the ledger; the lease is the only "lease".
     shown = next((document for document in found if document["_id"] == "lease"), None)
-    entries = [parse(document) for document in found if document["_id"] != "lease"]
+    named = [document["alias"] for document in found if _is_alias(document)]
+    entries = [parse(document) for document in found if document["_id"] != "lease" and not _is_alias(document)]
     # Where both runners have recorded a version, our record is the later in the list and so the one that counts.
     return Snapshot(
         entries=tuple(sorted(entries, key=lambda entry: not entry.legacy)),
         lease=None if shown is None else leases.parse(shown),
+        aliases=parse_aliases(named, "_id"),
         seen_at=None if shown is None else time_of(shown, "seen_at"),
     )
+
+
+def _is_alias(document: mongo.Document) -> bool:
+    return document["_id"] is None and "alias" in document
 
 
 def opening(
@@ -101,6 +130,7 @@ def opening(
         started_at=at,
         run=stamp,
         indexes=previous.indexes if previous else (),
+        aliases=previous.aliases if previous else (),
         checkpoint=previous.checkpoint if previous and _goes_on(previous, checksum, direction) else None,
         direction=direction,
     )

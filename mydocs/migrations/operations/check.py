@@ -9,7 +9,7 @@ from mydocs.migrations.indexes.standard import IndexModels
 from mydocs.migrations.model import MigrationState
 from mydocs.migrations.operations.findings import find_all
 from mydocs.migrations.operations.reported import reported
-from mydocs.migrations.operations.status import ways_out, work_left
+from mydocs.migrations.operations.status import DEAD, ways_out, work_left
 from mydocs.migrations.reporting.events import Sink
 from mydocs.migrations.reporting.report import RunReport
 
@@ -38,6 +38,11 @@ async def check(
             *work_left(seen),
             *([f"applied, but not in this directory: {', '.join(missing)}"] if missing else []),
             *found.differences,
+            *(
+                f"alias {alias.alias} names {alias.collection}.{alias.index}, which is {alias.state.value}"
+                for alias in seen.aliases or ()
+                if alias.state in DEAD
+            ),
         ]
         if left:
             raise WorkLeft(left, ways_out(seen, repair=bool(missing)))

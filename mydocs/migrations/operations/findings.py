@@ -16,10 +16,10 @@ from mydocs.migrations.indexes.waiter import target_of
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import Standing, classify, standard_is_applied, tracked
-from mydocs.migrations.model import IndexRecord, IndexState, IndexType, MigrationState
-from mydocs.migrations.operations.report_builder import NOT_CREATED, ReportBuilder, planned_standard
+from mydocs.migrations.model import IndexRecord, IndexState, IndexTarget, IndexType, MigrationState, SearchAlias
+from mydocs.migrations.operations.report_builder import NOT_CREATED, ReportBuilder, alias_report, planned_standard
 from mydocs.migrations.operations.reported import discovered
-from mydocs.migrations.reporting.report import IndexReport, MigrationReport
+from mydocs.migrations.reporting.report import AliasReport, IndexReport, MigrationReport
 
 LISTINGS_AT_ONCE = 8  # collections
 
@@ -44,7 +44,8 @@ async def find_in_ledger(
 ) -> tuple[Standing, ...]:
     """Say in the report where each migration stands; one command."""
     found = await discovered(session, report, directory)
-    report.snapshot = snapshot = await ledger.read(session.db)
+    report.snapshot = snapshot = await ledger.read(session.db, aliases=True)
+    report.aliases = tuple(map(alias_report, snapshot.aliases))
     standings = classify(found.scripts, snapshot.entries, snapshot.lease)
     report.migrations = tuple(map(_migration_report, standings))
     if _standard_planned(models, snapshot):
@@ -57,13 +58,15 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
     standings = await find_in_ledger(session, report, directory, models)
     snapshot = report.snapshot
     records = tracked(snapshot.entries)
-    searched = {record.collection: None for record in records}
+    # In an order, and each once.
+    searched = dict.fromkeys([*(each.collection for each in records), *(each.collection for each in snapshot.aliases)])
     search: dict[str, list[mongo.Document]] = {}
     standard: dict[str, list[mongo.Document]] = {}
     limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
 
     async def list_search(collection: str) -> None:
         names = [record.name for record in records if record.collection == collection]
+        names += [alias.index for alias in snapshot.aliases if alias.collection == collection]
         async with limiter:
             search[collection] = await mongo.again(lambda: mongo.search_listing(session.db, collection, names))
 
@@ -83,6 +86,7 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
         reports.append(shown)
         differences += difference
     report.indexes = tuple(reports)
+    report.aliases = tuple(_alias_report(alias, search[alias.collection]) for alias in snapshot.aliases)
     return Findings(
         standings=standings,
         differences=tuple(differences),
@@ -134,6 +138,12 @@ def _search_report(record: IndexRecord, documents: Sequence[mongo.Document]) -> 
     return report, [
         f"{label}: {line}" for line in definitions.differences(record.type, record.definition, listed.definition)
     ]
+
+
+def _alias_report(alias: SearchAlias, documents: Sequence[mongo.Document]) -> AliasReport:
+    target = IndexTarget(collection=alias.collection, name=alias.index)
+    verdict = readiness.judge(target, readiness.pick(target, [readiness.parse(document) for document in documents]))
+    return alias_report(alias, verdict.state, verdict.reason)
 
 
 def _standard_reports(

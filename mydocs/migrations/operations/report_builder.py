@@ -9,8 +9,9 @@ from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.indexes.standard import IndexModels, standard_names
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import Plan, Standing, tracked
-from mydocs.migrations.model import STANDARD_VERSION, Entry, IndexState, IndexType, MigrationState
+from mydocs.migrations.model import STANDARD_VERSION, Entry, IndexState, IndexType, MigrationState, SearchAlias
 from mydocs.migrations.reporting.report import (
+    AliasReport,
     AttemptReport,
     ErrorReport,
     IndexReport,
@@ -43,6 +44,7 @@ class ReportBuilder:
     migrations: tuple[MigrationReport, ...] = ()
     indexes: tuple[IndexReport, ...] = ()
     history: tuple[AttemptReport, ...] | None = None
+    aliases: tuple[AliasReport, ...] | None = None
     _said: set[str] = field(default_factory=set)
     _wanted: tuple[tuple[str, ...], bool] | None = None
 
@@ -78,10 +80,16 @@ class ReportBuilder:
             indexes=tuple(self._indexes()),
             seconds=time.monotonic() - self.started,
             history=self.history,
+            aliases=self.aliases if self.aliases is not None else self._switched(),
             error=None
             if error is None
             else ErrorReport(type=type(error).__name__, message=message, exit_code=error.exit_code),
         )
+
+    def _switched(self) -> tuple[AliasReport, ...] | None:
+        """The aliases that the call's own entries have switched, each as the last of them left it."""
+        switched = {alias.alias: alias for entry in self.entries_written() for alias in entry.aliases}
+        return tuple(map(alias_report, switched.values())) or None
 
     def _migrations(self) -> Sequence[MigrationReport]:
         written = {entry.version: entry for entry in self.done}
@@ -134,6 +142,19 @@ class ReportBuilder:
             if (record.collection, record.name) not in known
         ]
         return [*standard, *waited, *submitted, *self.indexes]
+
+
+def alias_report(alias: SearchAlias, state: IndexState | None = None, reason: str | None = None) -> AliasReport:
+    """:param state: of the index that it names"""
+    return AliasReport(
+        alias=alias.alias,
+        collection=alias.collection,
+        index=alias.index,
+        previous=alias.previous,
+        switched_at=alias.switched_at,
+        state=state,
+        reason=reason,
+    )
 
 
 def planned_standard(models: IndexModels) -> tuple[IndexReport, ...]:

@@ -27,6 +27,9 @@ DRIFT = (
     "`mydocs migrate mark NNN --pending` and a run of the one that asked for it"
 )
 
+ALIAS = "an alias is given another index by a migration with switch_search_alias"
+DEAD = (IndexState.ABSENT, IndexState.FAILED)  # what an alias must not name
+
 
 async def status(
     db: mongo.Database,
@@ -95,7 +98,8 @@ def ways_out(report: RunReport, *, repair: bool = False) -> tuple[str, ...]:
         repair |= unfinished and migration.kind is None  # its file is gone
     wait |= MigrationState.RUNNING in states
     repair |= MigrationState.CHANGED in states
-    ways = ((run, RUN), (wait, WAIT), (repair, REPAIR), (drift, DRIFT))
+    switch = any(alias.state in DEAD for alias in report.aliases or ())
+    ways = ((run, RUN), (wait, WAIT), (repair, REPAIR), (drift, DRIFT), (switch, ALIAS))
     return tuple(way for is_one, way in ways if is_one)
 
 

@@ -178,6 +178,25 @@ class BatchDone(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AliasSwitched(Event):
+    """A script has let a search alias name another index; those who ask get it from now on."""
+
+    alias: str
+    collection: str
+    index: str
+    previous: str | None
+
+    @property
+    def level(self) -> int:
+        return logging.INFO
+
+    @property
+    def sentence(self) -> str:
+        before = f", and named {self.previous} before" if self.previous else ""
+        return f"alias {self.alias} names {self.collection}.{self.index} from now on{before}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IndexDefined(Event):
     """A script has brought an index to its definition, or found it there."""
 

@@ -57,6 +57,23 @@ class IndexReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AliasReport:
+    """
+    A search alias, and where the index stands that it names.
+
+    :param state: ``None`` where nobody looked
+    """
+
+    alias: str
+    collection: str
+    index: str
+    previous: str | None = None
+    switched_at: datetime | None = None
+    state: IndexState | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReport:
     """Why the call did not end well."""
 
@@ -80,7 +97,11 @@ class AttemptReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """A whole call: the migrations that it dealt with, the indexes that it waited for."""
+    """
+    A whole call: the migrations that it dealt with, the indexes that it waited for.
+
+    :param aliases: those that it found, or those that it switched; ``None`` where there was none to deal with
+    """
 
     outcome: Outcome
     database: str | None
@@ -89,6 +110,7 @@ class RunReport:
     seconds: float = 0.0
     error: ErrorReport | None = None
     history: tuple[AttemptReport, ...] | None = None
+    aliases: tuple[AliasReport, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +144,8 @@ def to_json(report: RunReport) -> dict[str, Any]:
     }
     if report.history is not None:
         document["history"] = [_attempt(attempt) for attempt in report.history]
+    if report.aliases is not None:
+        document["aliases"] = [_alias(alias) for alias in report.aliases]
     return document
 
 
@@ -153,6 +177,18 @@ def _index(index: IndexReport) -> dict[str, Any]:
         "queryable": index.queryable,
         "seconds": _rounded(index.seconds),
         "reason": index.reason,
+    }
+
+
+def _alias(alias: AliasReport) -> dict[str, Any]:
+    return {
+        "alias": alias.alias,
+        "collection": alias.collection,
+        "index": alias.index,
+        "previous": alias.previous,
+        "switched_at": alias.switched_at.isoformat() if alias.switched_at else None,
+        "state": alias.state.value if alias.state else None,
+        "reason": alias.reason,
     }
 
 

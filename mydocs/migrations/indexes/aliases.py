@@ -1,0 +1,139 @@
+"""
+Let an alias name a search index, once that can be queried. I/O.
+
+An alias is a document of `_search_aliases`, which applications read (:mod:`mydocs.search_aliases`). It is switched by
+one write to one document, so whoever reads it gets the old name or the new one. Each write carries the term of its run,
+and none goes over one of a later term: a holder of the lease that was paused switches nothing after its successor did.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+from pymongo.errors import OperationFailure
+
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.errors import IndexConflict, LeaseLost, UsageError
+from mydocs.migrations.indexes import capture
+from mydocs.migrations.indexes.waiter import raise_unready, target_of, wait_for
+from mydocs.migrations.ledger.documents import parse_aliases, run_document
+from mydocs.migrations.model import IndexAction, IndexTarget, RunStamp, SearchAlias
+from mydocs.migrations.reporting.events import AliasSwitched, StillWaiting
+from mydocs.search_aliases import COLLECTION
+
+# An application may use the old name for the ten seconds of its cache (`SearchAliases.ttl`), and for the read that ends
+# them.
+GRACE_SECONDS = 15.0
+IN_TRANSACTION = "it waits for an index, which no transaction outlasts; do it in a migration of its own"
+
+
+async def switch_search_alias(
+    collection: mongo.Collection, alias: str, to: str, *, timeout: float | None = 3600.0
+) -> SearchAlias:
+    """
+    Wait until a search index can be queried, then let the alias name it; applications follow within seconds.
+
+    An alias that names it already stays as it is. The way back is the same call with the old index, and takes no time
+    as long as that index exists.
+
+    :param to: the name of the index
+    :param timeout: seconds for the wait, or ``None`` for no limit
+    :return: the alias as it is now
+    :raises IndexFailed: where the build has failed, or there is no such index; the alias is as before
+    :raises NotReady: where the time is up; the alias is as before
+    :raises IndexConflict: where the alias names an index of another collection
+    :raises LeaseLost: where a later run has switched the alias
+    """
+    capture.refuse_in_transaction("switch_search_alias", IN_TRANSACTION)
+    names: tuple[object, object] = alias, to
+    if not all(isinstance(name, str) and name for name in names):
+        raise UsageError(f"alias and index are names, not {alias!r} and {to!r}; pass two texts that are not empty")
+    db, where = mongo.database_of(collection), collection.name
+    captured = capture.of_database(db.name)
+    record = None if captured is None else captured.record_of(where, to)
+    now = time.monotonic()
+    if record is None or record.action is IndexAction.DROPPED:
+        target = IndexTarget(collection=where, name=to, asked_at=now)
+    else:
+        target = target_of(record, now)
+    raise_unready(await wait_for(db, [target], timeout=timeout, sink=capture.say), timeout or 0.0)
+    if captured is not None:
+        captured.check_lease()
+    switched = await _write(db, where, alias, to, None if captured is None else captured.run)
+    if captured is not None:
+        captured.note_alias(switched)
+    capture.say(AliasSwitched(alias=alias, collection=where, index=to, previous=switched.previous))
+    return switched
+
+
+async def make_way(db: mongo.Database, where: str, names: Sequence[str]) -> None:
+    """
+    See that no application asks for indexes that are about to be dropped.
+
+    Waits where an alias has named one of them until a few seconds ago, since an application may not have noticed.
+
+    :raises IndexConflict: where an alias names one of them
+    """
+    of_these = {"$in": list(names)}
+    query = {"collection": where, "$or": [{"index": of_these}, {"previous": of_these}]}
+    age = {"$divide": [{"$subtract": ["$$NOW", "$switched_at"]}, 1000]}  # seconds
+    pipeline = [{"$match": query}, {"$set": {"age": age}}]
+    found = await mongo.documents_again(db, {"aggregate": COLLECTION, "pipeline": pipeline, "cursor": {}})
+    named = [f"{alias['_id']} names {alias['index']}" for alias in found if alias["index"] in names]
+    if named:
+        raise IndexConflict(
+            where,
+            f"nothing was dropped: the search alias {', '.join(named)}; let it name another index first "
+            "(`switch_search_alias`)",
+        )
+    left = max((GRACE_SECONDS - alias["age"] for alias in found if alias.get("age") is not None), default=0.0)
+    if left > 0:
+        listed = await mongo.again(lambda: mongo.search_listing(db, where, names))
+        if any(index.get("name") in names for index in listed):
+            users = tuple(f"applications that use {where}.{name}" for name in names)
+            capture.say(StillWaiting(what=users, seconds=0.0))
+            await anyio.sleep(min(left, GRACE_SECONDS))
+
+
+async def _write(db: mongo.Database, where: str, alias: str, to: str, run: RunStamp | None) -> SearchAlias:
+    command = _switch(where, alias, to, run)
+    try:
+        reply = await mongo.command_again(db, command)
+    except OperationFailure as error:
+        if error.code != 11000:
+            raise
+        (found,) = await mongo.documents_again(db, {"find": COLLECTION, "filter": {"_id": alias}})
+        if found.get("collection") != where:
+            raise IndexConflict(
+                where, f"the search alias {alias} names an index of {found.get('collection')}; take another alias"
+            ) from error
+        if run is not None and found.get("run", {}).get("term", 0) > run.term:
+            raise LeaseLost(run.term) from error
+        reply = await mongo.command_again(db, command)  # two were the first ever, and the other one was quicker
+    (switched,) = parse_aliases([reply["value"]], "_id")
+    return switched
+
+
+def _switch(where: str, alias: str, to: str, run: RunStamp | None) -> dict[str, Any]:
+    """Switch in one write. Sent again it finds its own result, and changes neither ``previous`` nor the time."""
+    conditions: list[dict[str, Any]] = [{"$or": [{"collection": where}, {"collection": {"$exists": False}}]}]
+    if run is not None:
+        conditions.append({"$or": [{"run.term": {"$lte": run.term}}, {"run.term": {"$exists": False}}]})
+    is_so = {"$eq": ["$index", {"$literal": to}]}
+    fields = {
+        "collection": {"$literal": where},
+        "index": {"$literal": to},
+        "previous": {"$ifNull": [{"$cond": [is_so, "$previous", "$index"]}, None]},
+        "switched_at": {"$cond": [is_so, {"$ifNull": ["$switched_at", "$$NOW"]}, "$$NOW"]},
+        # Also of a run that changes nothing: it is the term by which an earlier holder's late write is told.
+        "run": {"$literal": run_document(run)},
+    }
+    return {
+        "findAndModify": COLLECTION,
+        "query": {"_id": alias, "$and": conditions},
+        "update": [{"$set": fields}],
+        "upsert": True,
+        "new": True,
+        "writeConcern": mongo.MAJORITY,
+    }

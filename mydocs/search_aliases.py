@@ -1,0 +1,95 @@
+"""
+Which search index stands behind an alias, for the application that queries it. Reads `_search_aliases`.
+
+MongoDB has no aliases for search indexes, so the application asks for the name and puts it into its query. A migration
+switches the alias (`mydocs.migrations.switch_search_alias`), and the application follows within ``ttl`` seconds.
+This module imports nothing of the migration runner.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+COLLECTION = "_search_aliases"
+TTL_SECONDS = 10.0
+PATIENCE_SECONDS = 1.0  # for a new answer where an old one is known; longer means that the server is away
+PAUSE_SECONDS = 1.0  # without a new read after one that failed or is late
+
+
+class SearchAliases:
+    """
+    The aliases of one database. Keep one object for the life of the application: it is the cache.
+
+    :param db: a Motor or a PyMongo Async database
+    :param ttl: seconds for which an answer is used before the server is asked again
+    """
+
+    def __init__(self, db: Any, *, ttl: float = TTL_SECONDS) -> None:
+        self._db = db
+        self._ttl = ttl
+        self._names: Mapping[str, str] = {}
+        self._fresh_until = -1.0  # on the clock of `_now`
+        self._quiet_until = -1.0
+        self._reading: asyncio.Task[BaseException | None] | None = None
+
+    async def index(self, alias: str) -> str:
+        """
+        Return the name of the search index that the alias stands for.
+
+        All tasks that ask at the same time share one read. While the server is away, this is the last name that it
+        gave.
+
+        :raises KeyError: where there is no such alias
+        :raises pymongo.errors.PyMongoError: where the server was never reached and cannot be reached now
+        """
+        if alias in self._names and _now() < max(self._fresh_until, self._quiet_until):
+            return self._names[alias]
+        error = await self._read(alias in self._names)
+        if alias in self._names:
+            return self._names[alias]
+        if error is not None:
+            raise error
+        raise KeyError(
+            f"{alias}: no such search alias in database {self._db.name}; a migration makes it with switch_search_alias"
+        )
+
+    async def _read(self, has_answer: bool) -> BaseException | None:
+        """Wait for a read that all askers share; not for long where there is an older answer to give."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._ask())
+        reading = self._reading
+        # Not cancelled with the one who waits: others wait for it, too.
+        done, _ = await asyncio.wait({reading}, timeout=PATIENCE_SECONDS if has_answer else None)
+        error = reading.result() if done else None
+        if not done or error is not None:
+            self._quiet_until = _now() + PAUSE_SECONDS
+        return error
+
+    async def _ask(self) -> BaseException | None:
+        from bson.codec_options import DEFAULT_CODEC_OPTIONS
+        from pymongo import ReadPreference
+        from pymongo.errors import PyMongoError
+
+        # From the primary: a secondary may show an index that is dropped by now.
+        aliases = self._db.get_collection(
+            COLLECTION, codec_options=DEFAULT_CODEC_OPTIONS, read_preference=ReadPreference.PRIMARY
+        )
+        asked = _now()
+        try:
+            found = await aliases.find({}, {"index": 1}).to_list(None)
+        except PyMongoError as error:
+            logger.warning("the search aliases of %s cannot be read: %s", self._db.name, error)
+            return error
+        self._names = {document["_id"]: document["index"] for document in found if "index" in document}
+        self._fresh_until = asked + self._ttl
+        return None
+
+
+def _now() -> float:
+    # The monotonic clock stands still while the machine is suspended, and what is in the cache gets older.
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
