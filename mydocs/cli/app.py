@@ -47,7 +47,7 @@ Timeout = Annotated[
     str, typer.Option("--timeout", metavar="DURATION", help="Limit of the wait, such as 90s; 0 is none.")
 ]
 LockTimeout = Annotated[
-    str, typer.Option("--lock-timeout", metavar="DURATION", help="Wait so long for the lease; 0 is one try.")
+    str, typer.Option("--lock-timeout", metavar="DURATION", help="How long to wait for the lease; 0 is one try.")
 ]
 Indexes = Annotated[
     str | None,

@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is n
 
 
 NAMED_VERSIONS = 12  # more of them would hide the sentence that they stand in
-TAKE_UP_AGAIN = "the builds go on, `mydocs migrate wait` takes the wait up again"
+RESUME = "the builds go on, `mydocs migrate wait` resumes the wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +333,7 @@ class NotReady(MigrationError):
     exit_code = 5
     next_step = IN_THE_SENTENCE
 
-    def __init__(self, what: Sequence[str], seconds: float, remedy: str = TAKE_UP_AGAIN) -> None:
+    def __init__(self, what: Sequence[str], seconds: float, remedy: str = RESUME) -> None:
         self.what = tuple(what)
         super().__init__(f"not ready after {round(seconds, 1):g} s: {', '.join(what)}; {remedy}")
 

@@ -42,7 +42,7 @@ from mydocs.migrations.reporting.report import Outcome, RunReport, to_json
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 LANGUAGES = {"sh", "python", "json", "yaml", "toml", "text"}
 WIDTH = 120  # columns, as in the code
 
@@ -264,7 +264,8 @@ def test_the_page_of_commands_is_that_of_the_command_line() -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = (DOCS / "index.md").read_text("utf-8")
-    assert [page.name for page in DOCS.glob("*.md") if page.name != "index.md" and f"({page.name})" not in index] == []
+    pages = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
+    assert [page for page in pages if page != "index.md" and f"({page})" not in index] == []
 
 
 def test_every_error_has_its_entry_under_its_exit_code() -> None:
@@ -302,7 +303,9 @@ def test_messages_that_troubleshooting_quotes_are_ours(phrase: str) -> None:
     assert phrase in texts_of_the_code()
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(tests/[^`]+)`", (DOCS / "waiters.md").read_text("utf-8")))))
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"`(tests/[^`]+)`", (DOCS / "design" / "waiters.md").read_text("utf-8"))))
+)
 def test_tests_that_the_pages_name_exist(name: str) -> None:
     path, function, case = re.fullmatch(r"([\w/.]+)::(\w+)(?:\[(.+)\])?", name).groups()  # type: ignore[union-attr]  # else it fails
     text = (ROOT / path).read_text("utf-8")

@@ -145,7 +145,7 @@ def test_the_image_is_made_of_what_is_there() -> None:
 
 
 def test_every_example_is_named_by_a_page() -> None:
-    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs").glob("*.md"))
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs").rglob("*.md"))
     files = [path for path in EXAMPLES.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert len(files) > 5
     assert [path.name for path in files if path.name not in pages] == []

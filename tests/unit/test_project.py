@@ -13,7 +13,7 @@ from mydocs.cli.errors import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-TEXTS = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+TEXTS = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKED = ("mydocs", "migrations", "tests", "docs", ".ci", ".github")
 # Folders in which people and programs keep a clone, so that none of them belongs in it.

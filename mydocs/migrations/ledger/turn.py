@@ -30,7 +30,7 @@ JITTER = 0.1  # of the gap and on top of it, so that processes that were started
 
 async def look(db: mongo.Database, looks: Looks[Snapshot], waited: float, lease: LeaseView | None = None) -> Snapshot:
     """
-    Return what the next look sees. A lease that is about to run out is looked at when it has.
+    Return what the next look sees. A lease that is about to expire is read again once it has expired.
 
     :param looks: of :func:`shared_looks` at the ledger
     :param waited: seconds that this task has waited so far
