@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mydocs.migrations.data.transform import rename_field, transform, unset_field
+    from mydocs.migrations.data.asking import RetryLater
+    from mydocs.migrations.data.in_batches import rename_field, unset_field
+    from mydocs.migrations.data.transform import transform
     from mydocs.migrations.errors import (
         IndexConflict,
         IndexFailed,
@@ -76,6 +78,7 @@ __all__ = [
     "NotReady",
     "Outcome",
     "PlanError",
+    "RetryLater",
     "RunReport",
     "ScriptsInvalid",
     "SearchAlias",
@@ -131,6 +134,7 @@ _HOMES = {
     "NotReady": "errors",
     "Outcome": "reporting.report",
     "PlanError": "errors",
+    "RetryLater": "data.asking",
     "RunReport": "reporting.report",
     "ScriptsInvalid": "errors",
     "SearchAlias": "model",
@@ -150,14 +154,14 @@ _HOMES = {
     "mark": "operations.settle",
     "migrate": "operations.migrate",
     "opentelemetry_sink": "reporting.telemetry",
-    "rename_field": "data.transform",
+    "rename_field": "data.in_batches",
     "repair": "operations.settle",
     "rollback": "operations.rollback",
     "status": "operations.status",
     "switch_search_alias": "indexes.aliases",
     "transform": "data.transform",
     "unlock": "operations.settle",
-    "unset_field": "data.transform",
+    "unset_field": "data.in_batches",
     "wait_for_indexes": "operations.wait",
     "wait_until_current": "operations.wait",
     "wait_until_ready": "indexes.waiter",

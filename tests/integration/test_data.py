@@ -23,6 +23,7 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import LeaseLost, MigrationFailed, migrate, rename_field, transform, unset_field
+from mydocs.migrations.data import statements, walk
 from mydocs.migrations.data import transform as data
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.mongo import Database
@@ -229,7 +230,7 @@ async def test_a_document_that_fits_no_statement_twice_is_an_error_before_it_is_
 async def test_a_batch_is_written_in_as_few_commands_as_hold_it(
     db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "STATEMENTS", 3)
+    monkeypatch.setattr(statements, "STATEMENTS", 3)
     await numbered(db, 8)
     assert await transform(db["things"], {}, lambda d: {"$set": {"m": 1}}) == 8
     assert [len(recorded.body["updates"]) for recorded in updates(local_server)] == [3, 3, 2]
@@ -343,7 +344,8 @@ async def test_a_killed_run_goes_on_after_the_last_finished_batch(
     batches = [e for e in seen if isinstance(e, BatchDone)]
     assert (batches[0].done, batches[-1].done, batches[-1].total) == (60, 100, 100)
     read = [r for r in local_server.controls.counted() if r.name == "find" and r.body["find"] == "things"]
-    assert len(read) == 10 + 1 + 1 + 1  # ten batches, one of them twice, the empty one at the end, the listing above
+    ahead = len(read) - (10 + 1 + 1 + 1)  # ten batches, one of them twice, the empty one at the end, the listing above
+    assert 0 <= ahead <= 2  # what the killed run had read and not written
     entry = await db["_migrations"].find_one({"_id": "001"})
     assert entry is not None
     assert (entry["state"], entry["attempts"], "checkpoint" in entry) == ("applied", 2, False)
@@ -427,7 +429,7 @@ async def test_a_call_that_is_left_out_the_second_time_lends_its_place_to_no_oth
     assert await documents(db) == [{"_id": n, "a": 1, "b": 1} for n in range(30)]
 
 
-async def test_a_run_that_lost_its_entry_writes_no_further_batch(
+async def test_a_run_that_lost_its_entry_writes_at_most_one_batch_more(
     db: Database, local_server: LocalServer, folder: Path, write: Write, other: Other
 ) -> None:
     await numbered(db, 30)
@@ -437,7 +439,7 @@ async def test_a_run_that_lost_its_entry_writes_no_further_batch(
     local_server.controls.call(lambda _: ledger.update_one({"_id": "001"}, successor), when=is_update, at=2)
     with pytest.raises(LeaseLost):
         await migrate(db, directory=folder)
-    assert len(updates(local_server)) == 2
+    assert 2 <= len(updates(local_server)) <= 3  # a batch is written while the place of the one before is kept
 
 
 # -- at the limits of a message
@@ -451,18 +453,18 @@ async def test_a_batch_of_any_size_is_written_in_messages_that_the_driver_sends(
     assert await transform(any_db["things"], {"m": {"$exists": False}}, lambda d: {"$set": {"m": 1}}) == 1_000
     assert await any_db["things"].count_documents({"m": 1}) == 1_000
     sent = [bson.encode(recorded.body) for recorded in updates(local_server)]
-    assert max(map(len, sent)) < data.MESSAGE_BYTES + 16_000
+    assert max(map(len, sent)) < statements.MESSAGE_BYTES + 16_000
     assert (len(sent) == 1) == (size == 16_000)
 
 
 @pytest.mark.parametrize("over", [pytest.param(0, id="as large as may be"), pytest.param(1, id="a byte more")])
 async def test_a_statement_may_be_as_large_as_a_message(db: Database, local_server: LocalServer, over: int) -> None:
     await db["things"].insert_many([{"_id": n, "text": ""} for n in range(2)])
-    empty = await _statement_of(await db["things"].find_one({"_id": 0}))
-    text = "x" * (data.MESSAGE_BYTES - empty + over)
+    empty = _statement_of(await db["things"].find_one({"_id": 0}))
+    text = "x" * (statements.MESSAGE_BYTES - empty + over)
     await db["things"].update_one({"_id": 0}, {"$set": {"text": text}})
     if over:
-        with pytest.raises(ChangeInvalid, match=f"have {data.MESSAGE_BYTES + 1} bytes together"):
+        with pytest.raises(ChangeInvalid, match=f"have {statements.MESSAGE_BYTES + 1} bytes together"):
             await transform(db["things"], {}, lambda d: {"$set": {"m": 1}})
     else:
         assert await transform(db["things"], {}, lambda d: {"$set": {"m": 1}}) == 2
@@ -499,9 +501,8 @@ async def test_an_engine_that_ignores_min_is_an_error_that_says_so(db: Database,
     local_server.controls.call(ignore_min, when=lambda recorded: recorded.name == "find", times=None)
     with pytest.raises(NotPossible, match=r"ended with _id 1 the server sent one that begins with _id 0; .* `min`"):
         await transform(db["things"], {}, lambda d: None, batch_size=2)
-    for helper in (rename_field(db["things"], "n", "m", batch_size=2), unset_field(db["things"], "m", batch_size=2)):
-        await helper  # the server leaves out what is done by itself
-    assert await documents(db) == [{"_id": n} for n in range(6)]
+    with pytest.raises(NotPossible, match="does not keep to `min`"):
+        await unset_field(db["things"], "n", batch_size=2)
 
 
 @pytest.mark.parametrize("options", [{"collation": {"locale": "en", "strength": 2}}, {}], ids=["collation", "none"])
@@ -512,17 +513,16 @@ async def test_only_a_collation_may_put_texts_into_another_order(
         return [{"name": body["filter"]["name"], "options": options}]
 
     monkeypatch.setattr(mongo, "documents_again", listed)  # the local server has no collations
-    after = bson.encode({"_id": "a"})
-    await data._check_order(db, "things", after, "b", "a")  # noqa: SLF001
+    after, source = bson.encode({"_id": "a"}), walk.Source(db=db, name="things", wanted=statements.encoded({}))
+    await walk._check_order(source, after, "b", "a")  # noqa: SLF001
     if options:
-        await data._check_order(db, "things", after, "B", "a")  # noqa: SLF001
+        await walk._check_order(source, after, "B", "a")  # noqa: SLF001
     for found, first in (("B", "B"), (7, 6)) if options else (("B", "a"), (7, 6)):
         with pytest.raises(NotPossible, match="does not keep to `min`"):
-            await data._check_order(db, "things", after, found, first)  # noqa: SLF001
+            await walk._check_order(source, after, found, first)  # noqa: SLF001
 
 
-async def _statement_of(document: Any) -> int:
+def _statement_of(document: Any) -> int:
     """The bytes of what is sent to change it."""
-    statement = await data._statement("", data._encoded(document, data.RAW), lambda d: {"$set": {"m": 1}}, data.RAW)  # noqa: SLF001
-    assert statement is not None
-    return len(statement.raw)
+    read = statements.encoded(document)
+    return len(statements.encoded({"q": statements.Guard().query(read), "u": {"$set": {"m": 1}}}).raw)

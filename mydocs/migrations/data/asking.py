@@ -1,0 +1,251 @@
+"""
+Ask a script's function what is to become of documents: one after the other, many at once, or a batch in one call. I/O
+only where the function does some.
+"""
+
+import asyncio
+import inspect
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import bson
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+
+from mydocs.migrations.data.statements import (
+    MESSAGE_BYTES,
+    Batch,
+    Guard,
+    encoded,
+    place_of,
+    shown,
+)
+from mydocs.migrations.data.walk import Asked
+from mydocs.migrations.errors import ChangeInvalid, NotPossible
+from mydocs.migrations.indexes import capture
+from mydocs.migrations.reporting.events import Warned
+
+Change: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+"""An update document, a pipeline, a replacement, or ``None`` for "leave it"."""
+Function: TypeAlias = Callable[[Any], Any]
+"""From a document to its change, or from a list of documents to a list of changes; async or not."""
+
+TRIES = 100  # of one call that asks to be made later
+SHORTEST_PAUSE = 0.05  # seconds, also where a function asks for less
+_CHANGES = (dict, list, type(None))  # the usual answers, so that not each is asked whether it can be awaited
+SLICE_SECONDS = 0.01  # that a function which does not await may keep the event loop from reads, writes and signals
+
+
+class RetryLater(Exception):
+    """
+    Raised by the function of :func:`transform`: call it again with the same document, so many seconds later.
+
+    For a provider that says how long to stay away. All calls of the walk wait, the others that are under way are not
+    broken off.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """:param seconds: a finite number, 0 or more"""
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"RetryLater({seconds}): a finite number of seconds is needed, 0 or more")
+        self.seconds = seconds
+        super().__init__(f"call again in {seconds:g} s")
+
+
+class Gate:
+    """What all calls of a walk pass, and where they wait while one of them has been told to come later."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._opens = 0.0  # monotonic
+
+    @property
+    def is_closed(self) -> bool:
+        return self._opens > 0 and self._opens > time.monotonic()
+
+    async def passed(self) -> None:
+        while self.is_closed:  # noqa: ASYNC110  # another call may have closed it for longer meanwhile
+            await anyio.sleep(max(0.0, self._opens - time.monotonic()))
+
+    def close(self, seconds: float) -> None:
+        now = time.monotonic()
+        if self._opens <= now:
+            message = f"{self._name}: the function asked to be called later, all its calls wait for {seconds:g} s"
+            capture.say(Warned(message=message))
+        self._opens = max(self._opens, now + max(SHORTEST_PAUSE, seconds))
+
+
+@dataclass(slots=True, kw_only=True)
+class Asker:
+    """
+    Makes statements of documents.
+
+    :param options: how the application has its documents decoded and encoded
+    :param batch: the function takes a list of documents, and returns a list
+    :param concurrency: calls at the same time
+    """
+
+    name: str
+    function: Function
+    guard: Guard
+    options: CodecOptions[Any]
+    batch: bool = False
+    concurrency: int = 1
+    gate: Gate = field(init=False)
+    _slots: anyio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.name)
+        self._slots = anyio.Semaphore(self.concurrency)
+
+    async def ask(self, batch: Batch) -> Asked:
+        """Ask for the changes of a batch; an error of the function is in what is returned, beside what precedes it."""
+        if self.batch:
+            return await self._ask_at_once(batch)
+        if self.concurrency == 1:
+            return await self._ask_in_turn(batch)
+        return await self._ask_side_by_side(batch)
+
+    async def _ask_in_turn(self, batch: Batch) -> Asked:
+        asked, since = Asked(), time.monotonic()
+        try:
+            for document in batch:
+                self._take(asked, document, await self._call(self._decoded(document)))
+                if time.monotonic() - since > SLICE_SECONDS:
+                    await anyio.lowlevel.checkpoint()
+                    since = time.monotonic()
+        except BaseException as error:  # noqa: BLE001  # raised once what precedes it is written
+            asked.error = _of_the_script(error)
+        return asked
+
+    async def _ask_at_once(self, batch: Batch) -> Asked:
+        asked = Asked()
+        try:
+            async with self._slots:
+                answers = await self._call([self._decoded(document) for document in batch])
+            if not isinstance(answers, Sequence) or isinstance(answers, str | bytes) or len(answers) != len(batch):
+                got = f"{len(answers)} changes" if isinstance(answers, list | tuple) else type(answers).__name__
+                problem = (
+                    f"the function was given this and {len(batch) - 1} more documents and returned {got}; with "
+                    "batch=True it returns a list with one change a document, None for one that is to stay as it is"
+                )
+                raise ChangeInvalid(self.name, shown(batch[0]["_id"]), problem)
+            for document, answer in zip(batch, answers, strict=True):
+                self._take(asked, document, answer)
+        except BaseException as error:  # noqa: BLE001  # raised once what precedes it is written
+            asked.error = _of_the_script(error)
+        return asked
+
+    async def _ask_side_by_side(self, batch: Batch) -> Asked:
+        answers: dict[int, Any] = {}
+        failures: dict[int, BaseException] = {}
+        numbers = iter(range(len(batch)))
+
+        async def lane() -> None:
+            for number in numbers:
+                try:
+                    async with self._slots:
+                        answers[number] = await self._call(self._decoded(batch[number]))
+                except BaseException as error:  # noqa: BLE001  # raised once what precedes it is written
+                    failures[number] = _of_the_script(error)
+                    group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(min(self.concurrency, len(batch))):
+                group.start_soon(lane)
+        asked = Asked(error=failures[min(failures)] if failures else None)
+        try:
+            while asked.covered in answers:
+                self._take(asked, batch[asked.covered], answers[asked.covered])
+        except (ChangeInvalid, NotPossible) as error:
+            asked.error = error
+        return asked
+
+    async def _call(self, argument: Any) -> Any:
+        for _ in range(TRIES):
+            if self.gate.is_closed:
+                await self.gate.passed()
+            try:
+                answer = self.function(argument)
+                is_async = not isinstance(answer, _CHANGES) and inspect.isawaitable(answer)
+                if not is_async and self.concurrency > 1:
+                    raise NotPossible(
+                        f"concurrency={self.concurrency} is for an async function, and this one is not; make it async, "
+                        "or leave concurrency out and share the work among processes (`run --workers`)"
+                    )
+                return await answer if is_async else answer
+            except RetryLater as later:
+                self.gate.close(later.seconds)
+        first = argument[0] if self.batch else argument
+        raise NotPossible(
+            f"{self.name}: the function asked to be called later {TRIES} times for the document with _id "
+            f"{first.get('_id')!r}; run again when its provider answers, and it goes on from here"
+        )
+
+    def _decoded(self, document: RawBSONDocument) -> Any:
+        return bson.decode(document.raw, self.options)
+
+    def _take(self, asked: Asked, document: RawBSONDocument, change: Any) -> None:
+        """Make the statement of one more document that changes it only as it was read."""
+        if change is not None:
+            made = self._statement(document, change)
+            asked.statements.append(made)
+        asked.covered += 1
+
+    def _statement(self, document: RawBSONDocument, change: Any) -> RawBSONDocument:
+        problem = problem_of(change, document, self.options)
+        if problem is not None:
+            raise ChangeInvalid(self.name, shown(document["_id"]), problem)
+        made = encoded({"q": self.guard.query(document), "u": change}, self.options)
+        if len(made.raw) > MESSAGE_BYTES:
+            problem = (
+                f"the document and its change have {len(made.raw)} bytes together, and one statement holds "
+                f"{MESSAGE_BYTES}; return an update document or a pipeline in place of a replacement, and name what "
+                "the function reads in `fields`"
+            )
+            raise ChangeInvalid(self.name, shown(document["_id"]), problem)
+        return made
+
+
+def problem_of(change: Any, document: RawBSONDocument, options: CodecOptions[Any]) -> str | None:
+    """Say what keeps an answer from being a change of a document; ``None`` where nothing does."""
+    if isinstance(change, list | tuple):
+        if change and all(isinstance(stage, Mapping) for stage in change):
+            return None
+        return "the function returned a list that is no pipeline; return None to leave the document as it is"
+    if not isinstance(change, Mapping):
+        kind = type(change).__name__
+        return f"the function returned {kind}; return an update document, a pipeline, a replacement or None"
+    if not change:
+        return "the function returned an empty document; return None to leave the document as it is"
+    operators = [key for key in change if str(key).startswith("$")]
+    if operators and len(operators) < len(change):
+        field = next(key for key in change if key not in operators)
+        return f"the function returned a mixture of operators ({operators[0]}) and fields ({field})"
+
+    def is_same(value: object) -> bool:
+        return bson.encode({"_id": value}, codec_options=options) == place_of(document)
+
+    changed = False
+    if not operators:
+        changed = "_id" in change and not is_same(change["_id"])
+    for operator in operators:
+        fields = change[operator]
+        for path in fields if isinstance(fields, Mapping) else ():
+            if path == "_id":
+                changed |= operator != "$set" or not is_same(fields[path])
+            elif str(path).startswith("_id."):
+                changed = True
+    return "the function changed _id, which cannot be changed; insert a new document instead" if changed else None
+
+
+def _of_the_script(error: BaseException) -> BaseException:
+    """Return an error that the function has raised; one that comes from the end of the walk is passed on."""
+    if isinstance(error, asyncio.CancelledError) and anyio.current_effective_deadline() == -math.inf:
+        raise error
+    return error

@@ -1,0 +1,149 @@
+"""
+Make the statements that change documents, and the messages that hold them. Pure.
+
+Documents stay the bytes that the server sent, so that what is compared is what was read, to the last bit.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import bson
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.raw_bson import RawBSONDocument
+
+from mydocs.migrations.errors import NotPossible
+
+Batch: TypeAlias = list[RawBSONDocument]
+
+STATEMENTS = 100_000  # of one update command; `maxWriteBatchSize` of every server
+# Of a command with all its statements: PyMongo sends no more than 16 KiB above that (command_runner.py,
+# `_COMMAND_OVERHEAD`), although a message may have 48 MB; the rest is for what the driver adds.
+MESSAGE_BYTES = 16 * 1024 * 1024
+ELEMENT_BYTES = 16  # around a value in an array: its type, its index as text, and a bit
+
+# Dates before year 1 and after 9999, and UUIDs of any subtype, must come back as they went in.
+RAW: CodecOptions[RawBSONDocument] = CodecOptions(
+    document_class=RawBSONDocument, datetime_conversion=DatetimeConversion.DATETIME_MS
+)
+_ABSENT = object()
+
+
+def encoded(document: Mapping[str, Any], options: CodecOptions[Any] = RAW) -> RawBSONDocument:
+    """Encode a document once, to be sent as it is."""
+    return RawBSONDocument(bson.encode(document, codec_options=options), RAW)
+
+
+def place_of(document: RawBSONDocument) -> bytes:
+    """Return ``{_id: …}`` of a document as BSON: a place of a walk, in which `_id` keeps its type."""
+    return bson.encode({"_id": document["_id"]}, codec_options=RAW)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """
+    What must be so that a document is written: it is what was read.
+
+    :param fields: the paths that were read, see :func:`paths`; ``None`` for the whole document
+    :param wanted: the filter, which is checked again where the document is not compared as a whole
+    """
+
+    fields: tuple[str, ...] | None = None
+    wanted: RawBSONDocument | None = None
+    _also: dict[str, Any] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.wanted:
+            self._also["$and"] = [self.wanted]
+
+    def query(self, document: RawBSONDocument) -> dict[str, Any]:
+        """
+        Return the condition of an update.
+
+        :raises NotPossible: where a path goes through an array
+        """
+        if self.fields is None:
+            return {"_id": document["_id"], "$expr": {"$eq": ["$$ROOT", {"$literal": document}]}}
+        compared = [_as_read(document, path) for path in self.fields]
+        query = {"_id": document["_id"], **self._also}
+        if compared:
+            query["$expr"] = compared[0] if len(compared) == 1 else {"$and": compared}
+        return query
+
+
+def _as_read(document: RawBSONDocument, path: str) -> dict[str, Any]:
+    value: Any = document.get(path, _ABSENT) if "." not in path else _value_at(document, path)
+    if value is _ABSENT:
+        return {"$eq": [{"$type": f"${path}"}, "missing"]}
+    return {"$eq": [f"${path}", {"$literal": value}]}
+
+
+def _value_at(document: RawBSONDocument, path: str) -> Any:
+    value: Any = document
+    steps = path.split(".")
+    for depth, step in enumerate(steps):
+        if isinstance(value, list):
+            array = ".".join(steps[:depth])
+            raise NotPossible(
+                f"fields: {array} is an array, and a field in its elements cannot be compared alone; name {array!r} in "
+                f"place of {path!r}"
+            )
+        value = value.get(step, _ABSENT) if isinstance(value, RawBSONDocument) else _ABSENT
+    return value
+
+
+def paths(fields: Sequence[str] | None) -> tuple[str, ...] | None:
+    """
+    Check the paths of ``fields=``, and leave out what another one holds already, which a projection may not name.
+
+    :raises NotPossible: where one is none
+    """
+    if fields is None:
+        return None
+    if isinstance(fields, str):
+        raise NotPossible(f"fields is the text {fields!r} and must be a sequence of names, such as ({fields!r},)")
+    for name in fields:
+        check_name(name)
+    names = [name for name in dict.fromkeys(fields) if name.partition(".")[0] != "_id"]
+    return tuple(name for name in names if not any(name.startswith(f"{other}.") for other in names))
+
+
+def check_name(name: str) -> None:
+    """:raises NotPossible: where it is no path of a field"""
+    parts = name.split(".")
+    if not all(parts) or any(part.startswith("$") or "\0" in part for part in parts):
+        raise NotPossible(f"{name!r} is no name of a field")
+
+
+def messages(statements: Iterable[RawBSONDocument]) -> Iterator[Batch]:
+    """Divide statements among commands that a driver sends and a server takes."""
+    part: Batch = []
+    size = 0
+    for each in statements:
+        if part and (len(part) == STATEMENTS or size + len(each.raw) > MESSAGE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(each)
+        size += len(each.raw)
+    if part:
+        yield part
+
+
+def id_lists(documents: Iterable[RawBSONDocument]) -> Iterator[list[Any]]:
+    """Yield the `_id` of documents in lists that fit into one condition; an `_id` may be as large as a document."""
+    part: list[Any] = []
+    size = 0
+    for document in documents:
+        length = len(place_of(document)) + ELEMENT_BYTES
+        if part and size + length > MESSAGE_BYTES // 2:  # the rest is for the script's filter
+            yield part
+            part, size = [], 0
+        part.append(document["_id"])
+        size += length
+    if part:
+        yield part
+
+
+def shown(value: object) -> object:
+    """Return a value as a person may read it."""
+    return bson.decode(value.raw) if isinstance(value, RawBSONDocument) else value

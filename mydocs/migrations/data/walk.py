@@ -1,0 +1,292 @@
+"""
+Walk over the documents of a collection in the order of `_id`, batch by batch, and keep the place after each. I/O.
+
+A batch is read by one ``find`` that starts where the last one ended and leaves no cursor open, so the work on a batch
+may take as long as it likes, and a run that was killed goes on after the last batch that it finished. The bound is an
+index bound (``min``) and no condition on `_id`, since a condition would see only values of one type.
+
+Four things are done at the same time: the next batch is read, the present one is worked on, the one before is written,
+and the place of the one before that is kept. Batches are written in their order, and a place is kept only when all
+before it is written. So a run that has lost its lease learns it after one more batch, which is guarded like all.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.abc
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from bson.raw_bson import RawBSONDocument
+
+from mydocs.migrations.data import order
+from mydocs.migrations.data.pace import Pace
+from mydocs.migrations.data.statements import RAW, Batch, place_of, shown
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.errors import NotPossible
+from mydocs.migrations.indexes import capture
+from mydocs.migrations.reporting.events import BatchDone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """
+    The documents of a walk.
+
+    :param wanted: the script's filter
+    :param projection: what is read of each; ``None`` for all
+    """
+
+    db: mongo.Database
+    name: str
+    wanted: RawBSONDocument
+    projection: dict[str, int] | None = None
+
+    async def count(self) -> int:
+        return int((await mongo.command_again(self.db, {"count": self.name, "query": self.wanted}))["n"])
+
+    async def read(self, after: bytes | None, size: int) -> tuple[Batch, bool]:
+        """Read the next batch, and whether it is the last. A reply may hold fewer documents than there are: 16 MB."""
+        body: dict[str, Any] = {"find": self.name, "filter": self.wanted, "sort": {"_id": 1}}
+        body |= {"limit": size, "batchSize": size + 1}
+        if self.projection is not None:
+            body["projection"] = self.projection
+        if after is not None:
+            bound = RawBSONDocument(after, RAW)
+            # The bound itself is in its range, so the condition takes it out.
+            body["filter"] = {"$and": [self.wanted, {"_id": {"$ne": bound["_id"]}}]}
+            body |= {"min": bound, "hint": {"_id": 1}}
+        cursor = (await mongo.again(lambda: mongo.command(self.db, body, codec_options=RAW)))["cursor"]
+        batch: Batch = list(cursor["firstBatch"])
+        if cursor["id"]:  # cut at 16 MB; the next find goes on from there
+            await mongo.command_again(self.db, {"killCursors": self.name, "cursors": [cursor["id"]]})
+            return batch, False
+        return batch, len(batch) < size
+
+
+@dataclass(slots=True)
+class Place:
+    """How far a walk has come. ``after`` is a BSON document, so that `_id` keeps its type in the ledger."""
+
+    after: bytes | None = None
+    done: int = 0
+    changed: int = 0
+    total: int | None = None
+
+    @classmethod
+    def of(cls, stored: capture.Place | None) -> "Place":
+        place = cls(**{key: value for key, value in (stored or {}).items() if key in cls.__slots__})
+        numbers = (place.done, place.changed, place.total)
+        whole = isinstance(place.after, bytes) and all(isinstance(number, int) for number in numbers)
+        return place if whole else cls()
+
+    def stored(self) -> capture.Place:
+        return {key: getattr(self, key) for key in self.__slots__}
+
+
+@dataclass(slots=True)
+class Asked:
+    """
+    What is to be written of a batch.
+
+    :param statements: of an update command
+    :param covered: documents from the batch's beginning that they speak for; fewer than all where ``error`` says why
+    """
+
+    statements: Batch = field(default_factory=list)
+    covered: int = 0
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Lot:
+    batch: Batch
+    is_last: bool
+    seconds: float
+    asked: Asked = field(default_factory=Asked)
+    ready: anyio.Event = field(default_factory=anyio.Event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """
+    What is done with each batch.
+
+    :param ask: make statements of a batch; an error of the script's own is returned in them
+    :param write: send them, and return how many documents are not as before
+    :param at_once: batches that are asked for at the same time
+    """
+
+    ask: Callable[[Batch], Awaitable[Asked]]
+    write: Callable[[Batch, Batch], Awaitable[int]]
+    at_once: int = 1
+
+
+async def walk(source: Source, work: Work, checkpoint: capture.Checkpoint, *, batch_size: int, pause: float) -> Place:
+    """
+    Do the work on batch after batch, from where the same call came to before.
+
+    :param pause: seconds between two batches
+    """
+    if batch_size < 1:
+        raise NotPossible(f"batch_size is {batch_size} and must be 1 or more")
+    if not 0 <= pause < math.inf:
+        raise NotPossible(f"pause is {pause} and must be a number of seconds, 0 or more")
+    place = Place.of(checkpoint.place)
+    if place.total is None:
+        place.total = await source.count()
+    going = _Walk(source, work, checkpoint, pause, place, Pace(whole=batch_size, size=batch_size))
+    failure: BaseException | None = None
+    read: _Lots = anyio.create_memory_object_stream(0)
+    asked: _Lots = anyio.create_memory_object_stream(max(0, work.at_once - 1))
+    async with read[0], read[1], asked[0], asked[1], anyio.create_task_group() as group:
+        try:
+            group.start_soon(going.read_all, read[0], place.after)
+            group.start_soon(going.ask_all, read[1], asked[0])
+            await going.write_all(asked[1], group)
+        except Exception as error:  # noqa: BLE001  # raised below, alone and not in a group
+            failure = error
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # of the script's function
+            failure = error
+        if failure is not None:
+            group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return place
+
+
+_Send: TypeAlias = MemoryObjectSendStream[_Lot | BaseException]
+_Receive: TypeAlias = MemoryObjectReceiveStream[_Lot | BaseException]
+_Lots: TypeAlias = tuple[_Send, _Receive]
+
+
+class _Saving:
+    """One place on its way to the ledger."""
+
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.error: Exception | None = None
+
+    async def save(self, checkpoint: capture.Checkpoint, place: capture.Place) -> None:
+        try:
+            await checkpoint.save(place)
+        except Exception as error:  # noqa: BLE001  # raised by whoever waits for it
+            self.error = error
+        self.over.set()
+
+    async def ended(self) -> None:
+        await self.over.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class _Walk:
+    def __init__(
+        self, source: Source, work: Work, checkpoint: capture.Checkpoint, pause: float, place: Place, pace: Pace
+    ) -> None:
+        self.source, self.work, self.checkpoint, self.pause = source, work, checkpoint, pause
+        self.place, self.pace = place, pace
+        self.started = time.monotonic()
+        self.saving: _Saving | None = None
+
+    async def write_all(self, lots: _Receive, group: anyio.abc.TaskGroup) -> None:
+        """Write what has been asked for, in its order."""
+        async for lot in lots:
+            if isinstance(lot, BaseException):
+                await self._saved()
+                raise lot
+            await lot.ready.wait()
+            await self._write(lot, group)
+        await self._saved()
+
+    async def _write(self, lot: _Lot, group: anyio.abc.TaskGroup) -> None:
+        asked, place = lot.asked, self.place
+        if asked.covered:
+            began = time.monotonic()
+            place.changed += await self.work.write(lot.batch[: asked.covered], asked.statements)
+            self.pace = self.pace.after(lot.seconds + time.monotonic() - began)
+            place.after = place_of(lot.batch[asked.covered - 1])
+            place.done += asked.covered
+            place.total = max(place.total or 0, place.done)  # others may have added some
+            await self._saved()
+            self.saving = _Saving()
+            group.start_soon(self.saving.save, self.checkpoint, place.stored())
+            seconds = time.monotonic() - self.started
+            capture.say(BatchDone(collection=self.source.name, done=place.done, total=place.total, seconds=seconds))
+        if asked.error is not None:
+            await self._saved()
+            raise asked.error
+        if self.pause and not lot.is_last:
+            await anyio.sleep(self.pause)
+
+    async def _saved(self) -> None:
+        """Wait until the latest place is kept, if one is on its way."""
+        if self.saving is not None:
+            await self.saving.ended()
+
+    async def read_all(self, lots: _Send, after: bytes | None) -> None:
+        async with lots:
+            try:
+                await self._read_on(lots, after)
+            except Exception as error:  # noqa: BLE001  # raised where all that was read before it is written
+                await lots.send(error)
+
+    async def _read_on(self, lots: _Send, after: bytes | None) -> None:
+        is_last, first = False, None
+        while not is_last:
+            began = time.monotonic()
+            batch, is_last = await self.source.read(after, self.pace.size)
+            seconds = time.monotonic() - began
+            if not batch:
+                continue
+            await _check_order(self.source, after, batch[0]["_id"], first)
+            first, after = batch[0]["_id"], place_of(batch[-1])
+            await lots.send(_Lot(batch, is_last, seconds))
+
+    async def ask_all(self, lots: _Receive, asked: _Send) -> None:
+        slots = anyio.Semaphore(self.work.at_once)
+        async with lots, asked, anyio.create_task_group() as group:
+            async for lot in lots:
+                if not isinstance(lot, BaseException):
+                    await slots.acquire()
+                    group.start_soon(self._ask, lot, slots)
+                await asked.send(lot)
+
+    async def _ask(self, lot: _Lot, slots: anyio.Semaphore) -> None:
+        try:
+            lot.asked = await self.work.ask(lot.batch)
+        finally:
+            slots.release()
+        lot.ready.set()
+
+
+def call_key(helper: str, name: str, *facts: object) -> str:
+    """Name a call by what it does, so that a script that leaves out a call the second time mixes no places up."""
+    digest = hashlib.sha256(repr((name, (helper, *facts))).encode()).hexdigest()
+    return f"{helper}-{name.replace('.', '_').replace('$', '_')}-{digest[:12]}"
+
+
+async def _check_order(source: Source, after: bytes | None, found: object, first: object) -> None:
+    """
+    Check that a batch begins after the one before: else the walk would never end.
+
+    :param first: the `_id` that the batch before began with
+    """
+    if after is None:
+        return
+    last = RawBSONDocument(after, RAW)["_id"]
+    is_after = order.sort_key(found) > order.sort_key(last)
+    if not is_after and order.has_text(found) and found != first:
+        # In the order of a collation, which only the server knows.
+        listing = {"listCollections": 1, "filter": {"name": source.name}}
+        listed = await mongo.documents_again(source.db, listing)
+        is_after = any("collation" in each.get("options", {}) for each in listed)
+    if not is_after:
+        raise NotPossible(
+            f"{source.name}: after the batch that ended with _id {shown(last)!r} the server sent one that begins with "
+            f"_id {shown(found)!r}; this server does not keep to `min` of find, without which a walk over a collection "
+            "would never end, so nothing more is done; use update_many of the driver"
+        )
