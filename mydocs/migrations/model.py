@@ -52,6 +52,11 @@ class IndexType(StrEnum):
     SEARCH = "search"
     VECTOR = "vectorSearch"
 
+    @property
+    def is_search(self) -> bool:
+        """Whether the search process builds it, after the command was answered."""
+        return self is not IndexType.STANDARD
+
 
 class IndexAction(StrEnum):
     """What was done to bring an index to its definition."""
@@ -96,17 +101,31 @@ class StoredError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IndexRecord:
-    """What a script did to one search or vector index; ``definition`` is what it asked for."""
+class TrackedIndex:
+    """
+    What an index was asked to be: one value from the command that asked for it to the wait, the ledger and the report.
+
+    :param definition: what was asked for: of a search index its definition, of a standard index its key and options;
+        ``None`` where it was dropped, or only its name is known
+    :param asked_at: when, by the server's clock; ``None`` where nobody has recorded it
+    :param id: the server's, where the index was dropped and created; known in the run that did it, and never stored
+    """
 
     collection: str
     name: str
-    type: IndexType
-    action: IndexAction
+    type: IndexType = IndexType.SEARCH
+    action: IndexAction = IndexAction.UNCHANGED
     definition: Definition | None = None
-    # Known in the run that did it, and never stored:
-    id: str | None = None  # the server's, where the index was created again
-    asked_at: float | None = field(default=None, compare=False)  # monotonic seconds
+    asked_at: datetime | None = None
+    id: str | None = field(default=None, compare=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from the other indexes of the database."""
+        return self.collection, self.name
+
+    def __str__(self) -> str:
+        return f"{self.collection}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +169,7 @@ class Entry:
     finished_at: datetime | None = None
     seconds: float | None = None
     error: StoredError | None = None
-    indexes: tuple[IndexRecord, ...] = ()
+    indexes: tuple[TrackedIndex, ...] = ()
     aliases: tuple[SearchAlias, ...] = ()  # that the script has switched
     run: RunStamp | None = None
     checkpoint: Mapping[str, Any] | None = None
@@ -171,26 +190,3 @@ class LeaseView:
     acquired_at: datetime | None = None
     live: bool = False
     remaining: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexTarget:
-    """
-    An index that somebody waits for.
-
-    :param type: what was asked for; ``None`` where the caller knows only the name
-    :param definition: likewise
-    :param compare: the listed definition must be equivalent to ``definition`` before the index counts as ready
-    :param id: the id that the listing must show, after the index was dropped and created again
-    :param asked_at: monotonic seconds; of an index that another run asked for, those at the start of the wait
-    :param age: seconds for which it had been asked for by then
-    """
-
-    collection: str
-    name: str
-    type: IndexType | None = None
-    definition: Definition | None = None
-    compare: bool = False
-    id: str | None = None
-    asked_at: float = 0.0
-    age: float = 0.0

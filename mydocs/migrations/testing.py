@@ -20,7 +20,7 @@ from mydocs.migrations.indexes import definitions
 from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes
 from mydocs.migrations.ledger import documents, lease
 from mydocs.migrations.ledger import entries as ledger
-from mydocs.migrations.model import IndexAction, IndexType, Script
+from mydocs.migrations.model import IndexAction, Script
 from mydocs.migrations.operations.migrate import migrate
 from mydocs.migrations.operations.rollback import rollback
 from mydocs.migrations.operations.settle import mark
@@ -102,7 +102,8 @@ class _Run:
             await mark(self.db, script.version, applied=True, directory=self.directory)  # as it is by its first run
             raise
         entries = (await ledger.read(self.db)).entries
-        return tuple(index.action for entry in entries if entry.version == script.version for index in entry.indexes)
+        indexes = [index for entry in entries if entry.version == script.version for index in entry.indexes]
+        return tuple(index.action for index in indexes if index.type.is_search)
 
     async def down(self) -> None:
         await rollback(self.db, directory=self.directory, wait=True, timeout=self.timeout)
@@ -179,8 +180,7 @@ async def _search_listing(db: mongo.Database, collection: str) -> list[mongo.Doc
 
 def _comparable(index: Mapping[str, Any]) -> Any:
     definition = index.get("latestDefinition") or {}
-    kind = definitions.infer_type(definition) if index.get("type") is None else IndexType(index["type"])
-    return kind, definition
+    return definitions.kind_of(index.get("type"), definition), definition
 
 
 def _differences(what: str, before: _State, after: _State, *, documents: bool = True) -> list[str]:

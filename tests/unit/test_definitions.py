@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.migrations.indexes.definitions import Change, change, differences, equivalent, infer_type
+from mydocs.migrations.indexes.definitions import Change, change, differences, kind_of
 from mydocs.migrations.model import IndexType
 
 SEARCH, VECTOR = IndexType.SEARCH, IndexType.VECTOR
@@ -38,7 +38,7 @@ def embedding(**options: Any) -> dict[str, Any]:
     ],
 )
 def test_type_is_told_from_the_definition(definition: dict[str, Any], expected: IndexType) -> None:
-    assert infer_type(definition) is expected
+    assert kind_of(None, definition) is expected
 
 
 TITLE = {"title": {"type": "string"}}
@@ -430,8 +430,8 @@ def test_every_single_change_makes_a_difference(
     others = {key: value for key, value in fields.items() if key != name}
     asked = definition_of(kind, fields)
     live = definition_of(kind, others if after is None else others | {name: after})
-    assert not equivalent(kind, asked, live)
-    assert not equivalent(kind, live, asked)
+    assert differences(kind, asked, live)
+    assert differences(kind, live, asked)
 
 
 JUNK = st.recursive(
@@ -448,7 +448,7 @@ KEYS = st.sampled_from(
 
 @given(st.sampled_from([SEARCH, VECTOR]), st.dictionaries(KEYS, JUNK))
 def test_a_listing_of_any_shape_equals_itself_and_never_raises(kind: IndexType, junk: dict[str, Any]) -> None:
-    assert equivalent(kind, junk, junk)
+    assert not differences(kind, junk, junk)
     assert change(kind, search(TITLE) if kind is SEARCH else vector(), kind, junk) in set(Change)
 
 

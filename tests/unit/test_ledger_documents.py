@@ -28,7 +28,7 @@ from mydocs.migrations.ledger.entries import (
     untrack,
 )
 from mydocs.migrations.ledger.lease import Lease, Owner, acquire, release
-from mydocs.migrations.model import Entry, IndexAction, IndexRecord, IndexType, MigrationState, RunStamp, StoredError
+from mydocs.migrations.model import Entry, IndexAction, IndexType, MigrationState, RunStamp, StoredError, TrackedIndex
 from mydocs.migrations.scripts.discover import checksum
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
@@ -134,12 +134,13 @@ def test_a_field_that_only_informs_is_read_as_absent_when_it_is_wrong(changes: d
 async def test_what_is_written_is_read_again(local_db: Db) -> None:
     entry = await begin(local_db)
     assert (await read(local_db)).entries == (entry,)
-    record = IndexRecord(
+    record = TrackedIndex(
         collection="pages",
         name="ft",
         type=IndexType.VECTOR,
         action=IndexAction.UPDATED,
         definition={"fields": [{"type": "vector", "path": "a.b"}]},
+        asked_at=NOON,
     )
     done = ended(entry, MigrationState.FAILED, error=StoredError(type="ValueError", message="no"), indexes=(record,))
     await finish(local_db, lease(), done)
@@ -296,7 +297,7 @@ async def test_a_successor_that_meets_a_late_end_is_told_and_does_not_run_the_sc
 @pytest.mark.anyio
 async def test_put_remove_and_untrack_leave_an_entry_alone_that_somebody_else_has_changed(local_db: Db) -> None:
     old, new = await taken_over(local_db)
-    record = IndexRecord(collection="p", name="ft", type=IndexType.SEARCH, action=IndexAction.CREATED)
+    record = TrackedIndex(collection="p", name="ft", type=IndexType.SEARCH, action=IndexAction.CREATED)
     with pytest.raises(LeaseLost):
         await put(local_db, lease(), ended(old), old)
     with pytest.raises(LeaseLost):
@@ -315,7 +316,7 @@ async def test_an_end_and_the_next_start_are_one_command_that_may_be_sent_again(
     local_db: Db, local_server: LocalServer
 ) -> None:
     first, second = await begin(local_db), following()
-    record = IndexRecord(
+    record = TrackedIndex(
         collection="p",
         name="ft",
         type=IndexType.SEARCH,

@@ -23,13 +23,13 @@ from mydocs.migrations.ledger.plan import Options, Plan, classify, make_plan, ma
 from mydocs.migrations.model import (
     Entry,
     IndexAction,
-    IndexRecord,
     IndexType,
     LeaseView,
     MigrationState,
     RunStamp,
     Script,
     ScriptKind,
+    TrackedIndex,
 )
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -260,8 +260,8 @@ def test_a_plan_is_in_order_runs_nothing_twice_and_is_empty_once_it_was_followed
     assert plan(on_disk, then, options).is_empty
 
 
-def record(name: str, action: IndexAction, collection: str = "pages") -> IndexRecord:
-    return IndexRecord(collection=collection, name=name, type=IndexType.SEARCH, action=action)
+def record(name: str, action: IndexAction, collection: str = "pages") -> TrackedIndex:
+    return TrackedIndex(collection=collection, name=name, type=IndexType.SEARCH, action=action)
 
 
 @pytest.mark.parametrize(

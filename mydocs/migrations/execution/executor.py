@@ -31,12 +31,12 @@ from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,
     IndexAction,
-    IndexRecord,
     MigrationState,
     RunStamp,
     Script,
     ScriptKind,
     StoredError,
+    TrackedIndex,
 )
 from mydocs.migrations.reporting.events import Sink, StepFinished, StepStarted, emit
 from mydocs.migrations.scripts import load
@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 MESSAGE_LENGTH = 2_000  # characters of an error's text that are stored and shown
 
 
-Indexes: TypeAlias = Callable[[], tuple[IndexRecord, ...]]
-"""What a step has done to search indexes by the time that it is asked."""
+Indexes: TypeAlias = Callable[[], tuple[TrackedIndex, ...]]
+"""What a step has done to indexes by the time that it is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +163,10 @@ class Executor:
             ),
             previous,
         )
+        captured = Capture(clock=self.lease.now)
         work = partial(create_standard_indexes, self.db, models)
-        await self._attempt(interruption, entry, lambda: interruption.run(work()), lambda: ())
+        with capturing(self.db, captured):
+            await self._attempt(interruption, entry, lambda: interruption.run(work()), lambda: captured.records)
 
     async def _run(self, step: Step, direction: str, interruption: Interruption) -> None:
         script = step.script
@@ -179,6 +181,7 @@ class Executor:
                 tracked=self._tracked,
                 run=self.stamp,
                 check_lease=self.lease.check,
+                clock=self.lease.now,
             )
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
             indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
@@ -195,8 +198,8 @@ class Executor:
                         work = lambda: interruption.run(function())  # noqa: E731  # a coroutine only where it is called
                 await self._attempt(interruption, entry, work, indexes, script)
 
-    def _tracked(self) -> tuple[IndexRecord, ...]:
-        """What each search index should be by the steps before the present one."""
+    def _tracked(self) -> tuple[TrackedIndex, ...]:
+        """What each index should be by the steps before the present one."""
         written = {entry.version for entry in self.done}
         now = [entry for entry in self.done if entry.state is not MigrationState.PENDING]
         return tracked([*(entry for entry in self.entries if entry.version not in written), *now])
@@ -261,7 +264,7 @@ class Executor:
         *,
         started: float,
         error: BaseException | None,
-        indexes: tuple[IndexRecord, ...],
+        indexes: tuple[TrackedIndex, ...],
     ) -> None:
         ended = self.sealed if error is None else None
         if ended is None:
@@ -270,7 +273,7 @@ class Executor:
         await interruption.finish(finish, f"the record that {entry.name} has ended", limit=limits().record)
 
     def _ended(
-        self, entry: Entry, started: float, error: BaseException | None, indexes: tuple[IndexRecord, ...]
+        self, entry: Entry, started: float, error: BaseException | None, indexes: tuple[TrackedIndex, ...]
     ) -> Entry:
         captured = current.get()
         return replace(

@@ -6,7 +6,6 @@ one write to one document, so whoever reads it gets the old name or the new one.
 and none goes over one of a later term: a holder of the lease that was paused switches nothing after its successor did.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +15,9 @@ from pymongo.errors import OperationFailure
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import IndexConflict, LeaseLost, UsageError
 from mydocs.migrations.indexes import capture
-from mydocs.migrations.indexes.waiter import raise_unready, target_of, wait_for
+from mydocs.migrations.indexes.waiter import raise_unready, wait_for
 from mydocs.migrations.ledger.documents import parse_aliases, run_document
-from mydocs.migrations.model import IndexAction, IndexTarget, RunStamp, SearchAlias
+from mydocs.migrations.model import IndexAction, RunStamp, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.events import AliasSwitched, StillWaiting
 from mydocs.search_aliases import COLLECTION
 
@@ -52,12 +51,11 @@ async def switch_search_alias(
     db, where = mongo.database_of(collection), collection.name
     captured = capture.of_database(db.name)
     record = None if captured is None else captured.record_of(where, to)
-    now = time.monotonic()
-    if record is None or record.action is IndexAction.DROPPED:
-        target = IndexTarget(collection=where, name=to, asked_at=now)
-    else:
-        target = target_of(record, now)
-    raise_unready(await wait_for(db, [target], timeout=timeout, sink=capture.say), timeout or 0.0)
+    index = TrackedIndex(collection=where, name=to)
+    if record is not None and record.action is not IndexAction.DROPPED:
+        index = record
+    tracks = await wait_for(db, [index], timeout=timeout, sink=capture.say, server_now=capture.server_now())
+    raise_unready(tracks, timeout or 0.0)
     if captured is not None:
         captured.check_lease()
     switched = await _write(db, where, alias, to, None if captured is None else captured.run)

@@ -1,32 +1,44 @@
 """
-Which search indexes a script touched, however it did so.
+Which indexes a script touched, however it did so.
 
-While a script runs, a listener on its client sees every command: those of our helpers, of Motor or PyMongo, of
-``db.command`` and of lightodm in a thread alike. The end of a collection is that of its search indexes; one that is
-renamed takes them along, since they follow its UUID. A helper knows more than its commands show (it found the index
-unchanged, it dropped it only to create it again) and says so with :func:`note`; the later word counts.
+While a script runs, a listener sees the commands that it sends: those of our helpers, of Motor or PyMongo, of
+``db.command`` and of lightodm alike. What they did is recorded here and nowhere else; a helper only adds what it wants
+an index to be, which is news where it sent nothing. The end of a collection is that of its indexes; one that is renamed
+takes them along, since they follow its UUID.
+
+The application may use the same client meanwhile. So of the run's client those commands count whose task or thread has
+the step's context: the script's own tasks, `asyncio.to_thread`, and what Motor does for them. A thread that an async
+script starts in another way (`threading.Thread`, `loop.run_in_executor`) has none, unless it is given
+`contextvars.copy_context().run`; what it does to indexes is not recorded. A plain script has a process of its own, in
+which everything counts.
 """
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.indexes.definitions import infer_type
-from mydocs.migrations.model import IndexAction, IndexRecord, IndexType, RunStamp, SearchAlias
-from mydocs.migrations.reporting.events import Event, Sink, Warned, emit
+from mydocs.migrations.indexes import standard_definitions
+from mydocs.migrations.indexes.definitions import kind_of
+from mydocs.migrations.model import Definition, IndexAction, IndexType, RunStamp, SearchAlias, TrackedIndex
+from mydocs.migrations.reporting.events import Event, IndexDefined, Sink, Warned, emit
 
 _CREATE, _UPDATE, _DROP = "createSearchIndexes", "updateSearchIndex", "dropSearchIndex"
+_CREATE_STANDARD, _MODIFY_STANDARD, _DROP_STANDARD = "createIndexes", "collMod", "dropIndexes"
 # Not dropDatabase: the ledger goes with the database.
-_DROP_COLLECTION, _RENAME = "drop", "renameCollection"
-_OF_THE_DATABASE = frozenset({_CREATE, _UPDATE, _DROP, _DROP_COLLECTION})
+_DROP_COLLECTION, _RENAME, _LIST = "drop", "renameCollection", "aggregate"
+_SEEN = frozenset(
+    {_CREATE, _UPDATE, _DROP, _CREATE_STANDARD, _MODIFY_STANDARD, _DROP_STANDARD, _DROP_COLLECTION, _LIST}
+)
+UNANSWERED: Mapping[str, Any] = {"unanswered": True}
+"""In place of a reply, where the connection was lost: the command may have been executed, or not."""
 
 current: ContextVar["Capture | None"] = ContextVar("mydocs_capture", default=None)
 """The step under way, for the helpers that scripts call."""
@@ -68,7 +80,7 @@ class Checkpoint:
 
 
 class Capture:
-    """What one script did to search indexes, filled from any thread; and what the helpers need to know of the run."""
+    """What one script did to indexes, filled from any thread; and what the helpers need to know of the run."""
 
     def __init__(
         self,
@@ -77,14 +89,16 @@ class Capture:
         transactional: bool = False,
         places: Place | None = None,
         store: Store | None = None,
-        tracked: Callable[[], Iterable[IndexRecord]] = lambda: (),
+        tracked: Callable[[], Iterable[TrackedIndex]] = lambda: (),
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         run: RunStamp | None = None,
         check_lease: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Start with nothing.
 
-        :param tracked: what the ledger says of search indexes; asked only where an index is changed or goes
+        :param tracked: what the ledger says of indexes; asked only where an index is found, changed or goes
+        :param clock: the server's
         :param run: what the run signs with
         :param check_lease: raises ``LeaseLost`` where the run may write no more
         """
@@ -93,23 +107,25 @@ class Capture:
         self._aliases: dict[str, SearchAlias] = {}
         self.transactional = transactional
         self.database: str | None = None  # the step's, once its commands are listened to
+        self.clock = clock
         self._tracked = tracked
         self._sink = sink
         self._places, self._store = places or {}, store
         self._loop = None if store is None else asyncio.get_running_loop()
         self._calls: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._records: dict[tuple[str, str], IndexRecord] = {}
-        self._found: dict[tuple[str, str], IndexRecord] = {}
+        self._records: dict[tuple[str, str], TrackedIndex] = {}
+        self._unanswered: dict[tuple[str, str], TrackedIndex] = {}
+        self._found: dict[tuple[str, str], TrackedIndex] = {}
         self._names: dict[tuple[str, str], str] = {}  # (collection, id) → name, for commands that say only the id
 
     @property
-    def records(self) -> tuple[IndexRecord, ...]:
+    def records(self) -> tuple[TrackedIndex, ...]:
         """The latest word on each index, in the order in which they were first touched."""
         with self._lock:
             return tuple(self._records.values())
 
-    def records_after(self, earlier: Iterable[IndexRecord], *, interrupted: bool) -> tuple[IndexRecord, ...]:
+    def records_after(self, earlier: Iterable[TrackedIndex], *, interrupted: bool) -> tuple[TrackedIndex, ...]:
         """
         The records of all attempts at a script together: what an earlier one made is not forgotten by a later one.
 
@@ -118,15 +134,25 @@ class Capture:
         """
         with self._lock:
             found = self._found if interrupted else {}
-            before = found | {(record.collection, record.name): record for record in earlier}
-            now = {key: _after(before.get(key), record) for key, record in self._records.items()}
+            before = found | {index.key: index for index in earlier}
+            now = {key: _after(before.get(key), index) for key, index in self._records.items()}
             return tuple((before | now).values())
 
-    def note(self, record: IndexRecord) -> None:
-        """Take a record as the latest word on its index."""
-        key = (record.collection, record.name)
+    def note(self, index: TrackedIndex) -> None:
+        """
+        Take a helper's word on what an index is to be, once it is so.
+
+        Where the script has sent a command for it, that says what was done; where it has not, the index is unchanged.
+        """
+        known = self.record_of(*index.key)
+        asked_at = None if known is None else known.asked_at
+        self._record(replace(index, action=IndexAction.UNCHANGED, asked_at=asked_at or self.clock()))
+
+    def record_of(self, collection: str, name: str) -> TrackedIndex | None:
+        """What script and ledger say of an index."""
         with self._lock:
-            self._records[key] = _after(self._records.get(key), record)
+            known = self._records.get((collection, name))
+        return known or next((index for index in self._tracked() if index.key == (collection, name)), None)
 
     def note_alias(self, alias: SearchAlias) -> None:
         """Take it as the latest word on what an alias names."""
@@ -144,15 +170,10 @@ class Capture:
             }
             return tuple((before | now).values())
 
-    def record_of(self, collection: str, name: str) -> IndexRecord | None:
-        """What script and ledger say of an index."""
-        known = [*self._tracked(), *self.records]
-        return next((r for r in reversed(known) if (r.collection, r.name) == (collection, name)), None)
-
     def type_of(self, collection: str, name: str) -> IndexType | None:
         """What kind of index it is, as far as script and ledger tell."""
-        record = self.record_of(collection, name)
-        return None if record is None else record.type
+        known = self.record_of(collection, name)
+        return None if known is None else known.type
 
     def emit(self, event: Event) -> None:
         """Pass an event of the script on to the run's sink."""
@@ -165,65 +186,146 @@ class Capture:
         place = self._places.get(key)
         return Checkpoint(key, place if isinstance(place, Mapping) else None, self._store, self._loop)
 
-    def seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        """Read a command of those that :func:`listener` picks, once the server has answered it."""
-        if name == "aggregate":
-            self.listing_seen(str(body["aggregate"]), reply)
-        elif name == _RENAME:
-            self.collection_renamed(*(_within(str(self.database), body[end]) for end in (_RENAME, "to")))
-        elif name == _DROP_COLLECTION:
-            self.collection_gone(str(body[name]))
-        else:
-            self.command_seen(name, body, reply)
+    def seen(self, command: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        """
+        Read a command of those that :func:`listener` picks.
 
-    def command_seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        """Read a command on a search index that the server has answered."""
-        collection = str(body[name])
-        if not reply.get("ok"):
-            if name == _UPDATE:  # PyMongo lets a missing collection pass (Collection.update_search_index)
+        :param reply: the server's, or :data:`UNANSWERED`
+        """
+        collection = str(body[command])
+        answered = bool(reply.get("ok"))
+        if command == _CREATE and (answered or reply == UNANSWERED):
+            self._search_created(collection, body["indexes"], reply)
+        elif command == _CREATE_STANDARD and (answered or reply == UNANSWERED):
+            self._standard_created(collection, body["indexes"], reply)
+        elif command in (_UPDATE, _DROP):
+            self._search_changed(command, collection, body, reply)
+        elif not answered:
+            return
+        elif command == _MODIFY_STANDARD:
+            self._standard_changed(collection, body.get("index"))
+        elif command == _DROP_STANDARD:
+            self._standard_dropped(collection, body.get("index"))
+        elif command == _LIST:
+            self._listing_seen(collection, reply)
+        elif command == _RENAME:
+            self._collection_renamed(*(_within(str(self.database), body[end]) for end in (_RENAME, "to")))
+        elif command == _DROP_COLLECTION:
+            self._collection_gone(collection)
+
+    def _search_created(self, collection: str, asked: Any, reply: Mapping[str, Any]) -> None:
+        created = reply.get("indexesCreated", ())
+        for place, document in enumerate(asked):
+            told = created[place] if place < len(created) else {}
+            name = str(told.get("name") or document.get("name") or "default")
+            definition = document.get("definition", {})
+            self._learn(collection, name, told.get("id"))
+            self._record(
+                TrackedIndex(
+                    collection=collection,
+                    name=name,
+                    type=kind_of(document.get("type"), definition),
+                    action=IndexAction.CREATED,
+                    definition=definition,
+                    asked_at=self.clock(),
+                    id=told.get("id"),
+                ),
+                reply,
+            )
+
+    def _search_changed(self, command: str, collection: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        if not reply.get("ok") and reply != UNANSWERED:
+            if command == _UPDATE:  # PyMongo lets a missing collection pass (Collection.update_search_index)
                 missing = f"{reply.get('errmsg', 'refused')}; the driver does not say so, and nothing was updated"
-                self.emit(Warned(message=f"{name} on {collection}: {missing}"))
+                self.emit(Warned(message=f"{command} on {collection}: {missing}"))
             return
-        if name == _CREATE:
-            for asked, created in zip(body["indexes"], reply.get("indexesCreated", ()), strict=False):
-                definition = asked.get("definition", {})
-                name_given = str(created.get("name") or asked.get("name") or "default")
-                self._learn(collection, name_given, created.get("id"))
-                self._created(collection, name_given, asked.get("type"), definition, created.get("id"))
-            return
-        index: str | None = body.get("name") or self._names.get((collection, str(body.get("id"))))
-        if index is None:
+        name: str | None = body.get("name") or self._names.get((collection, str(body.get("id"))))
+        if name is None:
             message = (
-                f"{name} on {collection} by the id {body.get('id')}, which this script has not listed: nobody can say "
-                "which index that is, so it is not recorded; use the index's name"
+                f"{command} on {collection} by the id {body.get('id')}, which this script has not listed: nobody can "
+                "say which index that is, so it is not recorded; use the index's name"
             )
             self.emit(Warned(message=message))
             return
-        known = self.type_of(collection, index)
-        with self._lock:
-            if name == _UPDATE:
-                # Also after a create of the same script: what counts is that an earlier definition may be listed.
-                definition = body.get("definition", {})
-                kind = known or infer_type(definition)
-                action, asked_for = IndexAction.UPDATED, definition
-            else:
-                kind = known or IndexType.SEARCH
-                action, asked_for = IndexAction.DROPPED, None
-            self._records[collection, index] = IndexRecord(
+        known = self.type_of(collection, name)
+        updated = command == _UPDATE
+        definition = body.get("definition", {}) if updated else None
+        self._record(
+            TrackedIndex(
                 collection=collection,
-                name=index,
-                type=kind,
-                action=action,
-                definition=asked_for,
-                asked_at=time.monotonic(),
-            )
+                name=name,
+                type=known or kind_of(None, definition or {}),
+                # Also after a create of the same script: what counts is that an earlier definition may be listed.
+                action=IndexAction.UPDATED if updated else IndexAction.DROPPED,
+                definition=definition,
+                asked_at=self.clock(),
+            ),
+            reply,
+        )
 
-    def collection_gone(self, collection: str) -> None:
+    def _standard_created(self, collection: str, asked: Any, reply: Mapping[str, Any]) -> None:
+        new = _created(reply, len(asked))
+        for document in asked:
+            definition = standard_definitions.standard_definition(document)
+            name = str(document.get("name") or standard_definitions.standard_name(document["key"]))
+            index = self._standard(collection, name, IndexAction.CREATED, definition)
+            # Of several only the number of new ones is told; the ledger knows which were there.
+            known = self.record_of(collection, name)
+            there = known is not None and known.action is not IndexAction.DROPPED and known.definition == definition
+            if reply != UNANSWERED and (new == 0 or (new < len(asked) and there)):
+                self.note(index)
+            else:
+                self._record(index, reply)
+
+    def _standard_changed(self, collection: str, change: Any) -> None:
+        """Read the part of a `collMod` that concerns an index."""
+        if not isinstance(change, Mapping):
+            return
+        options = {name: value for name, value in change.items() if name not in ("name", "keyPattern")}
+        for name in self._names_of(collection, change.get("name") or change.get("keyPattern")):
+            known = self.record_of(collection, name)
+            definition = None if known is None else known.definition
+            if definition is not None:
+                definition = {**definition, "options": {**definition.get("options", {}), **options}}
+            elif isinstance(change.get("keyPattern"), Mapping):
+                definition = {"key": dict(change["keyPattern"]), "options": options}
+            self._record(self._standard(collection, name, IndexAction.UPDATED, definition))
+
+    def _standard_dropped(self, collection: str, which: Any) -> None:
+        for name in self._names_of(collection, which):
+            self._record(self._standard(collection, name, IndexAction.DROPPED, None))
+
+    def _standard(self, collection: str, name: str, action: IndexAction, definition: Definition | None) -> TrackedIndex:
+        return TrackedIndex(
+            collection=collection,
+            name=name,
+            type=IndexType.STANDARD,
+            action=action,
+            definition=definition,
+            asked_at=self.clock(),
+        )
+
+    def _names_of(self, collection: str, which: Any) -> list[str]:
+        """The names that a command means by a name, several names, a key, or `*`."""
+        if isinstance(which, list | tuple):
+            return [str(name) for name in which]
+        there = [index for index in self._there(collection) if index.type is IndexType.STANDARD]
+        if which == "*":
+            return [index.name for index in there]
+        if isinstance(which, Mapping):
+            key = list(which.items())
+            named = [i.name for i in there if i.definition is not None and list(i.definition["key"].items()) == key]
+            return named or [standard_definitions.standard_name(which)]
+        return [] if which is None else [str(which)]
+
+    def _collection_gone(self, collection: str) -> None:
         """Take note that the indexes of a collection are gone with it."""
-        for record in self._known(collection):
-            self._drop(record)
+        for index in self._there(collection):
+            self._forget(index)
+        with self._lock:
+            self._found = {key: found for key, found in self._found.items() if key[0] != collection}
 
-    def collection_renamed(self, before: str | None, after: str | None) -> None:
+    def _collection_renamed(self, before: str | None, after: str | None) -> None:
         """
         Take note that the indexes of a collection are found under its new name.
 
@@ -231,114 +333,133 @@ class Capture:
         :param after: ``None`` where it went to another database, where it has another UUID and so no search index
         """
         if after is not None:
-            self.collection_gone(after)  # with dropTarget there was one
-        for record in self._known(before) if before is not None else ():
-            self._drop(record)
+            self._collection_gone(after)  # with dropTarget there was one
+        moved = self._there(before) if before is not None else []
+        if before is not None:
+            self._collection_gone(before)
+        for index in moved:
             if after is not None:
-                self.note(replace(record, collection=after, action=IndexAction.UNCHANGED))
+                self._record(replace(index, collection=after, action=IndexAction.UNCHANGED))
 
-    def _known(self, collection: str) -> list[IndexRecord]:
+    def _there(self, collection: str) -> list[TrackedIndex]:
         """The indexes that are there at this moment, as far as ledger and script tell."""
-        tracked = {(record.collection, record.name): record for record in self._tracked()}
+        tracked = {index.key: index for index in self._tracked()}
         with self._lock:
-            self._found = {key: found for key, found in self._found.items() if key[0] != collection}
             return [
-                record
-                for record in (tracked | self._records).values()
-                if record.collection == collection and record.action is not IndexAction.DROPPED
+                index
+                for index in (tracked | self._records).values()
+                if index.collection == collection and index.action is not IndexAction.DROPPED
             ]
 
-    def _drop(self, record: IndexRecord) -> None:
-        self.note(replace(record, action=IndexAction.DROPPED, definition=None, id=None))
+    def _forget(self, index: TrackedIndex) -> None:
+        self._record(replace(index, action=IndexAction.DROPPED, definition=None, id=None, asked_at=self.clock()))
 
-    def listing_seen(self, collection: str, reply: Mapping[str, Any]) -> None:
+    def _listing_seen(self, collection: str, reply: Mapping[str, Any]) -> None:
         """Learn from a listing that the script itself has asked for: the names of ids, and what it found there."""
         for document in reply.get("cursor", {}).get("firstBatch", ()):
             name, definition = document.get("name"), document.get("latestDefinition")
             if isinstance(name, str) and document.get("status") != "DELETING":
                 self._learn(collection, name, document.get("id"))
-                kind = document.get("type")
-                found = IndexRecord(
+                found = TrackedIndex(
                     collection=collection,
                     name=name,
-                    type=IndexType(kind) if kind in ("search", "vectorSearch") else infer_type(definition or {}),
-                    action=IndexAction.UNCHANGED,
+                    type=kind_of(document.get("type"), definition or {}),
                     definition=definition,
+                    asked_at=self.clock(),
                 )
                 with self._lock:
-                    self._found[collection, name] = found
+                    self._found[found.key] = found
 
     def _learn(self, collection: str, name: str, index_id: object) -> None:
         with self._lock:
             self._names[collection, str(index_id)] = name
 
-    def _created(
-        self, collection: str, name: str, kind: str | None, definition: Mapping[str, Any], index_id: object
-    ) -> None:
+    def _record(self, index: TrackedIndex, reply: Mapping[str, Any] | None = None) -> None:
         with self._lock:
-            before = self._records.get((collection, name))
+            before = self._records.get(index.key)
             dropped = before is not None and before.action is IndexAction.DROPPED
-            self._records[collection, name] = IndexRecord(
-                collection=collection,
-                name=name,
-                type=IndexType(kind) if kind in ("search", "vectorSearch") else infer_type(definition),
-                action=IndexAction.REPLACED if dropped else IndexAction.CREATED,
-                definition=definition,
-                id=str(index_id) if dropped and index_id is not None else None,
-                asked_at=time.monotonic(),
-            )
+            if index.action is IndexAction.CREATED:
+                # The id of an index that took another one's place tells the two apart; a self-managed server answers a
+                # create for what is there with an id that is nobody's.
+                action = IndexAction.REPLACED if dropped else IndexAction.CREATED
+                index = replace(index, action=action, id=index.id if dropped else None)
+            if reply == UNANSWERED:
+                self._unanswered[index.key] = index
+                return
+            attempt = self._unanswered.pop(index.key, None)
+            if index.action is IndexAction.UNCHANGED and attempt is not None:
+                before = attempt  # it has arrived, then
+            self._records[index.key] = _after(before, index)
 
 
-def _after(before: IndexRecord | None, record: IndexRecord) -> IndexRecord:
-    """What two words on an index come to: what the script has made does not get unmade by being found so later."""
+def _created(reply: Mapping[str, Any], asked: int) -> int:
+    """How many indexes a reply to `createIndexes` says are new; a sharded cluster answers by shard."""
+    shards = reply.get("raw")
+    replies = list(shards.values()) if isinstance(shards, Mapping) else [reply]
+    counts = [(each.get("numIndexesBefore"), each.get("numIndexesAfter")) for each in replies]
+    told = [after - before for before, after in counts if isinstance(before, int) and isinstance(after, int)]
+    return min(max(told, default=asked), asked)
+
+
+def _after(before: TrackedIndex | None, index: TrackedIndex) -> TrackedIndex:
+    """Merge two observations of one index: what the script has made stays made where it is found later."""
     made = before is not None and before.action not in (IndexAction.UNCHANGED, IndexAction.DROPPED)
-    if before is not None and made and record.action is IndexAction.UNCHANGED:
-        return replace(record, action=before.action, id=before.id, asked_at=before.asked_at)
-    return record
+    if before is not None and made and index.action is IndexAction.UNCHANGED:
+        replaced = before.action is IndexAction.REPLACED
+        known = (before.id or index.id) if replaced else None
+        return replace(index, action=before.action, id=known, asked_at=before.asked_at)
+    return index
 
 
 @contextmanager
 def capturing(db: mongo.Database, capture: Capture) -> Iterator[Capture]:
-    """Capture what is done to the search indexes of a database until the block ends."""
+    """Capture what is done to the indexes of a database, in the context of this block, until it ends."""
     capture.database = db.name
     token = current.set(capture)
     try:
-        with mongo.tapped(db, listener(db.name, capture.seen)):
+        with mongo.tapped(db, listener(db.name, capture.seen, is_wanted=lambda: current.get() is capture)):
             yield capture
     finally:
         current.reset(token)
 
 
-def listener(database: str, seen: Seen) -> mongo.CommandTap:
+def listener(database: str, seen: Seen, *, is_wanted: Callable[[], bool] = lambda: True) -> mongo.CommandTap:
     """
-    Make a driver's listener for the commands that concern search indexes of a database.
+    Make a driver's listener for the commands that concern indexes of a database.
 
     :param seen: takes each of them with the server's reply
+    :param is_wanted: whether to take the command that the calling task or thread sends
     """
     pending: dict[tuple[object, int], tuple[str, Mapping[str, Any]]] = {}
 
     def started(event: Any) -> None:
-        if event.command_name == _RENAME and event.database_name == "admin":
-            pending[event.connection_id, event.request_id] = (_RENAME, event.command)
-        if event.database_name != database:
-            return
-        if event.command_name in _OF_THE_DATABASE:
-            pending[event.connection_id, event.request_id] = (event.command_name, event.command)
-        elif event.command_name == "aggregate" and _lists_indexes(event.command):
-            pending[event.connection_id, event.request_id] = ("aggregate", event.command)
+        name, of = event.command_name, event.database_name
+        concerned = (name in _SEEN and of == database) or (name == _RENAME and of == "admin")
+        if concerned and (name != _LIST or _lists_indexes(event.command)) and is_wanted():
+            pending[event.connection_id, event.request_id] = (name, event.command)
 
     def ended(event: Any) -> None:
         name, body = pending.pop((event.connection_id, event.request_id), ("", {}))
-        reply = getattr(event, "reply", None)  # a command that failed has none
-        if reply is not None and name:
-            seen(name, body, reply)
+        if name:
+            reply = event.reply if hasattr(event, "reply") else _of_a_failure(name, event.failure)
+            if reply is not None:
+                seen(name, body, reply)
 
     return mongo.CommandTap(started, ended)
 
 
-def note(record: IndexRecord, database: str) -> None:
+def _of_a_failure(command: str, failure: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Give the reply that a failure stands for; ``None`` where nothing was done."""
+    if "code" not in failure:  # the driver's own: the connection was lost
+        return UNANSWERED
+    # 26: no such collection, 27: no such index; Atlas says the third while it is at it. All three: it is not there.
+    gone = failure["code"] in (26, 27) or "already requested to be deleted" in str(failure.get("errmsg"))
+    return {"ok": 1} if command in (_DROP, _DROP_STANDARD) and gone else None
+
+
+def note(index: TrackedIndex, database: str) -> None:
     """
-    Tell the step under way, if there is one, what a helper did to an index.
+    Tell the step under way, if there is one, what a helper has brought an index to, and pass it on as an event.
 
     :param database: the index's own; one that is not the step's is none that the ledger speaks of
     """
@@ -346,13 +467,15 @@ def note(record: IndexRecord, database: str) -> None:
     if capture is None:
         return
     if capture.database in (None, database):
-        capture.note(record)
-        return
-    message = (
-        f"{record.collection}.{record.name} was {record.action.value} in the database {database}, and this run is on "
-        f"{capture.database}: nothing waits for that index, and `check` does not look at it"
-    )
-    capture.emit(Warned(message=message))
+        if index.action is not IndexAction.DROPPED:
+            capture.note(index)
+    else:
+        message = (
+            f"{index} was {index.action.value} in the database {database}, and this run is on {capture.database}: "
+            "nothing waits for that index, and `check` does not look at it"
+        )
+        capture.emit(Warned(message=message))
+    capture.emit(IndexDefined(collection=index.collection, name=index.name, type=index.type, action=index.action.value))
 
 
 def of_database(database: str) -> Capture | None:
@@ -361,18 +484,26 @@ def of_database(database: str) -> Capture | None:
     return capture if capture is not None and capture.database in (None, database) else None
 
 
-def records_of(database: str, collection: str) -> dict[str, IndexRecord]:
+def records_of(database: str, collection: str) -> dict[str, TrackedIndex]:
     """What the step under way did to the indexes of a collection, by name; nothing where there is none."""
-    capture = current.get()
-    if capture is None or capture.database not in (None, database):
-        return {}
-    return {record.name: record for record in capture.records if record.collection == collection}
+    capture = of_database(database)
+    return (
+        {}
+        if capture is None
+        else {record.name: record for record in capture.records if record.collection == collection}
+    )
 
 
 def type_of(database: str, collection: str, name: str) -> IndexType | None:
     """What kind of index it is, as far as the step under way and the ledger tell."""
+    capture = of_database(database)
+    return None if capture is None else capture.type_of(collection, name)
+
+
+def server_now() -> datetime | None:
+    """The time by the server's clock, as the step under way knows it."""
     capture = current.get()
-    return None if capture is None or capture.database not in (None, database) else capture.type_of(collection, name)
+    return None if capture is None else capture.clock()
 
 
 def say(event: Event) -> None:

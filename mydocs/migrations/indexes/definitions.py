@@ -9,6 +9,7 @@ synonyms, stored source), and every option in the tables below; there, more in t
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -106,19 +107,44 @@ _EMBEDDING_TYPES = ("autoEmbed", "text")
 _SORT = {"order": 1, "noData": "lowest"}  # of a field in `sort`: mongot, UserFieldSortOptions
 
 
-def infer_type(definition: Definition) -> IndexType:
-    """Tell the type of an index from its definition, since self-managed servers list none."""
-    vector = isinstance(definition.get("fields"), list | tuple) and "mappings" not in definition
-    return IndexType.VECTOR if vector else IndexType.SEARCH
+@dataclass(frozen=True, slots=True)
+class SearchKind:
+    """
+    A kind of index that the search process builds.
+
+    :param tells: whether a definition is one of this kind
+    :param canonical: the form in which two of its definitions can be compared
+    """
+
+    tells: Callable[[Definition], bool]
+    canonical: Callable[[Definition], "Options"]
+
+
+def kind_of(word: object, definition: Definition) -> IndexType:
+    """Tell the type of an index from the server's word for it; self-managed servers have none, its definition has."""
+    for kind in SEARCH_KINDS:
+        if word == kind.value:
+            return kind
+    return next((kind for kind, row in SEARCH_KINDS.items() if row.tells(definition)), IndexType.SEARCH)
 
 
 def normalise(index_type: IndexType, definition: Definition) -> Options:
-    """Bring the definition of a search or vector index into the form in which two of them can be compared."""
-    if index_type is IndexType.VECTOR:
-        options = filled(_VECTOR, definition)
-        options["fields"] = _vector_fields(options["fields"])
-        options["storedSource"] = _stored_source(options["storedSource"])
-        return options
+    """Bring the definition of an index of the search process into the form in which two of them can be compared."""
+    return SEARCH_KINDS[index_type].canonical(definition)
+
+
+def _is_vector(definition: Definition) -> bool:
+    return isinstance(definition.get("fields"), list | tuple) and "mappings" not in definition
+
+
+def _vector(definition: Definition) -> Options:
+    options = filled(_VECTOR, definition)
+    options["fields"] = _vector_fields(options["fields"])
+    options["storedSource"] = _stored_source(options["storedSource"])
+    return options
+
+
+def _search(definition: Definition) -> Options:
     options = filled(_SEARCH, definition)
     analyzer = options["analyzer"] or _ANALYZER
     inherited = (analyzer, options["searchAnalyzer"] or analyzer)
@@ -136,11 +162,6 @@ def normalise(index_type: IndexType, definition: Definition) -> Options:
     if isinstance(options["sort"], dict):  # the one place where the order of keys has a meaning
         options["sort"] = [[key, _sort_field(value)] for key, value in options["sort"].items()]
     return options
-
-
-def equivalent(index_type: IndexType, asked: Definition, listed: Definition) -> bool:
-    """Tell whether an index with the listed definition answers as one with the asked definition would."""
-    return not differences(index_type, asked, listed)
 
 
 def differences(index_type: IndexType, asked: Definition, listed: Definition) -> tuple[str, ...]:
@@ -337,3 +358,10 @@ def _stored_paths(key: str, paths: list[str]) -> list[str]:
 
 def _all_text(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+SEARCH_KINDS: Final[dict[IndexType, SearchKind]] = {
+    IndexType.SEARCH: SearchKind(tells=lambda definition: "mappings" in definition, canonical=_search),
+    IndexType.VECTOR: SearchKind(tells=_is_vector, canonical=_vector),
+}
+"""One row for each kind of index of the search process; whatever tells or compares kinds reads it."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from mydocs.migrations.indexes.definitions import differences, infer_type
-from mydocs.migrations.model import Definition, IndexState, IndexTarget, IndexType
+from mydocs.migrations.indexes.definitions import SEARCH_KINDS, differences, kind_of
+from mydocs.migrations.model import Definition, IndexState, IndexType, TrackedIndex
 
 # A failed build is retried by mongot itself for three of its reasons, and the listing does not say which one it was.
 FAILED_GRACE = 15.0  # seconds; the control plane of Atlas publishes a recovery within them
@@ -24,8 +24,8 @@ SHOWN_DIFFERENCES = 3  # of the key paths that differ; the first ones tell whose
 GONE_LOOKS = 3  # the look that misses it, and two more: a listing may skip an index once while a host restarts
 
 MIN_GAP = 0.5  # seconds between two looks: the rate at which MongoDB's own Django backend polls
-MAX_GAP = 10.0  # seconds: bounds how late a build of more than 100 s is seen
-GAP_SHARE = 0.1  # of the age: an index is seen ready at most a tenth of its build time late
+MAX_GAP = 10.0  # seconds: bounds how late a build of more than 200 s is seen
+GAP_SHARE = 0.05  # of the age: an index is seen ready at most a twentieth of its build time late
 JITTER = 0.1  # either way, so that 200 replicas do not look at the same moment
 
 _VANISHED = "it was listed and is gone; somebody dropped it"
@@ -104,17 +104,19 @@ class Track:
     """
     The wait for one index so far; times are monotonic seconds.
 
+    :param asked_at: when the index was asked for; the start of the wait where nobody knows
+    :param since: what the seconds of a report count from: a build of an earlier run ended nobody knows when
     :param seen: it was listed at least once
     :param missing_looks: how many looks in a row did not find it
     :param failed_since: the first of the looks in a row that found it failed
     :param different_since: the first of the looks in a row that found nothing wrong with it but its definition
-    :param changed_at: when its state last changed
     :param outcome: ``READY`` or ``FAILED`` once it is settled, then nothing changes any more
     """
 
-    target: IndexTarget
+    index: TrackedIndex
+    asked_at: float
+    since: float
     verdict: Verdict
-    changed_at: float
     seen: bool = False
     missing_looks: int = 0
     failed_since: float | None = None
@@ -159,9 +161,17 @@ def serves_nothing(listed: Listed) -> bool:
     return not any(told) if told else listed.version == 0
 
 
-def pick(target: IndexTarget, listing: Iterable[Listed]) -> Listed | None:
-    """Choose the target's document; while an index is replaced, two of its name may be listed."""
-    named = [listed for listed in listing if listed.name == target.name]
+def by_name(listing: Iterable[Listed]) -> dict[str, list[Listed]]:
+    """Sort a listing by names; what has none is none that anybody asked for."""
+    found: dict[str, list[Listed]] = {}
+    for listed in listing:
+        if listed.name is not None:
+            found.setdefault(listed.name, []).append(listed)
+    return found
+
+
+def pick(target: TrackedIndex, named: Iterable[Listed]) -> Listed | None:
+    """Choose the index' document of those of its name; while an index is replaced, two may be listed."""
     return min(
         named,
         key=lambda listed: (_is_another(target, listed), _STATES.get(listed.status or "") is IndexState.ABSENT),
@@ -169,7 +179,7 @@ def pick(target: IndexTarget, listing: Iterable[Listed]) -> Listed | None:
     )
 
 
-def judge(target: IndexTarget, listed: Listed | None) -> Verdict:
+def judge(target: TrackedIndex, listed: Listed | None) -> Verdict:
     """Tell the state of an index from somebody's view who wants to query it with the definition that was asked for."""
     state = IndexState.ABSENT if listed is None else _STATES.get(listed.status or "", IndexState.PENDING)
     if listed is None or state is IndexState.ABSENT:
@@ -190,9 +200,10 @@ def judge(target: IndexTarget, listed: Listed | None) -> Verdict:
     elif state is IndexState.READY:
         reason = _not_yet(target, listed, queryable, ready, len(hosts))
         # Right after an update the old version can still be listed as READY and queryable.
-        if reason is None and target.compare and target.definition is not None and listed.definition is not None:
-            kind = target.type or infer_type(target.definition)
-            different = differences(kind, target.definition, listed.definition)
+        # Of a new index the definition is compared as well: a later script may have updated it and been rolled back,
+        # and a self-managed server may have taken a create for one of the index that it has.
+        if reason is None and target.definition is not None and listed.definition is not None:
+            different = differences(target.type, target.definition, listed.definition)
             reason = DIFFERS if different else None
         state = IndexState.READY if reason is None else IndexState.BUILDING
     elif state is IndexState.STALE:
@@ -210,16 +221,17 @@ def judge(target: IndexTarget, listed: Listed | None) -> Verdict:
     )
 
 
-def begin(target: IndexTarget, now: float) -> Track:
-    """Start to wait for an index."""
-    return Track(target=target, verdict=Verdict(state=IndexState.PENDING, reason="not looked at yet"), changed_at=now)
+def begin(index: TrackedIndex, *, asked_at: float, since: float) -> Track:
+    """Start to wait for an index; the times as in :class:`Track`."""
+    verdict = Verdict(state=IndexState.PENDING, reason="not looked at yet")
+    return Track(index=index, asked_at=asked_at, since=since, verdict=verdict)
 
 
 def look(track: Track, listed: Listed | None, now: float) -> Track:
     """Take one good answer of the server into account; an index that is settled stays as it is."""
     if track.outcome is not None:
         return track
-    verdict = judge(track.target, listed)
+    verdict = judge(track.index, listed)
     absent = verdict.state is IndexState.ABSENT
     failed = verdict.state is IndexState.FAILED
     known = track.failed_since if track.failed_since is not None else now
@@ -227,9 +239,8 @@ def look(track: Track, listed: Listed | None, now: float) -> Track:
     track = replace(
         track,
         verdict=verdict,
-        changed_at=track.changed_at if verdict.state is track.verdict.state else now,
         # The index that is about to be replaced does not count: it goes before its successor is listed.
-        seen=track.seen or not (absent or listed is None or _is_another(track.target, listed)),
+        seen=track.seen or not (absent or listed is None or _is_another(track.index, listed)),
         missing_looks=track.missing_looks + 1 if absent else 0,
         failed_since=known if failed else None,
         different_since=differs if verdict.differences else None,
@@ -244,7 +255,7 @@ def look(track: Track, listed: Listed | None, now: float) -> Track:
         return _settle(track, IndexState.FAILED, _VANISHED, now)
     # Not at the first look alone, though a script may have gone on for an hour since it asked for the index.
     looked = track.missing_looks >= GONE_LOOKS
-    if absent and not track.seen and looked and now - track.target.asked_at >= APPEAR_SECONDS:
+    if absent and not track.seen and looked and now - track.since >= APPEAR_SECONDS:
         return _settle(track, IndexState.FAILED, _NEVER_SEEN, now)
     return track
 
@@ -269,8 +280,7 @@ def gap(tracks: Iterable[Track], now: float, jitter: float) -> float:
 
     :param jitter: from ``-JITTER`` to ``JITTER``
     """
-    asked = [track.target.asked_at - track.target.age for track in tracks if track.outcome is None]
-    youngest = max(asked, default=now)
+    youngest = max((track.asked_at for track in tracks if track.outcome is None), default=now)
     return min(max(GAP_SHARE * (now - youngest), MIN_GAP), MAX_GAP) * (1 + jitter)
 
 
@@ -278,18 +288,19 @@ def _settle(track: Track, outcome: IndexState, reason: str | None, now: float | 
     return replace(track, outcome=outcome, reason=reason, settled_at=now)
 
 
-def _is_another(target: IndexTarget, listed: Listed) -> bool:
+def _is_another(target: TrackedIndex, listed: Listed) -> bool:
     """Tell whether this is the index that was dropped to make room: other id, or other type."""
-    other_type = None not in (listed.type, target.type) and listed.type is not target.type
+    # Where only the name is known, any type will do.
+    other_type = target.definition is not None and listed.type not in (None, target.type)
     return other_type or (target.id is not None and listed.id != target.id)
 
 
-def _not_yet(target: IndexTarget, listed: Listed, queryable: bool, ready: int, hosts: int) -> str | None:
+def _not_yet(target: TrackedIndex, listed: Listed, queryable: bool, ready: int, hosts: int) -> str | None:
     """Say why an index that is listed as READY is not, or nothing where it is."""
     if not queryable:
         return "READY, but not queryable yet"
     # A listing without a definition proves nothing: too late is better than too early.
-    if target.compare and target.definition is not None and listed.definition is None:
+    if target.definition is not None and listed.definition is None:
         return "the listing shows no definition"
     return f"{ready} of {hosts} hosts have the latest definition" if ready < hosts else None
 
@@ -335,10 +346,8 @@ def _host(entry: object) -> Host:
 
 
 def _type(value: object, definition: Definition | None) -> IndexType | None:
-    for known in (IndexType.SEARCH, IndexType.VECTOR):
-        if value == known.value:
-            return known
-    return None if definition is None else infer_type(definition)
+    known = isinstance(value, str) and value in SEARCH_KINDS
+    return kind_of(value, definition or {}) if known or definition is not None else None
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:

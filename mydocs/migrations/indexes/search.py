@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,8 +26,7 @@ from mydocs.migrations.errors import IndexConflict, IndexRefused, NotReady, Sear
 from mydocs.migrations.indexes import aliases, capture, definitions, readiness
 from mydocs.migrations.indexes.definitions import Change
 from mydocs.migrations.indexes.readiness import Listed
-from mydocs.migrations.model import Definition, IndexAction, IndexRecord, IndexType
-from mydocs.migrations.reporting.events import IndexDefined
+from mydocs.migrations.model import Definition, IndexAction, IndexType, TrackedIndex
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ WHAT_TO_PASS = (
 
 async def ensure_search_indexes(
     collection: mongo.Collection, models: Iterable[SearchModel], *, replace: bool = False
-) -> tuple[IndexRecord, ...]:
+) -> tuple[TrackedIndex, ...]:
     """
     Bring search and vector indexes to their definitions, all in one go; does not wait for their builds.
 
@@ -93,14 +93,9 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
     await aliases.make_way(db, collection.name, names)
     for name in names:
         kind = capture.type_of(db.name, collection.name, name) or IndexType.SEARCH
-        was_there = await _drop(db, collection.name, name)
-        record = IndexRecord(collection=collection.name, name=name, type=kind, action=IndexAction.DROPPED)
-        capture.note(record, db.name)  # also of one that an attempt before this has dropped
-        if was_there:
-            capture.say(IndexDefined(collection=collection.name, name=name, type=kind, action=record.action.value))
-
-
-_KINDS = (IndexType.SEARCH.value, IndexType.VECTOR.value)
+        if await _drop(db, collection.name, name):
+            index = TrackedIndex(collection=collection.name, name=name, type=kind, action=IndexAction.DROPPED)
+            capture.note(index, db.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,12 +117,12 @@ class _Asked:
             raise UsageError(f"a search index has no {', '.join(unknown)}; {WHAT_TO_PASS}")
         if not isinstance(definition, Mapping):
             raise UsageError(f"the definition of a search index is a mapping, not {definition!r}; {WHAT_TO_PASS}")
-        if not isinstance(name, str | None) or kind not in (None, *_KINDS):
-            kinds = " or ".join(_KINDS)
+        if not isinstance(name, str | None) or kind not in (None, *definitions.SEARCH_KINDS):
+            kinds = " or ".join(definitions.SEARCH_KINDS)
             raise UsageError(f"the name of a search index is a text, its type {kinds}; {WHAT_TO_PASS}")
         return cls(
             name=name or "default",
-            type=IndexType(kind) if kind else definitions.infer_type(definition),
+            type=IndexType(kind) if kind else definitions.kind_of(None, definition),
             definition=definition,
         )
 
@@ -144,7 +139,9 @@ def _asked(models: object) -> list[_Asked]:
     return [_Asked.of(model) for model in models]
 
 
-async def _ensure(db: mongo.Database, where: str, asked: Sequence[_Asked], *, replace: bool) -> tuple[IndexRecord, ...]:
+async def _ensure(
+    db: mongo.Database, where: str, asked: Sequence[_Asked], *, replace: bool
+) -> tuple[TrackedIndex, ...]:
     listed = await _listed(db, where, asked)
     needed = {item.name: _change(item, listed.get(item.name)) for item in asked}
     if not replace:
@@ -174,18 +171,7 @@ async def _ensure(db: mongo.Database, where: str, asked: Sequence[_Asked], *, re
             if actions[item.name] in creating
         ],
     )
-    return tuple(
-        _done(
-            db,
-            where,
-            item.name,
-            item.type,
-            actions[item.name],
-            item.definition,
-            ids.get(item.name) if actions[item.name] is IndexAction.REPLACED else None,
-        )
-        for item in asked
-    )
+    return tuple(_done(db, where, item, actions[item.name], ids.get(item.name)) for item in asked)
 
 
 _ACTIONS = {
@@ -252,10 +238,8 @@ async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> di
         except IndexRefused as error:
             problems += error.problems
         else:
-            if item.replacing:
-                _done(db, where, item.name, item.type, IndexAction.REPLACED, item.definition, ids.get(item.name))
-            else:
-                _done(db, where, item.name, item.type, IndexAction.CREATED, item.definition)
+            action = IndexAction.REPLACED if item.replacing else IndexAction.CREATED
+            _done(db, where, item, action, ids.get(item.name))
     if problems:
         raise IndexRefused(where, problems, others_created=len(problems) < len(asked))
     return ids
@@ -422,29 +406,21 @@ def _refusal(item: _Asked, error: OperationFailure) -> str:
 
 
 def _done(
-    db: mongo.Database,
-    where: str,
-    name: str,
-    kind: IndexType,
-    action: IndexAction,
-    definition: Definition | None,
-    index_id: str | None = None,
-) -> IndexRecord:
-    record = IndexRecord(
+    db: mongo.Database, where: str, item: _Asked, action: IndexAction, index_id: str | None = None
+) -> TrackedIndex:
+    index = TrackedIndex(
         collection=where,
-        name=name,
-        type=kind,
+        name=item.name,
+        type=item.type,
         action=action,
-        definition=definition,
-        id=index_id,
-        asked_at=None if action is IndexAction.UNCHANGED else time.monotonic(),
+        definition=item.definition,
+        id=index_id if action is IndexAction.REPLACED else None,
     )
-    capture.note(record, db.name)
-    capture.say(IndexDefined(collection=where, name=name, type=kind, action=action.value))
-    return record
+    capture.note(index, db.name)
+    return index
 
 
 def check_names(where: str, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise IndexConflict(where, f"{', '.join(twice)} is asked for twice in one call; give each index its own name")

@@ -20,8 +20,7 @@ from mydocs.migrations.errors import IndexConflict, UsageError
 from mydocs.migrations.indexes import capture, standard_definitions
 from mydocs.migrations.indexes.search import NO_INDEXES, check_names
 from mydocs.migrations.indexes.standard_definitions import StandardAction
-from mydocs.migrations.model import IndexAction, IndexRecord, IndexType
-from mydocs.migrations.reporting.events import IndexDefined
+from mydocs.migrations.model import IndexAction, IndexType, TrackedIndex
 
 IndexModels: TypeAlias = Mapping[str, Sequence[IndexModel]]
 
@@ -37,7 +36,7 @@ _STANDARD_ACTIONS = {
 }
 
 
-async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexModel]) -> tuple[IndexRecord, ...]:
+async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexModel]) -> tuple[TrackedIndex, ...]:
     """
     Bring standard indexes to their definitions, in one build for all that are absent; returns when they are built.
 
@@ -64,13 +63,15 @@ async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexMod
     for document, change in zip(documents, changes, strict=True):
         if change.coll_mod is not None:
             await mongo.command_again(db, {"collMod": where, "index": dict(change.coll_mod)})
-        action = _STANDARD_ACTIONS[change.action]
-        capture.say(IndexDefined(collection=where, name=document["name"], type=IndexType.STANDARD, action=action.value))
-        records.append(
-            IndexRecord(
-                collection=where, name=document["name"], type=IndexType.STANDARD, action=action, definition=document
-            )
+        index = TrackedIndex(
+            collection=where,
+            name=change.name,
+            type=IndexType.STANDARD,
+            action=_STANDARD_ACTIONS[change.action],
+            definition=standard_definitions.standard_definition(document),
         )
+        capture.note(index, db.name)
+        records.append(index)
     return tuple(records)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from mydocs.migrations.indexes.definitions import Options, compare, filled
+from mydocs.migrations.indexes.definitions import Options, compare, filled, plain
 from mydocs.migrations.model import Definition
 
 Keys = str | Mapping[str, Any] | Sequence[str | tuple[str, Any]]
@@ -39,6 +39,7 @@ class StandardChange:
 
 # Filled in by the server or without a meaning any more; and the name, which is not what an index does.
 _IGNORED = frozenset({"v", "ns", "name", "background", "dropDups", "textIndexVersion", "2dsphereIndexVersion"})
+_NOT_KEPT = frozenset({"key", "name", "v", "ns", "background"})
 _FLAGS = ("unique", "sparse", "hidden")
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "key": None,
@@ -68,6 +69,19 @@ _COLLATION = {
     "normalization": False,
     "backwards": False,
 }
+
+
+def standard_definition(document: Definition) -> Definition:
+    """Give what the ledger keeps of an index document that was asked for: its key and its options."""
+    return {
+        "key": dict(_pairs(document["key"])),
+        "options": {name: plain(value) for name, value in document.items() if name not in _NOT_KEPT},
+    }
+
+
+def index_document(name: str, definition: Definition) -> Definition:
+    """Give the index document that a kept definition stands for."""
+    return {"name": name, "key": definition.get("key") or {}, **(definition.get("options") or {})}
 
 
 def standard_name(keys: Keys) -> str:
@@ -165,8 +179,12 @@ def _pairs(keys: Keys) -> list[tuple[str, Any]]:
         return [(keys, 1)]
     items = keys.items() if isinstance(keys, Mapping) else keys
     pairs = [(item, 1) if isinstance(item, str) else item for item in items]
-    # A shell sends 1.0 for 1, and names the index without the fraction.
-    return [(field, int(kind) if isinstance(kind, float) and kind.is_integer() else kind) for field, kind in pairs]
+    return [(field, _number(kind)) for field, kind in pairs]
+
+
+def _number(kind: Any) -> Any:
+    """A shell sends 1.0 for 1, and names the index without the fraction."""
+    return int(kind) if isinstance(kind, float) and kind.is_integer() else kind
 
 
 def _as_listed(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:

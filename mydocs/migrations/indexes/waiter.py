@@ -1,9 +1,11 @@
 """Wait for all search indexes at once: one poller a collection, until every target is ready or has failed."""
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 
 import anyio
 from pymongo.errors import PyMongoError
@@ -13,7 +15,7 @@ from mydocs.migrations.driver.shared_looks import Looks, shared_looks
 from mydocs.migrations.errors import IndexFailed, NotReady, ServerUnreachable
 from mydocs.migrations.indexes import capture, readiness
 from mydocs.migrations.indexes.readiness import Track
-from mydocs.migrations.model import IndexAction, IndexRecord, IndexState, IndexTarget
+from mydocs.migrations.model import IndexAction, IndexState, TrackedIndex
 from mydocs.migrations.reporting.events import IndexChanged, Sink, StillWaiting, Warned, emit
 
 logger = logging.getLogger(__name__)
@@ -23,46 +25,35 @@ LISTING_SECONDS = 30.0  # on the client; the server's own limit is a third of it
 SIGN_OF_LIFE_SECONDS = 30.0
 
 
-def target_of(record: IndexRecord, now: float, age: float = 0.0) -> IndexTarget:
-    """
-    Say what to wait for, from what a script did.
-
-    Even of a new index the definition is compared: a later script may have updated it and been rolled back, and a
-    self-managed server may have taken a create for one of the index that it has.
-
-    :param age: seconds since another run has asked for it
-    """
-    return IndexTarget(
-        collection=record.collection,
-        name=record.name,
-        type=record.type,
-        definition=record.definition,
-        compare=record.definition is not None,
-        id=record.id,
-        asked_at=now if record.asked_at is None else record.asked_at,
-        age=age if record.asked_at is None else 0.0,
-    )
-
-
 async def wait_for(
     db: mongo.Database,
-    targets: Sequence[IndexTarget],
+    indexes: Sequence[TrackedIndex],
     *,
     timeout: float | None,
     sink: Sink | None,
+    server_now: datetime | None = None,
+    since: float = -math.inf,
     keep: Callable[[tuple[Track, ...]], None] = lambda _: None,
 ) -> tuple[Track, ...]:
     """
-    Return once every target is settled, or the time is up. Nothing is raised for a target that fails or is late.
+    Return once every index is settled, or the time is up. Nothing is raised for an index that fails or is late.
 
     :param timeout: seconds for all of them together, or ``None`` for no limit
-    :param keep: takes what was seen of each target by the end of the wait, also where that is broken off
+    :param server_now: the time by the server's clock, as ``asked_at`` is; ``None`` where nobody knows: then the wait
+        counts as the start of each build
+    :param since: monotonic seconds: of an index that was asked for earlier, the seconds are counted from there
+    :param keep: takes what was seen of each index by the end of the wait, also where that is broken off
     :raises PyMongoError: where the server cannot be asked any more, or refuses to answer
     """
-    pollers = [
-        _Poller(db, collection, [target for target in targets if target.collection == collection], sink)
-        for collection in dict.fromkeys(target.collection for target in targets)
-    ]
+    now = time.monotonic()
+    tracks: dict[str, list[Track]] = {}
+    for index in indexes:
+        age = 0.0
+        if server_now is not None and index.asked_at is not None:
+            age = max(0.0, (server_now - index.asked_at).total_seconds())
+        begun = readiness.begin(index, asked_at=now - age, since=min(now, max(now - age, since)))
+        tracks.setdefault(index.collection, []).append(begun)
+    pollers = [_Poller(db, collection, of, sink) for collection, of in tracks.items()]
     errors: list[Exception] = []
     limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
 
@@ -98,9 +89,9 @@ def raise_unready(tracks: Iterable[Track], seconds: float) -> None:
     """
     failed = [track for track in tracks if track.outcome is IndexState.FAILED]
     if failed:
-        failures = [(_label(track.target), track.reason or "no reason given") for track in failed]
+        failures = [(str(track.index), track.reason or "no reason given") for track in failed]
         raise IndexFailed(failures, gone=all(track.verdict.state is IndexState.ABSENT for track in failed))
-    late = [f"{_label(t.target)} ({t.verdict.state.value})" for t in tracks if t.outcome is None]
+    late = [f"{t.index!s} ({t.verdict.state.value})" for t in tracks if t.outcome is None]
     if late:
         raise NotReady(late, seconds)
 
@@ -114,32 +105,29 @@ async def wait_until_ready(collection: mongo.Collection, *names: str, timeout: f
     :raises IndexFailed: once the others are settled, where a build has failed
     :raises NotReady: where the time is up
     """
-    records = capture.records_of(mongo.database_of(collection).name, collection.name)
-    now = time.monotonic()
-    targets = [
-        target_of(records[name], now)
-        if name in records
-        else IndexTarget(collection=collection.name, name=name, asked_at=now)
-        for name in names or [n for n, r in records.items() if r.action is not IndexAction.DROPPED]
+    db, where = mongo.database_of(collection), collection.name
+    records = capture.records_of(db.name, where)
+    there = [
+        name for name, index in records.items() if index.type.is_search and index.action is not IndexAction.DROPPED
     ]
-    tracks = await wait_for(mongo.database_of(collection), targets, timeout=timeout, sink=capture.say)
+    indexes = [records.get(name) or TrackedIndex(collection=where, name=name) for name in names or there]
+    tracks = await wait_for(db, indexes, timeout=timeout, sink=capture.say, server_now=capture.server_now())
     raise_unready(tracks, timeout or 0.0)
 
 
 class _Poller:
-    """Looks at one collection until all of its targets are settled."""
+    """Looks at one collection until all of its indexes are settled."""
 
-    def __init__(self, db: mongo.Database, collection: str, targets: Sequence[IndexTarget], sink: Sink | None) -> None:
+    def __init__(self, db: mongo.Database, collection: str, tracks: Sequence[Track], sink: Sink | None) -> None:
         self._db, self._collection, self._sink = db, collection, sink
-        now = time.monotonic()
-        self.tracks = tuple(readiness.begin(target, now) for target in targets)
+        self.tracks = tuple(tracks)
 
     @property
     def is_settled(self) -> bool:
         return all(track.outcome is not None for track in self.tracks)
 
     async def run(self, limiter: anyio.CapacityLimiter) -> None:
-        names = tuple(sorted(track.target.name for track in self.tracks))
+        names = tuple(sorted(track.index.name for track in self.tracks))
         # Shared with those who ask for the same names: where a listing is too large, only those are listed.
         with shared_looks(self._db, self._collection, names) as looks:
             await self._run(limiter, looks, names)
@@ -176,40 +164,39 @@ class _Poller:
             within = readiness.gap(self.tracks, time.monotonic(), jitter)
 
     def _take(self, documents: Iterable[mongo.Document], now: float) -> None:
-        listing = [readiness.parse(document) for document in documents]
+        listing = readiness.by_name(map(readiness.parse, documents))
         before = self.tracks
-        self.tracks = tuple(readiness.look(track, readiness.pick(track.target, listing), now) for track in before)
+        self.tracks = tuple(
+            readiness.look(track, readiness.pick(track.index, listing.get(track.index.name, ())), now)
+            for track in before
+        )
         for old, new in zip(before, self.tracks, strict=True):
             if new.verdict != old.verdict or new.outcome is not old.outcome:
                 self._tell(new, now)
 
     def _tell(self, track: Track, now: float) -> None:
-        verdict, target = track.verdict, track.target
+        verdict, index = track.verdict, track.index
         emit(
             self._sink,
             IndexChanged(
-                collection=target.collection,
-                name=target.name,
-                type=target.type,
+                collection=index.collection,
+                name=index.name,
+                type=None if index.definition is None else index.type,
                 state=verdict.state,
                 queryable=verdict.queryable,
-                seconds=now - target.asked_at,
+                seconds=now - track.since,
                 hosts_ready=verdict.hosts_ready,
                 hosts_total=verdict.hosts_total,
                 reason=track.reason or verdict.reason,
             ),
         )
         if verdict.state is IndexState.STALE:
-            emit(self._sink, Warned(message=f"{_label(target)} is stale: {verdict.reason or 'it may be out of date'}"))
+            emit(self._sink, Warned(message=f"{index} is stale: {verdict.reason or 'it may be out of date'}"))
 
 
 async def _signs_of_life(pollers: Sequence[_Poller], sink: Sink | None) -> None:
     started = time.monotonic()
     while True:
         await anyio.sleep(SIGN_OF_LIFE_SECONDS)
-        late = tuple(_label(t.target) for poller in pollers for t in poller.tracks if t.outcome is None)
+        late = tuple(str(t.index) for poller in pollers for t in poller.tracks if t.outcome is None)
         emit(sink, StillWaiting(what=late, seconds=time.monotonic() - started))
-
-
-def _label(target: IndexTarget) -> str:
-    return f"{target.collection}.{target.name}"

@@ -10,12 +10,12 @@ from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,
     IndexAction,
-    IndexRecord,
     IndexType,
     MigrationState,
     RunStamp,
     SearchAlias,
     StoredError,
+    TrackedIndex,
 )
 
 COLLECTION = "_migrations"
@@ -107,6 +107,7 @@ def document_of(entry: Entry) -> dict[str, Any]:
                 "type": index.type.value,
                 "action": index.action.value,
                 "definition": index.definition,
+                "asked_at": index.asked_at,
             }
             for index in entry.indexes
         ],
@@ -222,7 +223,7 @@ def _parse_legacy(document: Mapping[str, Any]) -> Entry:
     )
 
 
-def _parse_index(key: str, index: Any) -> IndexRecord:
+def _parse_index(key: str, index: Any) -> TrackedIndex:
     if (
         not isinstance(index, Mapping)
         or not isinstance(index.get("collection"), str)
@@ -233,12 +234,13 @@ def _parse_index(key: str, index: Any) -> IndexRecord:
         kind, action = IndexType(index.get("type", "search")), IndexAction(index.get("action", "created"))
     except ValueError as error:
         raise LedgerInvalid(COLLECTION, repr(key), f"index {index['name']}: {error}") from error
-    return IndexRecord(
+    return TrackedIndex(
         collection=index["collection"],
         name=index["name"],
         type=kind,
         action=action,
         definition=_mapping(index, "definition") or None,
+        asked_at=time_of(index, "asked_at"),
     )
 
 

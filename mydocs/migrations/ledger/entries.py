@@ -8,7 +8,7 @@ that has lost its lease overwrites nothing of its successor's, and a successor t
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo.errors import OperationFailure
@@ -32,12 +32,12 @@ from mydocs.migrations.ledger.lease import Lease
 from mydocs.migrations.model import (
     Entry,
     IndexAction,
-    IndexRecord,
     LeaseView,
     MigrationState,
     RunStamp,
     Script,
     SearchAlias,
+    TrackedIndex,
 )
 
 # An alias may have the name of a version, so each comes as a document inside another.
@@ -68,6 +68,12 @@ class Snapshot:
     seen_at: datetime | None = None
     aliases: tuple[SearchAlias, ...] = ()
     read_at: float = field(default_factory=time.monotonic, compare=False)
+
+    def server_now(self) -> datetime | None:
+        """The time by the server's clock."""
+        if self.seen_at is None:
+            return None
+        return self.seen_at + timedelta(seconds=time.monotonic() - self.read_at)
 
 
 async def read(db: mongo.Database, *, patiently: bool = False, aliases: bool = False) -> Snapshot:
@@ -280,16 +286,15 @@ async def untrack(
     db: mongo.Database,
     lease: Lease,
     entries: Sequence[Entry],
-    dropped: Sequence[IndexRecord],
+    dropped: Sequence[TrackedIndex],
     session: Any = None,
 ) -> None:
     """Say in the entries that still name an index that it was dropped, so that nobody waits for it any more."""
-    names = {(record.collection, record.name) for record in dropped}
+    names = {index.key for index in dropped}
     lease.check()
     for entry in entries:
         indexes = tuple(
-            replace(index, action=IndexAction.DROPPED) if (index.collection, index.name) in names else index
-            for index in entry.indexes
+            replace(index, action=IndexAction.DROPPED) if index.key in names else index for index in entry.indexes
         )
         if indexes != entry.indexes:
             fields = {"indexes": document_of(replace(entry, indexes=indexes))["indexes"]}

@@ -17,11 +17,11 @@ from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,
     IndexAction,
-    IndexRecord,
     LeaseView,
     MigrationState,
     Script,
     ScriptKind,
+    TrackedIndex,
 )
 
 
@@ -313,17 +313,14 @@ def _why_not_reversible(standing: Standing, recorded: Collection[int]) -> str | 
     return None
 
 
-def tracked(entries: Sequence[Entry]) -> tuple[IndexRecord, ...]:
+def tracked(entries: Sequence[Entry]) -> tuple[TrackedIndex, ...]:
     """
     Return what each search index should be: the record of the entry that named it last, unless that dropped it.
 
     Entries count in the order in which they started, which with out-of-order runs is not that of their numbers.
     """
-    latest: dict[tuple[str, str], IndexRecord] = {}
-    for entry in sorted(entries, key=_started):
-        for record in entry.indexes:
-            latest[record.collection, record.name] = record
-    return tuple(record for key, record in sorted(latest.items()) if record.action is not IndexAction.DROPPED)
+    latest = {index.key: index for entry in sorted(entries, key=_started) for index in entry.indexes}
+    return tuple(index for _, index in sorted(latest.items()) if index.action is not IndexAction.DROPPED)
 
 
 def _started(entry: Entry) -> tuple[float, int]:

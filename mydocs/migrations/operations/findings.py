@@ -1,8 +1,9 @@
 """Read ledger and listings, and say where every migration and index stands. Writes nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import anyio
 
@@ -10,18 +11,19 @@ from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.indexes import definitions, readiness, standard_definitions
+from mydocs.migrations.indexes.readiness import Listed
 from mydocs.migrations.indexes.standard import IndexModels, standard_checksum, standard_listing
-from mydocs.migrations.indexes.standard_definitions import StandardAction
-from mydocs.migrations.indexes.waiter import target_of
+from mydocs.migrations.indexes.standard_definitions import StandardAction, StandardChange
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import Standing, classify, standard_is_applied, tracked
-from mydocs.migrations.model import IndexRecord, IndexState, IndexTarget, IndexType, MigrationState, SearchAlias
+from mydocs.migrations.model import Definition, IndexState, IndexType, MigrationState, SearchAlias, TrackedIndex
 from mydocs.migrations.operations.report_builder import NOT_CREATED, ReportBuilder, alias_report, planned_standard
 from mydocs.migrations.operations.reported import discovered
 from mydocs.migrations.reporting.report import AliasReport, IndexReport, MigrationReport
 
 LISTINGS_AT_ONCE = 8  # collections
+NOT_AS_ASKED = "not as it was asked for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class Findings:
     What a look at everything has found besides what stands in the report.
 
     :param unknown: search indexes that no migration asked for
-    :param others: standard indexes that are not in the application's list; a migration may have made them
+    :param others: standard indexes that neither the application's list nor a migration asked for
     """
 
     standings: tuple[Standing, ...]
@@ -57,47 +59,52 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
     """Say in the report where each migration and each index stands: one command, and one a collection and kind."""
     standings = await find_in_ledger(session, report, directory, models)
     snapshot = report.snapshot
-    records = tracked(snapshot.entries)
-    # In an order, and each once.
-    searched = dict.fromkeys([*(each.collection for each in records), *(each.collection for each in snapshot.aliases)])
-    search: dict[str, list[mongo.Document]] = {}
+    searched: dict[str, list[TrackedIndex]] = {}
+    made: dict[str, list[TrackedIndex]] = {}  # standard indexes
+    for index in tracked(snapshot.entries):
+        (searched if index.type.is_search else made).setdefault(index.collection, []).append(index)
+    named: dict[str, list[str]] = {}  # by aliases
+    for alias in snapshot.aliases:
+        named.setdefault(alias.collection, []).append(alias.index)
+    search: dict[str, Mapping[str, Sequence[Listed]]] = {}
     standard: dict[str, list[mongo.Document]] = {}
     limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
 
     async def list_search(collection: str) -> None:
-        names = [record.name for record in records if record.collection == collection]
-        names += [alias.index for alias in snapshot.aliases if alias.collection == collection]
+        names = [*(index.name for index in searched.get(collection, ())), *named.get(collection, ())]
         async with limiter:
-            search[collection] = await mongo.again(lambda: mongo.search_listing(session.db, collection, names))
+            documents = await mongo.again(lambda: mongo.search_listing(session.db, collection, names))
+        search[collection] = readiness.by_name(map(readiness.parse, documents))
 
     async def list_standard(collection: str) -> None:
         async with limiter:
             standard[collection] = await standard_listing(session.db, collection)
 
+    with_standard = dict.fromkeys([*models, *made])
     async with one_error_group() as group:
-        for collection in searched:
+        for collection in dict.fromkeys([*searched, *named]):
             group.start_soon(list_search, collection)
-        for collection in models:
+        for collection in with_standard:
             group.start_soon(list_standard, collection)
-    reports, differences, others = _standard_reports(models, standard, snapshot)
-    names = {(record.collection, record.name) for record in records}
-    for record in records:
-        shown, difference = _search_report(record, search[record.collection])
-        reports.append(shown)
-        differences += difference
+    reports: list[IndexReport] = []
+    differences: list[str] = []
+    unknown: list[str] = []
+    others: list[str] = []
+    planned = _standard_planned(models, snapshot)
+    for collection in with_standard:
+        documents = [model.document for model in models.get(collection, ())]
+        found = _standard_reports(collection, documents, made.get(collection, ()), standard[collection], planned)
+        reports += found[0]
+        differences += found[1]
+        others += found[2]
+    for collection, listed in search.items():
+        found = _search_reports(collection, searched.get(collection, ()), listed)
+        reports += found[0]
+        differences += found[1]
+        unknown += found[2]
     report.indexes = tuple(reports)
     report.aliases = tuple(_alias_report(alias, search[alias.collection]) for alias in snapshot.aliases)
-    return Findings(
-        standings=standings,
-        differences=tuple(differences),
-        unknown=tuple(
-            f"{collection}.{document['name']}"
-            for collection, documents in search.items()
-            for document in documents
-            if (collection, document.get("name")) not in names
-        ),
-        others=tuple(others),
-    )
+    return Findings(standings=standings, differences=tuple(differences), unknown=tuple(unknown), others=tuple(others))
 
 
 def _migration_report(standing: Standing) -> MigrationReport:
@@ -118,69 +125,105 @@ def _migration_report(standing: Standing) -> MigrationReport:
     )
 
 
-def _search_report(record: IndexRecord, documents: Sequence[mongo.Document]) -> tuple[IndexReport, list[str]]:
-    target = target_of(record, 0.0)
-    listed = readiness.pick(target, [readiness.parse(document) for document in documents])
-    verdict = readiness.judge(target, listed)
+_Found: TypeAlias = tuple[list[IndexReport], list[str], list[str]]
+"""Of one collection: where each index stands, what differs in it, and the indexes that nobody asked for."""
+
+
+def _search_reports(collection: str, indexes: Sequence[TrackedIndex], listed: Mapping[str, Sequence[Listed]]) -> _Found:
+    reports: list[IndexReport] = []
+    differences: list[str] = []
+    for index in indexes:
+        shown, difference = _search_report(index, listed.get(index.name, ()))
+        reports.append(shown)
+        differences += difference
+    known = {index.name for index in indexes}
+    return reports, differences, [f"{collection}.{name}" for name in listed if name not in known]
+
+
+def _search_report(index: TrackedIndex, listing: Sequence[Listed]) -> tuple[IndexReport, list[str]]:
+    listed = readiness.pick(index, listing)
+    verdict = readiness.judge(index, listed)
     report = IndexReport(
-        collection=record.collection,
-        name=record.name,
-        type=record.type,
+        collection=index.collection,
+        name=index.name,
+        type=index.type,
         state=verdict.state,
         queryable=verdict.queryable,
         reason=verdict.reason,
     )
-    if listed is None or record.definition is None or listed.definition is None:
+    if listed is None or index.definition is None or listed.definition is None:
         return report, []
-    label = f"{record.collection}.{record.name}"
-    if listed.type is not None and listed.type is not record.type:
-        return report, [f"{label} is a {listed.type.value} index, and a {record.type.value} index was asked for"]
+    if listed.type is not None and listed.type is not index.type:
+        return report, [f"{index} is a {listed.type.value} index, and a {index.type.value} index was asked for"]
     return report, [
-        f"{label}: {line}" for line in definitions.differences(record.type, record.definition, listed.definition)
+        f"{index}: {line}" for line in definitions.differences(index.type, index.definition, listed.definition)
     ]
 
 
-def _alias_report(alias: SearchAlias, documents: Sequence[mongo.Document]) -> AliasReport:
-    target = IndexTarget(collection=alias.collection, name=alias.index)
-    verdict = readiness.judge(target, readiness.pick(target, [readiness.parse(document) for document in documents]))
+def _alias_report(alias: SearchAlias, listed: Mapping[str, Sequence[Listed]]) -> AliasReport:
+    index = TrackedIndex(collection=alias.collection, name=alias.index)
+    verdict = readiness.judge(index, readiness.pick(index, listed.get(index.name, ())))
     return alias_report(alias, verdict.state, verdict.reason)
 
 
 def _standard_reports(
-    models: IndexModels, listed: Mapping[str, Sequence[mongo.Document]], snapshot: Snapshot
-) -> tuple[list[IndexReport], list[str], list[str]]:
-    planned = _standard_planned(models, snapshot)
+    collection: str,
+    documents: Sequence[Definition],
+    made: Sequence[TrackedIndex],
+    listing: Sequence[mongo.Document],
+    planned: bool,
+) -> _Found:
+    """
+    Say where the standard indexes of a collection stand.
+
+    :param documents: of the application's list
+    :param made: by scripts, or from the application's list by an earlier run
+    :param planned: the next run creates those of the list that are absent
+    """
     reports: list[IndexReport] = []
     differences: list[str] = []
-    others: list[str] = []
-    for collection, of in models.items():
-        live = {str(document.get("name")): document for document in listed[collection]}
-        known = {"_id_"}
-        for model in of:
-            change = standard_definitions.standard_change(model.document, listed[collection])
-            known.add(change.name)
-            if change.action in (StandardAction.MODIFY, StandardAction.CONFLICT):
-                lines = standard_definitions.standard_differences(model.document, live[change.name])
-                differences += [f"{collection}.{change.name}: {line}" for line in lines]
-            present = change.action is StandardAction.PRESENT
-            absent = change.action is StandardAction.CREATE
-            reason = None
-            if not present:
-                reason = NOT_CREATED if absent and planned else change.sentence or "not as it was asked for"
-                if absent and not planned:
-                    reason = "it was created and is gone"
-            reports.append(
-                IndexReport(
-                    collection=collection,
-                    name=model.document["name"],
-                    type=IndexType.STANDARD,
-                    state=IndexState.READY if present else IndexState.ABSENT if absent else IndexState.STALE,
-                    queryable=not absent,
-                    reason=reason,
-                )
-            )
-        others += [f"{collection}.{name}" for name in live if name not in known]
-    return reports, differences, others
+    live = {str(document.get("name")): document for document in listing}
+    known = {"_id_"}
+    for document in documents:
+        name = str(document["name"])
+        change = standard_definitions.standard_change(document, listing)
+        known |= {name, change.name}
+        shown, difference = _standard_report(collection, name, document, change, live)
+        if planned and change.action is StandardAction.CREATE:
+            shown = replace(shown, reason=NOT_CREATED)
+        reports.append(shown)
+        differences += difference
+    for index in made:
+        if index.name not in known:
+            document = standard_definitions.index_document(index.name, index.definition or {})
+            if index.definition is None:  # only its name is known
+                document = live.get(index.name, document)
+            change = standard_definitions.standard_change(document, listing)
+            known |= {index.name, change.name}
+            shown, difference = _standard_report(collection, index.name, document, change, live)
+            reports.append(shown)
+            differences += difference
+    return reports, differences, [f"{collection}.{name}" for name in live if name not in known]
+
+
+def _standard_report(
+    collection: str, name: str, document: Definition, change: StandardChange, live: Mapping[str, Definition]
+) -> tuple[IndexReport, list[str]]:
+    present = change.action is StandardAction.PRESENT
+    absent = change.action is StandardAction.CREATE
+    lines: tuple[str, ...] = ()
+    if not present and not absent:
+        lines = standard_definitions.standard_differences(document, live[change.name])
+    reason = None if present else "it was created and is gone" if absent else change.sentence or NOT_AS_ASKED
+    report = IndexReport(
+        collection=collection,
+        name=name,
+        type=IndexType.STANDARD,
+        state=IndexState.READY if present else IndexState.ABSENT if absent else IndexState.STALE,
+        queryable=not absent,
+        reason=reason,
+    )
+    return report, [f"{collection}.{change.name}: {line}" for line in lines]
 
 
 def _standard_planned(models: IndexModels, snapshot: Snapshot) -> bool:

@@ -9,7 +9,15 @@ from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.indexes.standard import IndexModels, standard_names
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import Plan, Standing, tracked
-from mydocs.migrations.model import STANDARD_VERSION, Entry, IndexState, IndexType, MigrationState, SearchAlias
+from mydocs.migrations.model import (
+    STANDARD_VERSION,
+    Entry,
+    IndexState,
+    IndexType,
+    MigrationState,
+    SearchAlias,
+    TrackedIndex,
+)
 from mydocs.migrations.reporting.report import (
     AliasReport,
     AttemptReport,
@@ -128,19 +136,8 @@ class ReportBuilder:
             for collection, name in standard_names(self.standard or {})
         ]
         waited = [_index_report(track) for track in self.tracks]
-        known = {(report.collection, report.name) for report in waited}
-        submitted = [
-            IndexReport(
-                collection=record.collection,
-                name=record.name,
-                type=record.type,
-                state=IndexState.PENDING,
-                queryable=False,
-                reason="not waited for",
-            )
-            for record in tracked(self.entries_written())
-            if (record.collection, record.name) not in known
-        ]
+        known = {(report.collection, report.name) for report in [*standard, *waited]}
+        submitted = [_submitted(index) for index in tracked(self.entries_written()) if index.key not in known]
         return [*standard, *waited, *submitted, *self.indexes]
 
 
@@ -178,13 +175,26 @@ def _outcome(error: MigrationError) -> Outcome:
     return Outcome.INTERRUPTED if isinstance(error, Interrupted) else Outcome.FAILED
 
 
+def _submitted(index: TrackedIndex) -> IndexReport:
+    """Report an index that a script has asked for and nobody waited for; a standard one is built with the reply."""
+    built = not index.type.is_search
+    return IndexReport(
+        collection=index.collection,
+        name=index.name,
+        type=index.type,
+        state=IndexState.READY if built else IndexState.PENDING,
+        queryable=built,
+        reason=None if built else "not waited for",
+    )
+
+
 def _index_report(track: Track) -> IndexReport:
     return IndexReport(
-        collection=track.target.collection,
-        name=track.target.name,
-        type=track.target.type or IndexType.SEARCH,
+        collection=track.index.collection,
+        name=track.index.name,
+        type=track.index.type,
         state=track.outcome or track.verdict.state,
         queryable=track.verdict.queryable,
-        seconds=None if track.settled_at is None else track.settled_at - track.target.asked_at,
+        seconds=None if track.settled_at is None else track.settled_at - track.since,
         reason=track.reason or track.verdict.reason,
     )

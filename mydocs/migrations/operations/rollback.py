@@ -17,7 +17,7 @@ from mydocs.migrations.indexes.waiter import LISTINGS_AT_ONCE
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.lease import stamp_of
 from mydocs.migrations.ledger.plan import Standing, classify, make_rollback
-from mydocs.migrations.model import IndexAction, IndexRecord, MigrationState
+from mydocs.migrations.model import IndexAction, MigrationState, TrackedIndex
 from mydocs.migrations.operations.report_builder import ReportBuilder
 from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.operations.settle import leading
@@ -91,7 +91,7 @@ async def _roll_back(
     named: Sequence[Standing],
     target: str | None,
     lock_timeout: float | None,
-) -> list[IndexRecord]:
+) -> list[TrackedIndex]:
     """:param named: what was to be taken back before the lease was waited for"""
     async with leading(session, lock_timeout) as lease:
         if any(entry.legacy for entry in report.snapshot.entries):
@@ -106,26 +106,22 @@ async def _roll_back(
             )
         executor = Executor(db=session.db, lease=lease, stamp=stamp_of(lease), sink=session.sink, done=report.done)
         await executor.take_back(await anyio.to_thread.run_sync(prepare, chosen), report.snapshot.entries)
-    latest = {
-        (record.collection, record.name): record
-        for entry in report.done
-        if entry.state is MigrationState.PENDING
-        for record in entry.indexes
-    }
-    return [record for record in latest.values() if record.action is IndexAction.DROPPED]
+    taken_back = [entry for entry in report.done if entry.state is MigrationState.PENDING]
+    latest = {index.key: index for entry in taken_back for index in entry.indexes}
+    return [index for index in latest.values() if index.action is IndexAction.DROPPED and index.type.is_search]
 
 
-async def _until_all_gone(db: mongo.Database, dropped: Sequence[IndexRecord], timeout: float | None) -> None:
-    late = {f"{record.collection}.{record.name}": None for record in dropped}
+async def _until_all_gone(db: mongo.Database, dropped: Sequence[TrackedIndex], timeout: float | None) -> None:
+    late = {str(index): None for index in dropped}
     limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
 
-    async def one(record: IndexRecord) -> None:
-        await until_gone(db, record.collection, record.name, None, timeout=None, limiter=limiter)
-        del late[f"{record.collection}.{record.name}"]
+    async def one(index: TrackedIndex) -> None:
+        await until_gone(db, index.collection, index.name, None, timeout=None, limiter=limiter)
+        del late[str(index)]
 
     with anyio.move_on_after(timeout):
         async with one_error_group() as group:
-            for record in dropped:
-                group.start_soon(one, record)
+            for index in dropped:
+                group.start_soon(one, index)
     if late:
         raise NotReady([f"{index} is dropped and still listed" for index in late], timeout or 0.0, LEAVES_LATER)

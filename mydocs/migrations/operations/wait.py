@@ -12,10 +12,9 @@ from mydocs.migrations.driver.shared_looks import shared_looks
 from mydocs.migrations.errors import NotReady
 from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.indexes.standard import IndexModels
-from mydocs.migrations.indexes.waiter import SIGN_OF_LIFE_SECONDS, raise_unready, target_of, wait_for
+from mydocs.migrations.indexes.waiter import SIGN_OF_LIFE_SECONDS, raise_unready, wait_for
 from mydocs.migrations.ledger import documents
 from mydocs.migrations.ledger import entries as ledger
-from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import classify, standard_is_applied, tracked
 from mydocs.migrations.ledger.turn import look
 from mydocs.migrations.model import MigrationState
@@ -90,25 +89,17 @@ async def wait_for_tracked(
     def keep(tracks: tuple[Track, ...]) -> None:
         report.tracks = tracks
 
-    now = time.monotonic()
-    ages = _ages(report.snapshot, now)
-    targets = [
-        target_of(record, now, ages.get((record.collection, record.name), 0.0)) for record in tracked(report.entries())
-    ]
     left = None if timeout is None else max(0.0, timeout - waited)
-    report.tracks = await wait_for(session.db, targets, timeout=left, sink=session.sink, keep=keep)
+    report.tracks = await wait_for(
+        session.db,
+        [index for index in tracked(report.entries()) if index.type.is_search],
+        timeout=left,
+        sink=session.sink,
+        keep=keep,
+        server_now=report.snapshot.server_now(),
+        since=report.started,
+    )
     raise_unready(report.tracks, timeout or 0.0)
-
-
-def _ages(snapshot: Snapshot, now: float) -> dict[tuple[str, str], float]:
-    """Give the seconds since each index was last asked for, as ledger and server tell."""
-    ages: dict[tuple[str, str], float] = {}
-    for entry in snapshot.entries:
-        if entry.finished_at is not None and snapshot.seen_at is not None:
-            age = max(0.0, (snapshot.seen_at - entry.finished_at).total_seconds()) + now - snapshot.read_at
-            for key in ((record.collection, record.name) for record in entry.indexes):
-                ages[key] = min(age, ages.get(key, age))
-    return ages
 
 
 def _unapplied(report: ReportBuilder, found: Discovery, models: IndexModels) -> list[str]:
