@@ -307,7 +307,6 @@ def test_an_index_is_found_by_its_id_too() -> None:
         pytest.param({"name": "a", "definition": VECTOR}, 197, id="another type, by its keys"),
         pytest.param({"name": "a", "type": "vectorSearch", "definition": {"x": 1}}, 197, id="another type, said so"),
         pytest.param({"name": "a", "definition": {"x": 1}}, 2, id="no mappings"),
-        pytest.param({"name": "e", "definition": VECTOR}, 125, id="no embedding any more"),
     ],
 )
 def test_an_update_is_refused_and_changes_nothing(command: dict[str, Any], code: int) -> None:
@@ -316,6 +315,30 @@ def test_an_update_is_refused_and_changes_nothing(command: dict[str, Any], code:
     server.create("e", definition=EMBED, kind="vectorSearch")
     before = server.listing()
     assert refusal(lambda: server.catalogue.update("db", "docs", UUID, command))[0] == code
+    assert server.listing() == before
+
+
+def test_atlas_embeds_anew_while_the_old_definition_serves() -> None:
+    server = Server()
+    server.create("e", definition=EMBED, kind="vectorSearch")
+    server.clock.advance(10)
+    assert server.look("e") == ("READY", True, 0)
+    again = {"fields": [{**EMBED["fields"][0], "model": "voyage-5"}]}
+    server.catalogue.update("db", "docs", UUID, {"name": "e", "definition": again})
+    assert server.look("e") == ("BUILDING", True, 1)
+    server.clock.advance(10)
+    assert server.look("e") == ("READY", True, 1)
+
+
+@pytest.mark.parametrize("dialect", [Dialect.SELF_MANAGED, Dialect.ATLAS_LOCAL])
+def test_mongot_refuses_to_embed_anew(dialect: Dialect) -> None:
+    server = Server(SearchSettings(dialect=dialect))
+    server.create("e", definition=EMBED, kind="vectorSearch")
+    before = server.listing()
+    for definition in ({"fields": [{**EMBED["fields"][0], "model": "voyage-5"}]}, VECTOR):
+        command = {"name": "e", "definition": definition}
+        code, message = refusal(lambda command=command: server.catalogue.update("db", "docs", UUID, command))  # type: ignore[misc]  # bound now
+        assert (code, "delete the index" in message) == (125, True)
     assert server.listing() == before
 
 
@@ -482,7 +505,7 @@ def test_a_cluster_that_is_full_takes_no_more() -> None:
     server = Server(SearchSettings(quota=3))
     server.create("a", "b")
     code, message = refusal(lambda: server.create("c", "d"))
-    assert (code, "maximum number" in message) == (8000, True)
+    assert (code, "maximum number" in message) == (20, True)
     server.drop("a")
     server.create("c", "d")
 

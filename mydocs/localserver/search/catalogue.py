@@ -108,7 +108,7 @@ class SearchCatalogue:
             fresh = self._without_duplicates(str(uuid), specs)
             existing = sum(index.deleted_at is None for index in self._indexes.values())
             if self.settings.quota is not None and existing + len(fresh) > self.settings.quota:
-                raise CommandError(8000, TOO_MANY)
+                raise CommandError(20, TOO_MANY)  # what a full free cluster answers
             ids = [str(ObjectId()) for _ in specs]  # minted for each one, also where nothing is created
             for spec, key in zip(specs, ids, strict=True):
                 if spec not in fresh:
@@ -273,7 +273,7 @@ class SearchCatalogue:
             if kind == wrong or kind_of(definition) == wrong:
                 raise CommandError(197, "An index's type cannot be changed")
         check_definition(index.type, definition, dialect=self.settings.dialect)
-        check_update(index.type, index.latest.definition, definition)
+        check_update(index.type, index.latest.definition, definition, dialect=self.settings.dialect)
 
     def _without_duplicates(self, uuid: str, specs: Sequence[Spec]) -> Sequence[Spec]:
         """Leave out what a self-managed server takes for done already, and refuse what is a duplicate."""

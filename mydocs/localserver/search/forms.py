@@ -1,0 +1,154 @@
+"""What a document may look like: a small language for the tables of the definitions. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, TypeAlias
+
+Form: TypeAlias = Callable[[str, Any], None]
+"""Takes the path of a value and the value; raises `Malformed`."""
+Whole: TypeAlias = Callable[[str, Mapping[str, Any]], None]
+"""What has to hold of a document beyond its single fields."""
+
+
+class Malformed(Exception):
+    """A value does not have its form; the message names its path."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f'"{path}" {problem}')
+
+
+def refuse(path: str, problem: str) -> NoReturn:
+    raise Malformed(path, problem)
+
+
+def words(names: str) -> tuple[str, ...]:
+    """Return names that are written one after the other."""
+    return tuple(names.split())
+
+
+def text(*, empty: bool = False) -> Form:
+    """Take a string."""
+
+    def form(path: str, value: Any) -> None:
+        if not isinstance(value, str):
+            refuse(path, "must be a string")
+        if not empty and not value.strip():
+            refuse(path, "cannot be empty")
+
+    return form
+
+
+def flag(path: str, value: Any) -> None:
+    """Take a boolean."""
+    if not isinstance(value, bool):
+        refuse(path, "must be a boolean")
+
+
+def whole(low: int, high: int = 2**31 - 1) -> Form:
+    """Take a whole number within bounds; a driver in a language without integers sends a double."""
+
+    def form(path: str, value: Any) -> None:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+        if not number or not low <= value <= high:
+            refuse(path, f"must be a whole number from {low} to {high}")
+
+    return form
+
+
+def one_of(*names: Any) -> Form:
+    """Take one of several values."""
+
+    def form(path: str, value: Any) -> None:
+        if value not in names:  # a tuple, as the value may be one that no set takes
+            refuse(path, f"must be one of {list(names)}, not {value!r}")
+
+    return form
+
+
+def field_path(path: str, value: Any) -> None:
+    """Take the path of a field."""
+    if not isinstance(value, str) or not value:
+        refuse(path, "is required")
+    if "" in value.split("."):
+        refuse(path, "is not a path: one of its parts is empty")
+
+
+def listing(form: Form, *, filled: bool = False, unique: str | None = None) -> Form:
+    """
+    Take an array.
+
+    :param unique: the key in which no two of its documents may agree
+    """
+
+    def check(path: str, value: Any) -> None:
+        if not isinstance(value, list):
+            refuse(path, "must be an array")
+        if filled and not value:
+            refuse(path, "must be an array and cannot be empty")
+        for number, item in enumerate(value):
+            form(f"{path}[{number}]", item)
+        if unique is not None:
+            twice = repeated(item[unique] for item in value)
+            if twice is not None:
+                refuse(path, f'must have unique values of "{unique}"; {twice!r} is there twice')
+
+    return check
+
+
+def repeated(values: Iterable[Any]) -> Any:
+    """Return the first value that comes a second time, or None."""
+    seen: list[Any] = []
+    for value in values:
+        if value in seen:
+            return value
+        seen.append(value)
+    return None
+
+
+def mapping(form: Form, *, filled: bool = False) -> Form:
+    """Take a document whose keys are free."""
+
+    def check(path: str, value: Any) -> None:
+        if not isinstance(value, Mapping):
+            refuse(path, "must be a document")
+        if filled and not value:
+            refuse(path, "cannot be empty")
+        for name, item in value.items():
+            form(f"{path}.{name}", item)
+
+    return check
+
+
+def document(
+    required: Mapping[str, Form], optional: Mapping[str, Form] | None = None, *, also: Whole | None = None
+) -> Form:
+    """Take a document of known keys; null is as good as absent."""
+    known = {**required, **(optional or {})}
+
+    def check(path: str, value: Any) -> None:
+        if not isinstance(value, Mapping):
+            refuse(path, "must be a document")
+        prefix = f"{path}." if path else ""
+        for name in required:
+            if value.get(name) is None:
+                refuse(f"{prefix}{name}", "is required")
+        for name, item in value.items():
+            if name not in known:
+                refuse(path or "definition", f'has an unrecognized field "{name}"')
+            if item is not None:
+                known[name](f"{prefix}{name}", item)
+        if also is not None:
+            also(path, value)
+
+    return check
+
+
+def typed(forms: Mapping[str, Form]) -> Form:
+    """Take a document whose ``type`` says which form the rest of it has."""
+
+    def check(path: str, value: Any) -> None:
+        if not isinstance(value, Mapping):
+            refuse(path, "must be a document")
+        one_of(*forms)(f"{path}.type", value.get("type"))
+        forms[value["type"]](path, {name: item for name, item in value.items() if name != "type"})
+
+    return check
