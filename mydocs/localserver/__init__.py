@@ -5,16 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mydocs.localserver.control.clock import Clock, ManualClock, SystemClock
+    from mydocs.localserver.errors import DirectoryInUse, ServerError
     from mydocs.localserver.search import SearchSettings
-    from mydocs.localserver.server import DirectoryInUse, LocalServer, ServerError
+    from mydocs.localserver.server import LocalServer
 
 __all__ = ["Clock", "DirectoryInUse", "LocalServer", "ManualClock", "SearchSettings", "ServerError", "SystemClock"]
 
 # Imported on first use: the pytest plugin is loaded in each test run, also in those that start no server.
-_HOMES = {"Clock": "clock", "ManualClock": "clock", "SystemClock": "clock", "SearchSettings": "search"}
+_HOMES = {
+    "Clock": "clock",
+    "ManualClock": "clock",
+    "SystemClock": "clock",
+    "SearchSettings": "search",
+    "LocalServer": "server",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'server')}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)

@@ -1,6 +1,7 @@
-"""What a command is refused with: a code, the server's name for it, a sentence. Pure."""
+"""What a command is refused with (a code, its name, a sentence), and why a server cannot start. Pure."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 # The names of codes, as src/mongo/base/error_codes.yml lists them; only those that this server answers with.
@@ -11,6 +12,7 @@ CODE_NAMES = {
     11: "UserNotFound",
     13: "Unauthorized",
     14: "TypeMismatch",
+    15: "Overflow",
     16: "InvalidLength",
     17: "ProtocolError",
     18: "AuthenticationFailed",
@@ -87,3 +89,17 @@ class NotKnown(CommandError):
 
     def __init__(self, what: str) -> None:
         super().__init__(238, f"the local server of mydocs does not implement {what}")
+
+
+class ServerError(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+class DirectoryInUse(ServerError):
+    """Another server has the directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        super().__init__(
+            f"another local server uses {directory}; connect to that one (--local does), or choose another directory"
+        )

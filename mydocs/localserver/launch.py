@@ -12,8 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from mydocs.localserver.directory import opened
+from mydocs.localserver.errors import DirectoryInUse, ServerError
 from mydocs.localserver.search import SearchSettings
-from mydocs.localserver.server import HOST, DirectoryInUse, LocalServer, ServerError, url_of
+from mydocs.localserver.server import HOST, LocalServer, url_of
 
 PASSWORD_VARIABLE = "MYDOCS_LOCAL_PASSWORD"
 JOIN_SECONDS = 10.0  # how long somebody who finds the directory taken looks for the server's address
@@ -104,7 +106,7 @@ def serve(
 
 @contextlib.contextmanager
 def _users_lock(directory: Path, kind: int) -> Iterator[IO[str]]:
-    with (directory / "users.lock").open("a") as file:
+    with opened(directory / "users.lock") as file:
         fcntl.flock(file, kind)
         yield file  # closing the file gives the lock back, and so does the end of the process
 

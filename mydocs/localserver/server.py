@@ -1,8 +1,6 @@
 """Listen on the loopback interface and serve each connection in a thread of its own. I/O."""
 
-import fcntl
 import itertools
-import json
 import logging
 import os
 import socket
@@ -13,12 +11,13 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote_plus
 
+from mydocs.localserver import directory as files
 from mydocs.localserver.commands.handshake import Greeting, Login
 from mydocs.localserver.control.clock import Clock, SystemClock
 from mydocs.localserver.control.controls import Controls
 from mydocs.localserver.control.faults import Cut, Hung
 from mydocs.localserver.engine import Engine, error_reply
-from mydocs.localserver.errors import CommandError
+from mydocs.localserver.errors import CommandError, DirectoryInUse, ServerError
 from mydocs.localserver.search import SearchSettings
 from mydocs.localserver.search.catalogue import SearchCatalogue
 from mydocs.localserver.wire import messages, scram
@@ -27,21 +26,11 @@ log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"  # never another interface: this server is for the machine that it runs on
 BACKLOG = 512  # connections that may wait to be accepted; a few hundred clients start at once in tests
+ACCEPT_AGAIN_SECONDS = 0.05  # between two tries to accept a connection when there is no room for one
 STOP_SECONDS = 0.8  # for all threads together; one that a command keeps longer is left to end by itself
 
 
-class ServerError(Exception):
-    """The server cannot start; the message says why and what to do."""
-
-
-class DirectoryInUse(ServerError):
-    """Another server has the directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        super().__init__(
-            f"another local server uses {directory}; connect to that one (--local does), or choose another directory"
-        )
+__all__ = ["DirectoryInUse", "LocalServer", "ServerError", "url_of"]
 
 
 class LocalServer:
@@ -107,13 +96,14 @@ class LocalServer:
         path = None
         if self.directory is not None:
             try:
-                self.directory.mkdir(parents=True, exist_ok=True)
-                self._lock_file = take_lock(self.directory)
+                files.make(self.directory)
+                self._lock_file = files.take_lock(self.directory)
+                path = files.secured(self.directory / "data.sqlite3")
             except OSError as error:
+                self.stop()
                 raise ServerError(
                     f"{self.directory} cannot be made a directory for data ({error.strerror}); choose another directory"
                 ) from error
-            path = self.directory / "data.sqlite3"
         try:
             self._listener = self._listening()
             credentials = scram.Credentials.of(self.user, self._password or "") if self.user else None
@@ -128,7 +118,8 @@ class LocalServer:
         self._engine.address = f"{HOST}:{self.port}"
         self.controls.cut_all = self.cut_all
         if self.directory is not None:
-            _announce(self.directory, self.port, self.user)
+            address = {"url": url_of(self.port), "port": self.port, "pid": os.getpid(), "user": self.user}
+            files.announce(self.directory, address)
         self._acceptor = threading.Thread(target=self._accept, name="mydocs-local-accept", daemon=True)
         self._acceptor.start()
         return self
@@ -187,8 +178,12 @@ class LocalServer:
         while listener is not None and self._listener is listener:
             try:
                 connection, address = listener.accept()
-            except OSError:
-                return  # closed by stop()
+            except OSError as error:
+                if self._listener is listener:  # else closed by stop()
+                    # No more files, say: it passes when others end. Until then the next client waits.
+                    log.warning("no connection can be accepted: %s", error)
+                    time.sleep(ACCEPT_AGAIN_SECONDS)
+                continue
             number = next(self._numbers)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             arguments = (connection, number, f"{address[0]}:{address[1]}")
@@ -198,10 +193,20 @@ class LocalServer:
                 wanted = self._listener is listener and not self.controls.is_down
                 if wanted:
                     self._connections[number] = (connection, thread)
-            if wanted:
-                thread.start()
-            else:
+            if not wanted:
                 connection.close()
+                continue
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads
+                log.warning("connection %s is closed: %s", number, error)
+                self._forget(number, connection)
+
+    def _forget(self, number: int, connection: socket.socket) -> None:
+        self.controls.gone(number)
+        with self._guard:
+            self._connections.pop(number, None)
+        connection.close()
 
     def _serve(self, connection: socket.socket, number: int, address: str) -> None:
         login = Login()
@@ -221,10 +226,7 @@ class LocalServer:
         except messages.ProtocolError as error:
             log.warning("connection %s is closed: %s", number, error)
         finally:
-            self.controls.gone(number)
-            with self._guard:
-                self._connections.pop(number, None)
-            connection.close()
+            self._forget(number, connection)
 
     def _answer(self, engine: Engine, request: messages.Request, greeting: Greeting) -> bytes:
         name, database, body = request.name, request.database, request.body
@@ -242,6 +244,8 @@ class LocalServer:
             reply = error_reply(error)
         except (Cut, Hung, OSError):
             raise
+        except RecursionError:
+            reply = error_reply(CommandError(15, "the command is nested too deeply"))
         except Exception as error:  # a defect here must not look like a lost connection
             full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             if self._engine is not None and not full:  # else it lost its database to stop(), or the disk is to blame
@@ -266,28 +270,6 @@ def url_of(port: int, user: str | None = None, password: str | None = None) -> s
     """Return the connection string of a local server."""
     login = f"{quote_plus(user)}:{quote_plus(password or '')}@" if user else ""
     return f"mongodb://{login}{HOST}:{port}/?directConnection=true"
-
-
-def take_lock(directory: Path) -> IO[str]:
-    """
-    Take the directory for this process; the operating system gives it back when the process ends, however it ends.
-
-    :raises DirectoryInUse: somebody else has it
-    """
-    file = (directory / "server.lock").open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise DirectoryInUse(directory) from error
-    return file
-
-
-def _announce(directory: Path, port: int, user: str | None) -> None:
-    """Write down where the server is, for those who find the directory taken; never a password."""
-    draft = directory / f"server.json.{os.getpid()}"
-    draft.write_text(json.dumps({"url": url_of(port), "port": port, "pid": os.getpid(), "user": user}))
-    draft.replace(directory / "server.json")
 
 
 def _swallow(connection: socket.socket) -> None:

@@ -28,6 +28,25 @@ def test_every_kind_of_value_comes_back_as_it_went_in(db: Db) -> None:
     assert type(found["a"]) is Int64
 
 
+def nested(levels: int) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for level in range(levels):
+        document = {"a": document} if level % 2 else {"a": [document]}
+    return document
+
+
+def test_a_document_that_is_nested_too_deeply_is_refused(db: Db) -> None:
+    db.things.insert_one({"_id": 1, **nested(60)})
+    for write in (
+        lambda: db.things.insert_one({"_id": 2, **nested(300)}),
+        lambda: db.things.update_one({"_id": 1}, {"$set": {"b": nested(300)}}),
+    ):
+        with pytest.raises(OperationFailure) as refused:
+            write()
+        assert refused.value.code in (15, 22)
+    assert db.things.count_documents({}) == 1
+
+
 def test_an_id_comes_first_whatever_its_place(db: Db) -> None:
     db.things.insert_one({"a": 1, "_id": 1})
     assert list(db.things.find_one({}) or {}) == ["_id", "a"]

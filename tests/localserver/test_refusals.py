@@ -157,6 +157,16 @@ def test_a_conflict_of_indexes_can_be_told_whatever_is_in_them(db: Db) -> None:
     assert refused.value.code == 86
 
 
+def test_more_than_a_hundred_levels_are_refused(db: Db) -> None:
+    document: dict[str, Any] = {"_id": 1}
+    for _ in range(100):
+        document = {"_id": 1, "a": document}
+    db.things.insert_one(document)
+    with pytest.raises(OperationFailure) as refused:
+        db.things.insert_one({"_id": 2, "a": document})
+    assert refused.value.code == 15
+
+
 @pytest.mark.parametrize("client", [None, 5, {"application": 5}, {"application": {"name": 5}}])
 def test_a_greeting_of_any_form_is_answered(db: Db, client: Any) -> None:
     assert db.command("hello", client=client)["isWritablePrimary"]

@@ -1,5 +1,6 @@
 """A server as a process and as an object: starting, stopping, logging in, surviving, sharing a directory."""
 
+import errno
 import json
 import os
 import signal
@@ -126,6 +127,68 @@ def test_search_indexes_survive_a_restart(tmp_path: Path) -> None:
 def test_a_taken_port_is_one_clear_sentence() -> None:
     with LocalServer() as server, pytest.raises(ServerError, match=rf"port {server.port} of 127\.0\.0\.1 is taken"):
         LocalServer(port=server.port).start()
+
+
+def test_only_its_user_can_read_what_is_stored(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with LocalServer(tmp_path / "deep" / ".mydocs") as server, connect(server.url) as client:
+            client.d.a.insert_one({})
+            directory = tmp_path / "deep" / ".mydocs"
+            modes = {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()}
+            assert directory.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+    assert {"data.sqlite3", "data.sqlite3-wal", "server.json", "server.lock"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+def test_data_of_an_earlier_version_are_closed_to_others(tmp_path: Path) -> None:
+    with LocalServer(tmp_path):
+        pass
+    (tmp_path / "data.sqlite3").chmod(0o644)
+    with LocalServer(tmp_path):
+        assert (tmp_path / "data.sqlite3").stat().st_mode & 0o777 == 0o600
+
+
+def test_links_that_somebody_has_planted_are_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / f"server.json.{os.getpid()}").symlink_to(target)
+    (served / "server.json").symlink_to(target)
+    with LocalServer(served):
+        assert json.loads((served / "server.json").read_text())["pid"] == os.getpid()
+    for name in ("data.sqlite3", "server.lock"):
+        (served / name).unlink()
+        (served / name).symlink_to(tmp_path / "new")
+        with pytest.raises(ServerError, match="choose another directory"):
+            LocalServer(served).start()
+        (served / name).unlink()
+    assert target.read_text() == "precious"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_server_that_had_no_room_for_a_connection_accepts_again(
+    local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, failed = socket.socket.accept, threading.Event()
+
+    def full(listener: socket.socket) -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return accept(listener)
+
+    with connect(local_server.url) as first:
+        monkeypatch.setattr(socket.socket, "accept", full)
+        assert first.admin.command("ping")["ok"] == 1
+        with connect(local_server.url) as other:  # the accept that was under way takes this one, and the next one fails
+            assert other.admin.command("ping")["ok"] == 1
+            assert failed.wait(5)
+            with connect(local_server.url) as third:
+                assert third.admin.command("ping")["ok"] == 1
 
 
 def test_a_directory_that_is_a_file_is_one_clear_sentence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,6 +72,30 @@ def test_a_sequence_is_a_field_of_its_command(documents: list[dict[str, Any]]) -
     assert request is not None
     assert request.body == {"insert": "a", "$db": "d", "documents": documents}
     assert (request.name, request.database, request.legacy, request.answered) == ("insert", "d", False, True)
+
+
+def test_memory_goes_with_what_has_come_and_not_with_what_was_announced() -> None:
+    here, there = socket.socketpair()
+    tracemalloc.start()
+    try:
+        with here, there:
+            here.sendall(struct.pack("<iiii", 47_000_000, 1, 0, 2013) + b"few")
+            here.shutdown(socket.SHUT_WR)
+            assert read_request(there) is None
+            assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_message_that_is_nested_beyond_reason_ends_its_connection_only(connection: socket.socket) -> None:
+    deep = b""
+    for _ in range(3_000):
+        deep = b"\x03a\0" + struct.pack("<i", len(deep) + 5) + deep + b"\0"
+    body = struct.pack("<i", len(deep) + 5) + deep + b"\0"
+    content = struct.pack("<IB", 0, 0) + body
+    connection.sendall(struct.pack("<iiii", len(content) + 16, 7, 0, 2013) + content)
+    connection.settimeout(5)
+    assert connection.recv(16) == b""
 
 
 def test_a_checksum_is_no_part_of_the_command() -> None:

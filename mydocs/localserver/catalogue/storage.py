@@ -26,6 +26,7 @@ from mydocs.localserver.query.values import encode_key
 from mydocs.localserver.wire import messages
 
 META, CATALOGUE, FIRST_FREE = 0, 1, 16  # spaces
+MAX_DEPTH = 100  # levels below a document; "Nested Depth for BSON Documents" in MongoDB's limits
 CHUNK = 256  # documents that a scan holds at a time
 
 SCHEMA = """
@@ -74,6 +75,20 @@ def overlay(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN")
     # SQLite takes the snapshot with the first read, not with BEGIN.
     connection.execute("SELECT 1 FROM main.entries LIMIT 1").fetchone()
+
+
+def _depth(document: Any) -> int:
+    """Return how many levels there are below a document."""
+    level, depth = [document], -1
+    while level:
+        depth += 1
+        level = [
+            part
+            for holder in level
+            for part in (holder.values() if isinstance(holder, dict) else holder)
+            if isinstance(part, dict | list)
+        ]
+    return depth
 
 
 class Store:
@@ -304,6 +319,9 @@ class Store:
             raise CommandError(
                 10334, f"BSONObj size: {len(data)} is invalid. Size must be between 0 and {messages.MAX_DOCUMENT}"
             )
+        # Each level has a byte that says "document" or "array", so that few of them need no closer look.
+        if data.count(b"\x03") + data.count(b"\x04") > MAX_DEPTH and _depth(document) > MAX_DEPTH:
+            raise CommandError(15, f"Document exceeds maximum nesting depth of {MAX_DEPTH}")
         return data
 
     def _value(self, space: int, key: bytes) -> bytes | None:

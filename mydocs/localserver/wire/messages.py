@@ -29,6 +29,8 @@ OP_REPLY = 1
 OP_QUERY = 2004
 OP_MSG = 2013
 
+CHUNK = 1024 * 1024  # bytes that are asked of a socket at a time
+
 CHECKSUM_PRESENT = 1 << 0
 MORE_TO_COME = 1 << 1
 # Bits 0 to 15 must be understood by whoever reads the message; bit 16 says that a stream of replies would be welcome.
@@ -89,7 +91,7 @@ def read_request(connection: socket.socket) -> Request | None:
             return _message(number, memoryview(data))
         if operation == OP_QUERY:
             return _query(number, memoryview(data))
-    except (bson.errors.BSONError, struct.error, ValueError, IndexError) as error:
+    except (bson.errors.BSONError, struct.error, ValueError, IndexError, RecursionError) as error:
         raise ProtocolError(f"a message that cannot be read: {error}") from error
     raise ProtocolError(f"operation {operation}; only OP_MSG, and OP_QUERY for the first hello, are spoken here")
 
@@ -108,14 +110,13 @@ def reply(request: Request, body: Mapping[str, Any]) -> bytes:
 
 
 def _read(connection: socket.socket, size: int) -> bytearray | None:
-    data = bytearray(size)
-    view = memoryview(data)
-    done = 0
-    while done < size:
-        got = connection.recv_into(view[done:])
-        if not got:
+    # Grows with what comes, not with what was announced: sixteen bytes can claim 48 MB.
+    data = bytearray()
+    while len(data) < size:
+        part = connection.recv(min(size - len(data), CHUNK))
+        if not part:
             return None
-        done += got
+        data += part
     return data
 
 
