@@ -384,6 +384,45 @@ def test_results_are_merged_by_fields_that_a_unique_index_keeps_apart(db: Db) ->
     assert refused.value.code == 51132
 
 
+def test_vectors_can_be_checked_in_one_aggregation(db: Db) -> None:
+    vectors: list[Any] = [[1.0, 0.0], [3.0, 4.0], [0.0, 0.0], [1.0], [1.0, "x"], [float("nan"), 1.0], "x", None]
+    db.things.insert_many([{"_id": n, "v": v} for n, v in enumerate(vectors)])
+    db.things.insert_one({"_id": 9, "v": Binary(b"\x27\0" + b"\0" * 8, 9)})
+    numbers = {"$allElementsTrue": [{"$map": {"input": "$v", "in": {"$isNumber": "$$this"}}}]}
+    squares = {"$map": {"input": "$v", "in": {"$pow": ["$$this", 2]}}}
+    norm = {"$sqrt": {"$reduce": {"input": squares, "initialValue": 0, "in": {"$add": ["$$value", "$$this"]}}}}
+    kind = {
+        "$switch": {
+            "branches": [
+                {
+                    "case": {"$eq": [{"$type": "$v"}, "binData"]},
+                    "then": {"$concat": ["b", {"$toString": {"$binarySize": "$v"}}]},
+                },
+                {"case": {"$not": [{"$isArray": "$v"}]}, "then": {"$type": "$v"}},
+                {"case": {"$ne": [{"$size": "$v"}, 2]}, "then": "length"},
+                {"case": {"$not": [numbers]}, "then": "values"},
+            ],
+            "default": {"$cond": [{"$lte": [{"$abs": {"$subtract": [norm, 1]}}, 0.01]}, "fit", "norm"]},
+        }
+    }
+    stages = [{"$set": {"kind": kind}}, {"$group": {"_id": "$kind", "n": {"$sum": 1}, "one": {"$min": "$_id"}}}]
+    (found,) = db.things.aggregate([{"$facet": {"kinds": stages, "all": [{"$count": "n"}]}}])
+    # NaN is below all numbers to these comparisons, so it passes for a norm that fits.
+    assert {one["_id"]: one["n"] for one in found["kinds"]} == {
+        "fit": 2, "norm": 2, "length": 1, "values": 1, "string": 1, "null": 1, "b10": 1
+    }  # fmt: skip
+    assert found["all"] == [{"n": 9}]
+    assert len(list(db.things.aggregate([{"$sample": {"size": 4}}]))) == 4
+
+
+def test_a_collection_is_counted_without_being_read(db: Db) -> None:
+    db.things.insert_many([{} for _ in range(5)])
+    assert next(db.things.aggregate([{"$collStats": {"count": {}}}]))["count"] == 5
+    with pytest.raises(OperationFailure) as refused:
+        list(db.nothing.aggregate([{"$collStats": {"count": {}}}]))
+    assert refused.value.code == 26
+
+
 def test_a_reply_says_when_it_is_of(db: Db) -> None:
     client = db.client
     with client.start_session() as session:

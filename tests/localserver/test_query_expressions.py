@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from bson.binary import Binary
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from bson.objectid import ObjectId
@@ -114,6 +115,12 @@ def evaluate(expression: Any, **variables: Any) -> Any:
         pytest.param({"$setField": {"field": "a.b", "input": {}, "value": 1}}, {"a.b": 1}, id="setField"),
         pytest.param({"$type": "$nope"}, "missing", id="type"),
         pytest.param({"$isNumber": "$s"}, False, id="isNumber"),
+        pytest.param({"$binarySize": {"$literal": Binary(b"\x27\0" + b"0" * 8, 9)}}, 10, id="size of a vector"),
+        pytest.param({"$type": {"$literal": Binary(b"\x27\0", 9)}}, "binData", id="type of a vector"),
+        pytest.param({"$binarySize": "$s"}, 6, id="size of a text"),
+        pytest.param({"$binarySize": "$nope"}, None, id="size of nothing"),
+        pytest.param({"$bsonSize": "$o"}, 20, id="size of a document"),
+        pytest.param({"$lt": [{"$rand": {}}, 1]}, True, id="rand"),
         pytest.param({"$convert": {"input": "x", "to": "int", "onError": -1}}, -1, id="convert"),
         pytest.param({"$toString": True}, "true", id="toString of a bool"),
         pytest.param({"$toString": 5.0}, "5", id="toString of a double"),
@@ -174,6 +181,8 @@ def test_expressions_yield_what_the_server_does(expression: Any, expected: Any) 
         pytest.param({"$arrayToObject": {"$literal": [{"k": "a", "x": 1}]}}, 40393, id="another name"),
         pytest.param({"$arrayToObject": {"$literal": [1]}}, 40398, id="neither arrays nor objects"),
         pytest.param({"$setField": {"field": "$s", "input": {}, "value": 1}}, 4161107, id="a name from a document"),
+        pytest.param({"$binarySize": "$n"}, 51276, id="size of a number"),
+        pytest.param({"$bsonSize": "$n"}, 31393, id="no document"),
         pytest.param({"$foo": 1}, 238, id="an operator that nobody has"),
         pytest.param({"$sin": 1}, 238, id="an operator that is left out"),
         pytest.param("$$CLUSTER_TIME", 238, id="a variable that is left out"),

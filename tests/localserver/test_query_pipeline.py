@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from bson import Int64
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,9 @@ class Held:
             raise CommandError(11000, "E11000 duplicate key error")
         else:
             rows[at] = document
+
+    def stats(self) -> dict[str, Any]:
+        return {"ns": "d.c", "count": 0}
 
     def has_unique(self, name: Any, paths: tuple[str, ...]) -> bool:
         return False
@@ -225,6 +229,49 @@ def test_out_replaces_what_was_there_even_in_another_database() -> None:
     assert held.held == {"t": [{"_id": 1}], ("d", "t"): [{"_id": 2}]}
 
 
+GRAPH = {"from": "t", "startWith": "$boss", "connectFromField": "boss", "connectToField": "_id", "as": "chain"}
+STAFF: list[dict[str, Any]] = [
+    {"_id": "a"},
+    {"_id": "b", "boss": "a"},
+    {"_id": "c", "boss": ["b"]},
+    {"_id": "d", "boss": "d"},
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "start", "expected"),
+    [
+        pytest.param({}, "c", [{"_id": "b", "boss": "a"}, {"_id": "a"}], id="to the end"),
+        pytest.param({}, "a", [], id="from nowhere"),
+        pytest.param({}, "d", [{"_id": "d", "boss": "d"}], id="in a circle"),
+        pytest.param({"maxDepth": 0}, "c", [{"_id": "b", "boss": "a"}], id="one level"),
+        pytest.param(
+            {"depthField": "at"},
+            "c",
+            [{"_id": "b", "boss": "a", "at": Int64(0)}, {"_id": "a", "at": Int64(1)}],
+            id="depth",
+        ),
+        pytest.param({"restrictSearchWithMatch": {"_id": {"$ne": "b"}}}, "c", [], id="restricted"),
+    ],
+)
+def test_a_graph_is_followed(options: Any, start: str, expected: Any) -> None:
+    found = run([{"$match": {"_id": start}}, {"$graphLookup": GRAPH | options}], STAFF, Held(t=STAFF))
+    assert equal(found[0]["chain"], expected), found
+
+
+def test_documents_fall_into_buckets() -> None:
+    documents = [{"_id": n, "n": n} for n in (0, 1, 2, 5, 9, 10)] + [{"_id": 11, "n": "x"}, {"_id": 12}]
+    spec = {"groupBy": "$n", "boundaries": [0, 2, 5, 10], "default": "other", "output": {"all": {"$push": "$n"}}}
+    assert run([{"$bucket": spec}], documents) == [
+        {"_id": 0, "all": [0, 1]}, {"_id": 2, "all": [2]}, {"_id": 5, "all": [5, 9]}, {"_id": "other", "all": [10, "x"]}
+    ]  # fmt: skip
+    counted = run([{"$bucket": {"groupBy": "$n", "boundaries": [0, 100]}}], documents[:6])
+    assert counted == [{"_id": 0, "count": 6}]
+    with pytest.raises(CommandError) as refused:
+        run([{"$bucket": {"groupBy": "$n", "boundaries": [0, 1]}}], documents)
+    assert refused.value.code == 40066
+
+
 @pytest.mark.parametrize(
     ("pipeline", "code"),
     [
@@ -235,7 +282,22 @@ def test_out_replaces_what_was_there_even_in_another_database() -> None:
         pytest.param([{"$group": {"_id": 1, "x": {"$foo": 1}}}], 238, id="unknown accumulator"),
         pytest.param([{"$group": {}}], 15955, id="group without _id"),
         pytest.param([{"$match": {"$foo": 1}}], 238, id="unknown filter"),
-        pytest.param([{"$graphLookup": {}}], 238, id="a stage that is left out"),
+        pytest.param([{"$setWindowFields": {}}], 238, id="a stage that is left out"),
+        pytest.param([{"$graphLookup": {}}], 40105, id="graphLookup of nothing"),
+        pytest.param([{"$graphLookup": GRAPH | {"maxDepth": -1}}], 40101, id="graphLookup to a negative depth"),
+        pytest.param([{"$graphLookup": GRAPH | {"x": 1}}], 40104, id="graphLookup with more"),
+        pytest.param([{"$graphLookup": GRAPH | {"restrictSearchWithMatch": {"a": {"$x": 1}}}}], 238, id="restriction"),
+        pytest.param([{"$bucket": {"groupBy": "$n"}}], 40198, id="bucket without boundaries"),
+        pytest.param([{"$bucket": {"groupBy": 1, "boundaries": [1, 2]}}], 40202, id="bucket by a constant"),
+        pytest.param([{"$bucket": {"groupBy": "$n", "boundaries": [1]}}], 40192, id="bucket of one boundary"),
+        pytest.param([{"$bucket": {"groupBy": "$n", "boundaries": [2, 1]}}], 40194, id="bucket out of order"),
+        pytest.param([{"$bucket": {"groupBy": "$n", "boundaries": [1, "a"]}}], 40193, id="bucket of two types"),
+        pytest.param(
+            [{"$bucket": {"groupBy": "$n", "boundaries": ["$a", 2]}}], 40191, id="bucket of what is no constant"
+        ),
+        pytest.param([{"$bucket": {"groupBy": "$n", "boundaries": [1, 3], "default": 2}}], 40199, id="default inside"),
+        pytest.param([{"$match": {}}, {"$collStats": {}}], 40602, id="collStats later"),
+        pytest.param([{"$collStats": {"latencyStats": {}}}], 238, id="collStats of what nobody counts"),
         pytest.param([{"$merge": {"into": "x", "on": "k"}}], 51183, id="merge on fields without a unique index"),
     ],
 )

@@ -66,8 +66,12 @@ class _Group:
 
 def compile_group(
     spec: Any, *, now: datetime, variables: Mapping[str, Any] | None = None
-) -> Callable[[Iterable[Document]], Iterator[Document]]:
-    """Return what a ``$group`` stage does to documents; the groups come in the order of their first documents."""
+) -> Callable[..., Iterator[Document]]:
+    """
+    Return what a ``$group`` stage does to documents; the groups come in the order of their first documents.
+
+    What is returned takes, besides the documents, a function that says for each of them in which group it is.
+    """
     fields = as_document(spec)
     if fields is None:
         raise CommandError(15947, "a group's fields must be specified in an object")
@@ -77,10 +81,12 @@ def compile_group(
     identify = compile_expression(fields["_id"], scope)
     accumulators = {name: _accumulator(name, value, scope) for name, value in fields.items() if name != "_id"}
 
-    def group(documents: Iterable[Document]) -> Iterator[Document]:
+    def group(
+        documents: Iterable[Document], place: Callable[[Document], Any] = lambda document: identify(document, scope)
+    ) -> Iterator[Document]:
         groups: dict[bytes, _Group] = {}
         for document in documents:
-            key = identify(document, scope)
+            key = place(document)
             key = None if key is MISSING else key
             found = groups.setdefault(encode_key(key), _Group(key))
             for name, (evaluate, step, _) in accumulators.items():

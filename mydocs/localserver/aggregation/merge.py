@@ -26,6 +26,9 @@ class Collections(Protocol):
     def find(self, name: Name, filter_: Mapping[str, Any]) -> Iterable[Document]:
         """Return the documents that match."""
 
+    def stats(self) -> Document:
+        """Return how much the collection of the pipeline holds, as the command collStats does."""
+
     def put(self, name: Name, document: Document, *, insert: bool) -> None:
         """Insert a document, or replace the one with its ``_id``."""
 

@@ -11,6 +11,7 @@ from bson.int64 import Int64
 from bson.regex import Regex
 
 from mydocs.localserver.aggregation.accumulators import compile_group
+from mydocs.localserver.aggregation.buckets import compile_bucket
 from mydocs.localserver.aggregation.merge import Collections, Target, compile_merge, identified, target
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.expressions import compile_expression
@@ -20,6 +21,7 @@ from mydocs.localserver.query.values import (
     MISSING,
     Document,
     as_document,
+    encode_key,
     lookup,
     sort_documents,
     sort_pattern,
@@ -80,6 +82,8 @@ def _compile(stage: Any, run: _Run, at: int, count: int) -> Stage:
         raise CommandError(40601, f"{name} can only be the final stage in the pipeline")
     if name == "$documents" and at:
         raise CommandError(40602, "$documents is only valid as the first stage in a pipeline")
+    if name == "$collStats" and at:
+        raise CommandError(40602, "$collStats is only valid as the first stage in a pipeline")
     if (function := compile_update_stage(name, spec, now=run.now, variables=run.variables)) is not None:
         return lambda documents: map(function, documents)
     if (builder := _STAGES.get(name)) is not None:
@@ -299,7 +303,7 @@ def _facet(name: str, spec: Any, run: _Run) -> Stage:
     for pipeline in facets.values():
         _refuse_writes(name, pipeline)
         for stage in pipeline:
-            if isinstance(stage, Mapping) and {"$facet", "$documents", *_SEARCHES} & set(stage):
+            if isinstance(stage, Mapping) and {"$facet", "$documents", "$collStats", *_SEARCHES} & set(stage):
                 raise CommandError(40600, f"{next(iter(stage))} is not allowed to be used within a $facet stage")
         _run(pipeline, (), run)
 
@@ -308,6 +312,85 @@ def _facet(name: str, spec: Any, run: _Run) -> Stage:
         yield {key: list(_run(pipeline, held, run)) for key, pipeline in facets.items()}
 
     return facet
+
+
+def _bucket(_: str, spec: Any, run: _Run) -> Stage:
+    return _lazily(compile_bucket(spec, now=run.now, variables=run.variables))
+
+
+_GRAPH = {"from", "as", "startWith", "connectFromField", "connectToField"}
+
+
+def _graph_lookup(name: str, spec: Any, run: _Run) -> Stage:
+    options = as_document(spec)
+    if options is None:
+        raise CommandError(40327, "the $graphLookup stage specification must be an object")
+    for option in options:
+        if option not in (*_GRAPH, "maxDepth", "depthField", "restrictSearchWithMatch"):
+            raise CommandError(40104, f"unknown argument to $graphLookup: {option}")
+    if missing := _GRAPH - options.keys():
+        raise CommandError(40105, f"$graphLookup requires {sorted(missing)} to be specified")
+    source, into, along, to = (options[key] for key in ("from", "as", "connectFromField", "connectToField"))
+    if not all(isinstance(value, str) and value for value in (source, into, along, to)):
+        raise CommandError(40103, "the names of a collection and of fields in $graphLookup must be strings")
+    if any(value.startswith("$") for value in (into, along, to)):
+        raise CommandError(16410, "FieldPath field names may not start with '$'.")
+    depth, depth_field = options.get("maxDepth"), options.get("depthField")
+    most = None if depth is None else to_int(depth)
+    if depth is not None and (most is None or most < 0):
+        raise CommandError(40101 if most is not None else 40100, "maxDepth requires a nonnegative whole number")
+    if depth_field is not None and (not isinstance(depth_field, str) or depth_field.startswith("$")):
+        raise CommandError(40103, "depthField must be the path of a field")
+    restriction = options.get("restrictSearchWithMatch", {})
+    if as_document(restriction) is None:
+        raise CommandError(40185, "restrictSearchWithMatch must be an object")
+    accepts = compile_filter(restriction, now=run.now, variables=run.variables)
+    start = compile_expression(options["startWith"], run.scope)
+
+    def reached(document: Document) -> list[Document]:
+        first = start(document, run.scope)
+        frontier = list(first) if isinstance(first, list) else [] if first is MISSING else [first]
+        found: dict[bytes, Document] = {}
+        asked: set[bytes] = set()
+        level = 0
+        while frontier and (most is None or level <= most):
+            wanted = [value for value in frontier if encode_key(value) not in asked]
+            asked.update(map(encode_key, wanted))
+            frontier = []
+            for other in run.collections.find(source, {to: {"$in": wanted}}) if wanted else ():
+                key = encode_key(other["_id"])
+                if key in found or not accepts(other):
+                    continue
+                shown = other if depth_field is None else _place(other, split_path(depth_field), Int64(level))
+                found[key] = shown
+                for value in lookup(other, along, expand=False):
+                    frontier.extend(value if isinstance(value, list) else () if value is MISSING else (value,))
+            level += 1
+        return list(found.values())
+
+    return lambda documents: (_place(document, split_path(into), reached(document)) for document in documents)
+
+
+def _coll_stats(_: str, spec: Any, run: _Run) -> Stage:
+    options = as_document(spec)
+    if options is None:
+        raise CommandError(5447000, "$collStats must take a nested object")
+    for option, value in options.items():
+        if option not in ("count", "storageStats"):
+            raise NotKnown(f"$collStats of {option}")
+        if not isinstance(value, Mapping):
+            raise CommandError(40169, f"{option} argument must be an object")
+
+    def stats(_: Iterator[Document]) -> Iterator[Document]:
+        found = run.collections.stats()
+        shown: Document = {"ns": found["ns"], "localTime": run.now}
+        if "storageStats" in options:
+            shown["storageStats"] = {key: value for key, value in found.items() if key != "ns"}
+        if "count" in options:
+            shown["count"] = found["count"]
+        yield shown
+
+    return stats
 
 
 def _sample(_: str, spec: Any, run: _Run) -> Stage:
@@ -366,6 +449,9 @@ _STAGES: Mapping[str, StageBuilder] = {
     "$lookup": _lookup,
     "$unionWith": _union_with,
     "$facet": _facet,
+    "$bucket": _bucket,
+    "$graphLookup": _graph_lookup,
+    "$collStats": _coll_stats,
     "$sample": _sample,
     "$documents": _documents,
     "$out": _out,

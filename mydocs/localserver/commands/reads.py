@@ -73,7 +73,7 @@ def aggregate(context: Context, body: Document) -> Document:
         raise CommandError(40602, "$listSearchIndexes is only valid as the first stage in a pipeline.")
     variables = context.variables(body)
     results: Iterable[Document] = stages.run_pipeline(
-        pipeline, source, collections=Collections(context), now=context.now, variables=variables
+        pipeline, source, collections=Collections(context, name), now=context.now, variables=variables
     )
     writes = bool(pipeline) and next(iter(pipeline[-1])) in ("$out", "$merge")
     if writes and context.transaction is not None:
@@ -256,8 +256,26 @@ def _range(condition: Any) -> tuple[bytes, bytes | None]:
 class Collections:
     """The collections as the stages of a pipeline see them; a name is that of a collection or ``(database, name)``."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, own: str) -> None:
         self._context = context
+        self._own = own
+
+    def stats(self) -> Document:
+        store, database = self._context.store, self._context.database
+        found = store.collection(database, self._own)
+        if found is None:
+            raise CommandError(
+                26, f"Unable to retrieve storageStats in $collStats stage: {database}.{self._own} not found"
+            )
+        size = store.size(found)
+        return {
+            "ns": found.namespace,
+            "count": store.count(found),
+            "size": size,
+            "storageSize": size,
+            "nindexes": len(found.indexes),
+            "capped": False,
+        }
 
     def scan(self, name: str | tuple[str, str]) -> Iterator[Document]:
         collection = self._context.store.collection(*self._split(name))

@@ -73,6 +73,8 @@ class Compiler:
     def arguments(self, name: str, argument: Any, low: int, high: int | None) -> list[Evaluate]:
         """Compile the arguments of an operator: a list of them, or one alone."""
         given = argument if isinstance(argument, list) else [argument]
+        if high == 0 and argument == {}:
+            given = []
         if low == high and len(given) != low:
             raise CommandError(16020, f"Expression {name} takes exactly {low} arguments. {len(given)} were passed in.")
         if len(given) < low or (high is not None and len(given) > high):

@@ -2,11 +2,14 @@
 
 import decimal
 import math
+import random
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
+import bson
 from bson.decimal128 import Decimal128
 from bson.errors import InvalidId
 from bson.int64 import Int64
@@ -16,6 +19,7 @@ from bson.timestamp import Timestamp
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.expressions.core import Builder, Compiler, Evaluate, Scope, functions, nullish
 from mydocs.localserver.query.values import (
+    as_document,
     from_millis,
     is_nan,
     is_number,
@@ -231,12 +235,34 @@ def _convert(name: str, argument: Any, compiler: Compiler) -> Evaluate:
     return evaluate
 
 
+def _binary_size(value: Any) -> Any:
+    if nullish(value):
+        return None
+    if isinstance(value, str):
+        return len(value.encode())
+    if type_name(value) != "binData":
+        raise CommandError(51276, f"$binarySize requires a string or BinData argument, found: {type_name(value)}")
+    return len(value.bytes if isinstance(value, UUID) else value)
+
+
+def _bson_size(value: Any) -> Any:
+    if nullish(value):
+        return None
+    document = as_document(value)
+    if document is None:
+        raise CommandError(31393, f"$bsonSize requires a document input, found: {type_name(value)}")
+    return len(bson.encode(document))
+
+
 TYPES: dict[str, Builder] = {
     "$convert": _convert,
     **functions(
         {
             "$type": (type_name, 1, 1),
             "$isNumber": (is_number, 1, 1),
+            "$binarySize": (_binary_size, 1, 1),
+            "$bsonSize": (_bson_size, 1, 1),
+            "$rand": (random.random, 0, 0),
         }
     ),
     **functions(
