@@ -123,7 +123,7 @@ class Engine:
         if session is not None and body.get("autocommit") is False:
             return self._in_transaction(name, command, database, body, session)
         if session is None or "txnNumber" not in body:
-            return self._outside(command, self._context(database, self.store, session), body)
+            return self._outside(command, self._context(database, body, self.store, session), body)
         number, statement = body["txnNumber"], _statement(body)
         self.transactions.abandon(session, below=number)
         latest, replies = self._replies.get(session, (-1, {}))
@@ -134,7 +134,7 @@ class Engine:
             )  # fmt: skip
         if latest == number and statement in replies:
             return replies[statement]
-        reply = self._outside(command, self._context(database, self.store, session), body)
+        reply = self._outside(command, self._context(database, body, self.store, session), body)
         # In memory only: after a restart the one write that was under way may be done again when it is sent again.
         self._replies[session] = (number, {**(replies if latest == number else {}), statement: reply})
         return reply
@@ -185,16 +185,27 @@ class Engine:
         try:
             if not command.transactional:
                 raise CommandError(263, f"Cannot run '{name}' in a multi-document transaction.")
-            return command.run(self._context(database, transaction.store, session, transaction), body)
+            return command.run(self._context(database, body, transaction.store, session, transaction), body)
         except BaseException:
             self.transactions.failed(transaction)
             raise
 
     def _context(
-        self, database: str, store: Store, session: bytes | None, transaction: Transaction | None = None
+        self,
+        database: str,
+        body: Mapping[str, Any],
+        store: Store,
+        session: bytes | None,
+        transaction: Transaction | None = None,
     ) -> Context:
         return Context(
-            engine=self, store=store, database=database, now=self.clock.now(), session=session, transaction=transaction
+            engine=self,
+            store=store,
+            database=database,
+            now=self.clock.now(),
+            bypass=bool(body.get("bypassDocumentValidation")),
+            session=session,
+            transaction=transaction,
         )
 
     def _save_search(self, name: str, document: Mapping[str, Any] | None) -> None:

@@ -74,6 +74,7 @@ def index_entry(values: Sequence[Any]) -> bytes:
 
 
 ID_INDEX = Index({"v": 2, "key": {"_id": 1}, "name": "_id_"})
+COLLECTION, VIEW, TIME_SERIES = "collection", "view", "timeseries"  # as listCollections names them
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Collection:
     A collection; a change of its indexes makes another value.
 
     :param space: where its documents are stored; never used again for another collection
+    :param kind: what it is: plain (or capped), a view, which stores nothing, or a time series
+    :param options: as `listCollections` shows them
     """
 
     space: int
@@ -89,6 +92,43 @@ class Collection:
     name: str
     uuid: Binary
     indexes: tuple[Index, ...] = field(default=(ID_INDEX,))
+    kind: str = COLLECTION
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_view(self) -> bool:
+        return self.kind == VIEW
+
+    @cached_property
+    def _is_valid(self) -> Callable[[dict[str, Any]], bool]:
+        return compile_filter(dict(self.options.get("validator", {})), now=NO_TIME)
+
+    def check(self, document: dict[str, Any], old: dict[str, Any] | None = None) -> None:
+        """
+        Refuse what the collection's options do not let in.
+
+        :param old: what the document was before
+        :raises CommandError: 121 for what its validator refuses, 2 for a measurement without its time
+        """
+        if self.kind == TIME_SERIES:
+            name = self.options["timeseries"]["timeField"]
+            if not isinstance(document.get(name), datetime):
+                raise CommandError(2, f"'{name}' must be present and contain a valid BSON UTC datetime value")
+        level, action = (self.options.get(name) for name in ("validationLevel", "validationAction"))
+        if "validator" not in self.options or level == "off" or action == "warn" or self._is_valid(document):
+            return
+        if level == "moderate" and old is not None and not self._is_valid(old):
+            return
+        raise CommandError(
+            121,
+            "Document failed validation",
+            extra={
+                "errInfo": {
+                    "failingDocumentId": document.get("_id"),
+                    "details": {"operatorName": next(iter(self.options["validator"]), "$and")},
+                }
+            },
+        )
 
     @property
     def namespace(self) -> str:
@@ -119,10 +159,12 @@ class Collection:
     def dump(self) -> dict[str, Any]:
         indexes = [{"spec": index.spec, "space": index.space} for index in self.indexes]
         return {
-            "space": self.space, "db": self.database, "name": self.name, "uuid": self.uuid, "indexes": indexes
+            "space": self.space, "db": self.database, "name": self.name, "uuid": self.uuid, "indexes": indexes,
+            "kind": self.kind, "options": dict(self.options),
         }  # fmt: skip
 
     @classmethod
     def load(cls, stored: Mapping[str, Any]) -> "Collection":
         indexes = tuple(Index(entry["spec"], entry["space"]) for entry in stored["indexes"])
-        return cls(int(stored["space"]), stored["db"], stored["name"], stored["uuid"], indexes)
+        space, name, kind = int(stored["space"]), (stored["db"], stored["name"]), stored.get("kind", COLLECTION)
+        return cls(space, *name, stored["uuid"], indexes, kind, stored.get("options", {}))

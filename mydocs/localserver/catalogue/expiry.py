@@ -17,6 +17,13 @@ def delete_expired(store: Store, now: datetime) -> None:
         for index in collection.indexes:
             if "expireAfterSeconds" in index.spec:
                 _sweep(store, (collection.database, collection.name), index, now)
+        if "expireAfterSeconds" in collection.options:
+            path, seconds = (
+                collection.options["timeseries"]["timeField"],
+                collection.options["expireAfterSeconds"],
+            )
+            index = Index({"key": {path: 1}, "name": "", "expireAfterSeconds": seconds})
+            _sweep(store, (collection.database, collection.name), index, now)
 
 
 def _sweep(store: Store, name: tuple[str, str], index: Index, now: datetime) -> None:

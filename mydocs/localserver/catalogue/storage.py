@@ -13,14 +13,14 @@ temporary table that lies over the real one, so the code that reads and writes i
 import itertools
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bson.binary import Binary
 
-from mydocs.localserver.catalogue.collection import ID_INDEX, Collection, Index, index_entry
+from mydocs.localserver.catalogue.collection import COLLECTION, ID_INDEX, Collection, Index, index_entry
 from mydocs.localserver.errors import CommandError
 from mydocs.localserver.query.values import encode_key
 from mydocs.localserver.wire import messages
@@ -116,7 +116,9 @@ class Store:
     def collection(self, database: str, name: str) -> Collection | None:
         return self.collections.get((database, name))
 
-    def create(self, database: str, name: str) -> Collection:
+    def create(
+        self, database: str, name: str, kind: str = COLLECTION, options: Mapping[str, Any] | None = None
+    ) -> Collection:
         """
         Enter a new collection.
 
@@ -128,7 +130,9 @@ class Store:
                     13297,
                     f"db already exists with different case already have: [{other}] trying to create [{database}]",
                 )
-        created = Collection(next(self.spaces), database, name, Binary(uuid.uuid4().bytes, 4), (ID_INDEX,))
+        indexes = (ID_INDEX,) if kind == COLLECTION else ()
+        identity = Binary(uuid.uuid4().bytes, 4)
+        created = Collection(next(self.spaces), database, name, identity, indexes, kind, options or {})
         self.save(created)
         return created
 
@@ -259,7 +263,7 @@ class Store:
     def _claims(self, collection: Collection, document: dict[str, Any], key: bytes) -> set[tuple[int, bytes]]:
         """Return the index entries that a document needs; raise when another document has one of them."""
         claims = set()
-        for index in collection.indexes[1:]:
+        for index in collection.indexes:
             # Asked of every index: some keys cannot be indexed at all (two arrays in one compound key).
             for values in index.keys(document):
                 if index.space is not None:
@@ -281,7 +285,7 @@ class Store:
         )
 
     def _release(self, collection: Collection, document: dict[str, Any], *, keep: set[tuple[int, bytes]]) -> None:
-        for index in collection.indexes[1:]:
+        for index in collection.indexes:
             if index.space is not None:
                 for values in index.keys(document):
                     claim = (index.space, index_entry(values))

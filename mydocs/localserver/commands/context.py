@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mydocs.localserver.catalogue.collection import Collection
+from mydocs.localserver.catalogue.collection import TIME_SERIES, Collection
 from mydocs.localserver.catalogue.storage import Store
-from mydocs.localserver.errors import CommandError
+from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.expressions import compile_expression
 from mydocs.localserver.query.values import is_number, to_int, type_name
+from mydocs.localserver.wire import messages
 
 if TYPE_CHECKING:
     from mydocs.localserver.catalogue.transactions import Transaction
@@ -25,12 +26,14 @@ class Context:
 
     :param store: what it reads and writes: the server's own, or that of its transaction
     :param now: `$$NOW` of the whole command
+    :param bypass: validators are passed over
     """
 
     engine: "Engine"
     store: Store
     database: str
     now: datetime
+    bypass: bool = False
     session: bytes | None = None
     transaction: "Transaction | None" = None
 
@@ -43,7 +46,22 @@ class Context:
     def writable(self, database: str, name: str) -> Collection:
         """Return a collection to write to, created if need be."""
         check_writable(database, name)
-        return self.store.collection(database, name) or self.store.create(database, name)
+        found = self.store.collection(database, name) or self.store.create(database, name)
+        refuse_view(found)
+        return found
+
+    def check(self, collection: Collection, document: dict[str, Any], old: dict[str, Any] | None = None) -> None:
+        """Refuse a document that the collection does not let in, unless the command passes validation over."""
+        if not self.bypass or collection.kind == TIME_SERIES:
+            collection.check(document, old)
+        if collection.kind == TIME_SERIES and self.store.get(collection, document["_id"]) is not None:
+            raise NotKnown("two measurements with one _id in a time series collection")
+        size, most = collection.options.get("size"), collection.options.get("max")
+        if old is None and size is not None:
+            full = self.store.size(collection) + len(messages.encode(document)) > size
+            if full or (most is not None and self.store.count(collection) >= most):
+                # The oldest would have to go, and the order in which documents came is not kept.
+                raise NotKnown("a write into a capped collection that is full")
 
     def existing(self, name: str, message: str) -> Collection:
         """
@@ -84,6 +102,19 @@ def number(body: Mapping[str, Any], field: str, default: Default, *, signed: boo
     if whole < 0 and not signed:
         raise CommandError(51024, f"BSON field '{field}' value must be >= 0, actual value '{value}'")
     return whole
+
+
+def refuse_view(collection: Collection | None) -> None:
+    """Refuse a view where a command needs a collection."""
+    if collection is not None and collection.is_view:
+        raise CommandError(166, f"Namespace {collection.namespace} is a view, not a collection")
+
+
+def refuse_changes(collection: Collection | None) -> None:
+    """Refuse to change documents of a view or of a time series."""
+    refuse_view(collection)
+    if collection is not None and collection.kind == TIME_SERIES:
+        raise NotKnown("changes of measurements in a time series collection")
 
 
 # What a client may write to of the names that a server keeps for itself (NamespaceString::isLegalClientSystemNS).

@@ -8,7 +8,7 @@ from bson import Int64
 
 from mydocs.localserver.catalogue.collection import ID_INDEX, Collection, Index
 from mydocs.localserver.catalogue.index_specs import MAX_INDEXES, Spec, is_new, normal
-from mydocs.localserver.commands.context import Context, number
+from mydocs.localserver.commands.context import Context, number, refuse_view
 from mydocs.localserver.errors import CommandError
 from mydocs.localserver.query.text import shown
 
@@ -21,6 +21,7 @@ def create_indexes(context: Context, body: Document) -> Document:
     if not body["indexes"]:
         raise CommandError(2, "Must specify at least one index to create")
     found = context.store.collection(context.database, name)
+    refuse_view(found)
     specs = [normal(spec) for spec in body["indexes"]]
     fresh: list[Spec] = []
     existing = found.indexes if found is not None else (ID_INDEX,)
@@ -60,6 +61,7 @@ def list_indexes(context: Context, body: Document) -> Document:
     """List the indexes of a collection."""
     name = context.collection_name(body)
     found = context.existing(name, f"ns does not exist: {context.database}.{name}")
+    refuse_view(found)
     size = number(body.get("cursor", {}), "batchSize", None)
     return context.cursor(found.namespace, [dict(index.spec) for index in found.indexes], size)
 
@@ -68,6 +70,7 @@ def drop_indexes(context: Context, body: Document) -> Document:
     """Drop indexes by name, by key, or (``*``) all but that on `_id`."""
     name = context.collection_name(body)
     found = context.existing(name, f"ns not found {context.database}.{name}")
+    refuse_view(found)
     gone = _chosen(found, body["index"])
     for index in gone:
         if index.space is not None:
@@ -79,7 +82,23 @@ def drop_indexes(context: Context, body: Document) -> Document:
 
 def create_search_indexes(context: Context, body: Document) -> Document:
     """Enter search indexes into the catalogue."""
+    found = context.store.collection(context.database, context.collection_name(body))
+    if found is not None and found.is_view:
+        _check_searchable(found)
     return context.engine.search.create(*_search_target(context, body), body)
+
+
+def _check_searchable(view: Collection) -> None:
+    """Refuse a view that search indexes cannot follow: they know stages that look at one document alone."""
+    for stage in view.options["pipeline"]:
+        ((operator, spec),) = stage.items()
+        by_expression = operator == "$match" and isinstance(spec, Mapping) and list(spec) == ["$expr"]
+        if operator not in ("$addFields", "$set") and not by_expression:
+            raise CommandError(
+                2,
+                f"the view {view.namespace} cannot have search indexes: its pipeline may only hold $addFields, $set "
+                f"and $match with $expr, not {operator}",
+            )
 
 
 def update_search_index(context: Context, body: Document) -> Document:

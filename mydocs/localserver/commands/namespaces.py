@@ -6,8 +6,11 @@ from typing import Any
 
 from bson import Int64
 
-from mydocs.localserver.catalogue.collection import ID_INDEX, Collection, Index
-from mydocs.localserver.commands.context import Context, check_writable, number
+from mydocs.localserver.aggregation.pipeline import run_pipeline
+from mydocs.localserver.catalogue.collection import COLLECTION, ID_INDEX, TIME_SERIES, VIEW, Collection, Index
+from mydocs.localserver.catalogue.options import collection_options, expiry, validation
+from mydocs.localserver.commands.context import Context, check_writable, number, refuse_changes, refuse_view
+from mydocs.localserver.commands.reads import Collections
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.fields import checked, fields
 from mydocs.localserver.query.match import compile_filter
@@ -21,24 +24,50 @@ COLL_MOD_INDEX = fields(
 
 
 def create(context: Context, body: Document) -> Document:
-    """Create a plain collection."""
+    """Create a collection, a view or a time series."""
     name = context.collection_name(body)
     check_writable(context.database, name)
-    for option in body:
-        if option in CREATE_OPTIONS and body[option]:
-            raise NotKnown(f"the option '{option}' of create")
+    kind, options = collection_options(body)
     if context.store.collection(context.database, name):
         raise CommandError(48, f"Collection {context.database}.{name} already exists.")
-    context.store.create(context.database, name)
+    if kind == VIEW:
+        _check_view(context, name, options)
+    created = context.store.create(context.database, name, kind, options)
+    if kind == TIME_SERIES and "metaField" in options["timeseries"]:
+        keys = (options["timeseries"]["metaField"], options["timeseries"]["timeField"])
+        index = Index({"v": 2, "key": dict.fromkeys(keys, 1), "name": "_".join(f"{key}_1" for key in keys)})
+        context.store.save(replace(created, indexes=(index,)))
     return {}
 
 
-# What makes a collection something other than a plain one.
-CREATE_OPTIONS = frozenset({
-    "capped", "size", "max", "timeseries", "viewOn", "pipeline", "validator", "validationLevel", "validationAction",
-    "expireAfterSeconds", "clusteredIndex", "changeStreamPreAndPostImages", "storageEngine", "indexOptionDefaults",
-    "encryptedFields",
-})  # fmt: skip
+VIEW_DEPTH = 20  # views over views; ViewGraph::kMaxViewDepth
+
+
+def _check_view(context: Context, name: str, options: Document) -> None:
+    """Refuse a view whose pipeline is not valid, or that rests on itself."""
+    run_pipeline(options["pipeline"], (), collections=Collections(context, name), now=context.now)
+    above, level = {name}, [options]
+    for _ in range(VIEW_DEPTH):
+        below = [source for each in level for source in _sources(each)]
+        if above.intersection(below):
+            raise CommandError(5, f"View cycle detected: {context.database}.{name} rests on itself")
+        views = [context.store.collection(context.database, source) for source in below]
+        level = [dict(view.options) for view in views if view is not None and view.is_view]
+        if not level:
+            return
+    raise CommandError(165, f"View depth limit exceeded; maximum depth is {VIEW_DEPTH}")
+
+
+def _sources(options: Mapping[str, Any]) -> list[str]:
+    """Return the names of the collections that a view reads."""
+    found = [options["viewOn"]]
+    for stage in options["pipeline"]:
+        ((operator, spec),) = stage.items()
+        if operator in ("$lookup", "$graphLookup") and isinstance(spec.get("from"), str):
+            found.append(spec["from"])
+        elif operator == "$unionWith":
+            found.append(spec if isinstance(spec, str) else spec.get("coll", ""))
+    return found
 
 
 def drop(context: Context, body: Document) -> Document:
@@ -67,6 +96,7 @@ def rename_collection(context: Context, body: Document) -> Document:
     found = context.store.collection(source[0], source[2])
     if found is None:
         raise CommandError(26, f"Source collection {body['renameCollection']} does not exist")
+    refuse_changes(found)
     if source == target:
         raise CommandError(20, "Can't rename a collection to itself")
     standing = context.store.collection(target[0], target[2])
@@ -84,15 +114,15 @@ def list_collections(context: Context, body: Document) -> Document:
     shown_ = (
         {
             "name": found.name,
-            "type": "collection",
-            "options": {},
-            "info": {"readOnly": False, "uuid": found.uuid},
-            "idIndex": dict(ID_INDEX.spec),
+            "type": found.kind,
+            "options": dict(found.options),
+            "info": {"readOnly": True} if found.is_view else {"readOnly": False, "uuid": found.uuid},
+            **({"idIndex": dict(ID_INDEX.spec)} if found.kind == COLLECTION else {}),
         }
         for found in _of_database(context)
     )
     documents = [
-        {"name": document["name"], "type": "collection"} if body.get("nameOnly") else document
+        {"name": document["name"], "type": document["type"]} if body.get("nameOnly") else document
         for document in shown_
         if accepts(document)
     ]
@@ -123,21 +153,27 @@ def coll_stats(context: Context, body: Document) -> Document:
     """Say how much a collection holds."""
     name = context.collection_name(body)
     found = context.store.collection(context.database, name)
+    refuse_view(found)
+    limits = found.options if found is not None else {}
+    capped = {"capped": "capped" in limits}
+    if "capped" in limits:
+        capped |= {"max": limits.get("max", -1), "maxSize": limits["size"]}
     documents, size = (context.store.count(found), context.store.size(found)) if found else (0, 0)
     average = {"avgObjSize": size // documents} if documents else {}
     return {
         "ns": f"{context.database}.{name}", "size": size, "count": documents, **average,
-        "storageSize": size, "nindexes": len(found.indexes) if found else 0, "capped": False,
+        "storageSize": size, "nindexes": len(found.indexes) if found else 0, **capped,
     }  # fmt: skip
 
 
 def db_stats(context: Context, body: Document) -> Document:
     """Say how much a database holds."""
-    found = _of_database(context)
+    views = [collection for collection in _of_database(context) if collection.is_view]
+    found = [collection for collection in _of_database(context) if not collection.is_view]
     documents = sum(context.store.count(collection) for collection in found)
     size = sum(context.store.size(collection) for collection in found)
     return {
-        "db": context.database, "collections": len(found), "views": 0, "objects": documents,
+        "db": context.database, "collections": len(found), "views": len(views), "objects": documents,
         "avgObjSize": size / documents if documents else 0, "dataSize": size, "storageSize": size,
         "indexes": sum(len(collection.indexes) for collection in found),
     }  # fmt: skip
@@ -147,6 +183,7 @@ def validate(context: Context, body: Document) -> Document:
     """Read a whole collection."""
     name = context.collection_name(body)
     found = context.existing(name, f"Collection '{context.database}.{name}' does not exist to validate.")
+    refuse_view(found)
     documents = sum(1 for _ in context.store.scan(found))
     return {
         "ns": found.namespace, "nInvalidDocuments": 0, "nrecords": documents, "nIndexes": len(found.indexes),
@@ -155,12 +192,13 @@ def validate(context: Context, body: Document) -> Document:
 
 
 def coll_mod(context: Context, body: Document) -> Document:
-    """Change an index in place."""
+    """Change a collection's options, or an index in place."""
     name = context.collection_name(body)
     found = context.existing(name, f"ns does not exist: {context.database}.{name}")
-    for option in body:
-        if option in COLL_MOD_OPTIONS:
-            raise NotKnown(f"the option '{option}' of collMod")
+    modified = _with_options(context, found, body)
+    if modified != found:
+        context.store.save(modified)
+        found = modified
     if "index" not in body:
         return {}
     wanted = checked("collMod.index", body["index"], COLL_MOD_INDEX)
@@ -187,10 +225,44 @@ def coll_mod(context: Context, body: Document) -> Document:
     return reply
 
 
-COLL_MOD_OPTIONS = frozenset({
-    "validator", "validationLevel", "validationAction", "viewOn", "pipeline", "expireAfterSeconds", "timeseries",
-    "cappedSize", "cappedMax", "changeStreamPreAndPostImages", "dryRun",
-})  # fmt: skip
+NOT_MODIFIED = ("timeseries", "cappedSize", "cappedMax", "dryRun")
+
+
+def _with_options(context: Context, collection: Collection, body: Mapping[str, Any]) -> Collection:
+    for option in NOT_MODIFIED:
+        if body.get(option):
+            raise NotKnown(f"the option '{option}' of collMod")
+    given = {option for option in COLLECTION_OPTIONS | VIEW_OPTIONS if option in body}
+    wrong = given - (VIEW_OPTIONS if collection.is_view else COLLECTION_OPTIONS)
+    if wrong or (collection.is_view and "index" in body):
+        raise CommandError(72, f"option not supported on a {collection.kind}: {', '.join(sorted(wrong)) or 'index'}")
+    options = dict(collection.options)
+    if collection.is_view and given:
+        if given != VIEW_OPTIONS:
+            raise CommandError(72, "Both viewOn and pipeline must be specified")
+        _, options = collection_options(body)
+        _check_view(context, collection.name, options)
+    if given & VALIDATION:
+        if collection.kind == TIME_SERIES:
+            raise CommandError(72, "a time series collection has no validator")
+        options |= validation("collMod", body)
+        if not options.get("validator"):
+            options = {name: value for name, value in options.items() if name != "validator"}
+        else:
+            options = {"validationLevel": "strict", "validationAction": "error", **options}
+    if "expireAfterSeconds" in given:
+        if collection.kind != TIME_SERIES:
+            raise CommandError(72, "'expireAfterSeconds' is only supported on time-series collections")
+        options.pop("expireAfterSeconds", None)
+        options |= expiry(body)
+    if "changeStreamPreAndPostImages" in given:
+        options["changeStreamPreAndPostImages"] = body["changeStreamPreAndPostImages"]
+    return replace(collection, options=options)
+
+
+VALIDATION = frozenset({"validator", "validationLevel", "validationAction"})
+VIEW_OPTIONS = frozenset({"viewOn", "pipeline"})
+COLLECTION_OPTIONS = VALIDATION | {"expireAfterSeconds", "changeStreamPreAndPostImages"}
 
 
 def _modified(

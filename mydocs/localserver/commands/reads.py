@@ -10,7 +10,7 @@ from bson import Regex
 
 from mydocs.localserver.aggregation import pipeline as stages
 from mydocs.localserver.catalogue.collection import Collection, Index
-from mydocs.localserver.commands.context import Context, check_writable, number
+from mydocs.localserver.commands.context import Context, check_writable, number, refuse_changes, refuse_view
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.match import compile_filter
 from mydocs.localserver.query.projection import compile_projection
@@ -90,7 +90,7 @@ def count(context: Context, body: Document) -> Document:
     collection = context.store.collection(context.database, context.collection_name(body))
     filter_, skip, limit = body.get("query", {}), number(body, "skip", 0), abs(number(body, "limit", 0, signed=True))
     check_hint(collection, body.get("hint"))
-    if collection is not None and not filter_:
+    if collection is not None and not filter_ and not collection.is_view:
         total = context.store.count(collection)
     else:
         total = sum(1 for _ in matching(context, collection, filter_, None))
@@ -147,6 +147,10 @@ def matching(
         raise NotKnown("the order $natural: documents are kept in the order of _id")
     backwards = len(order) > 0 and order[0][0] == "_id" and order[0][1] == -1
     by_identity = not order or (order[0][0] == "_id" and order[0][1] in (1, -1))
+    if collection is not None and collection.is_view:
+        if hint is not None or within != (b"", None):
+            raise NotKnown("hints, min and max on a view")
+        by_identity = not order
     if not by_identity:
         sort_documents([], dict(sort or {}))  # a wrong order is refused even where there is nothing to sort
     if collection is None:
@@ -156,12 +160,30 @@ def matching(
     low = max(low, start)
     if end is not None:
         high = end if high is None else min(high, end)
-    scanned = context.store.scan(collection, low, high, backwards=backwards)
+    scanned = scan(context, collection, low, high, backwards=backwards)
     if end is not None:
         scanned = (document for document in scanned if encode_key(document["_id"]) < end)
     found = filter(accepts, scanned)
     # `_id` is unique, so whatever else is in an order that begins with it changes nothing.
     return found if by_identity else iter(sort_documents(list(found), dict(sort or {})))
+
+
+def scan(
+    context: Context,
+    collection: Collection,
+    low: bytes = b"",
+    high: bytes | None = None,
+    *,
+    backwards: bool = False,
+) -> Iterator[Document]:
+    """Yield the documents of a collection within a range of encoded `_id`, or all of a view."""
+    if not collection.is_view:
+        return context.store.scan(collection, low, high, backwards=backwards)
+    below = collection.options["viewOn"]
+    source = context.store.collection(context.database, below)
+    documents = iter(()) if source is None else scan(context, source)
+    pipeline = collection.options["pipeline"]
+    return stages.run_pipeline(pipeline, documents, collections=Collections(context, below), now=context.now)
 
 
 def check_hint(collection: Collection | None, hint: Any) -> None:
@@ -263,6 +285,7 @@ class Collections:
     def stats(self) -> Document:
         store, database = self._context.store, self._context.database
         found = store.collection(database, self._own)
+        refuse_view(found)
         if found is None:
             raise CommandError(
                 26, f"Unable to retrieve storageStats in $collStats stage: {database}.{self._own} not found"
@@ -279,7 +302,7 @@ class Collections:
 
     def scan(self, name: str | tuple[str, str]) -> Iterator[Document]:
         collection = self._context.store.collection(*self._split(name))
-        return iter(()) if collection is None else self._context.store.scan(collection)
+        return iter(()) if collection is None else scan(self._context, collection)
 
     def find(self, name: str | tuple[str, str], filter_: Mapping[str, Any]) -> Iterator[Document]:
         collection = self._context.store.collection(*self._split(name))
@@ -288,7 +311,9 @@ class Collections:
     def put(self, name: str | tuple[str, str], document: Document, *, insert: bool) -> None:
         context = self._context
         collection = context.writable(*self._split(name))
+        refuse_changes(collection)
         old = None if insert else context.store.get(collection, document["_id"])
+        context.check(collection, document, old)
         if old is None:
             context.store.insert(collection, document)
         else:
@@ -306,13 +331,16 @@ class Collections:
         store, (database, target) = self._context.store, self._split(name)
         check_writable(database, target)
         old = store.collection(database, target)
-        fresh = store.create(database, f"tmp.agg_out.{target}")
+        refuse_changes(old)
+        options = {} if old is None else old.options
+        fresh = store.create(database, f"tmp.agg_out.{target}", options=options)
         try:
             for index in old.indexes[1:] if old is not None else ():
                 space = None if index.space is None else next(store.spaces)
                 fresh = replace(fresh, indexes=(*fresh.indexes, Index(index.spec, space)))
             store.save(fresh)
             for document in documents:
+                self._context.check(fresh, document)
                 store.insert(fresh, document)
         except CommandError:
             store.drop(fresh)
@@ -339,7 +367,7 @@ def _narrowed(context: Context, collection: Collection | None, pipeline: list[An
         return iter(())
     first = pipeline[0].get("$match") if pipeline else None
     low, high = bounds(first) if isinstance(first, Mapping) else (b"", None)
-    return context.store.scan(collection, low, high)
+    return scan(context, collection, low, high)
 
 
 def _search_indexes(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mydocs.localserver.catalogue.options import CREATE
 from mydocs.localserver.commands import handshake, indexing, namespaces, reads, writes
 from mydocs.localserver.commands.context import Context
 from mydocs.localserver.commands.handshake import Greeting
@@ -112,7 +113,7 @@ COMMANDS: dict[str, Command | Plain] = {
     ),
     "create": Command(
         namespaces.create,
-        {**dict.fromkeys(namespaces.CREATE_OPTIONS, "any"), **fields("collation:object autoIndexId:bool idIndex:any")},
+        {**CREATE, "collation": "object"},
         transactional=True,
     ),
     "drop": Command(namespaces.drop, {}),
@@ -120,7 +121,14 @@ COMMANDS: dict[str, Command | Plain] = {
     "renameCollection": Command(
         namespaces.rename_collection, fields("to:string! dropTarget:bool stayTemp:bool"), stable=False
     ),
-    "collMod": Command(namespaces.coll_mod, {**dict.fromkeys(namespaces.COLL_MOD_OPTIONS, "any"), "index": "object"}),
+    "collMod": Command(
+        namespaces.coll_mod,
+        fields(
+            "index:object validator:object validationLevel:string validationAction:string viewOn:string pipeline:array "
+            "expireAfterSeconds:any timeseries:object cappedSize:any cappedMax:any dryRun:bool "
+            "changeStreamPreAndPostImages:object"
+        ),
+    ),
     "listCollections": Command(
         namespaces.list_collections,
         fields("filter:object nameOnly:bool authorizedCollections:bool cursor:object"),

@@ -5,7 +5,7 @@ from typing import Any
 
 from bson import ObjectId, Regex, Timestamp
 
-from mydocs.localserver.commands.context import Context, check_writable
+from mydocs.localserver.commands.context import Context, check_writable, refuse_changes, refuse_view
 from mydocs.localserver.commands.reads import matching
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.fields import checked, fields
@@ -23,12 +23,15 @@ def insert(context: Context, body: Document) -> Document:
     """Store new documents, in a collection that comes into being with the first."""
     name = context.collection_name(body)
     check_writable(context.database, name)
+    refuse_view(context.store.collection(context.database, name))
     inserted = 0
 
     def one(_: int, document: Mapping[str, Any]) -> None:
         nonlocal inserted
         collection = context.writable(context.database, name)
-        context.store.insert(collection, with_identity(_stamped(document, context)))
+        identified = with_identity(_stamped(document, context))
+        context.check(collection, identified)
+        context.store.insert(collection, identified)
         inserted += 1
 
     errors = _each(context, body, body["documents"], one)
@@ -39,6 +42,7 @@ def update(context: Context, body: Document) -> Document:
     """Change, replace or upsert documents."""
     name = context.collection_name(body)
     check_writable(context.database, name)
+    refuse_changes(context.store.collection(context.database, name))
     statements = [checked("update.updates", statement, UPDATE) for statement in body["updates"]]
     if any("c" in statement for statement in statements):
         raise NotKnown("constants ('c') in an update")
@@ -56,6 +60,7 @@ def update(context: Context, body: Document) -> Document:
 def delete(context: Context, body: Document) -> Document:
     """Delete the first document that matches, or all of them."""
     collection = context.store.collection(context.database, context.collection_name(body))
+    refuse_view(collection)
     statements = [checked("delete.deletes", statement, DELETE) for statement in body["deletes"]]
     for statement in statements:
         if statement["limit"] not in (0, 1):
@@ -97,6 +102,7 @@ def find_and_modify(context: Context, body: Document) -> Document:
     change = None if remove else changes.compiled(body["update"], body)
     project = compile_projection(body.get("fields", {}), now=context.now, filter=query)
     collection = context.store.collection(context.database, name)
+    refuse_changes(collection)
     candidates = matching(context, collection, query, variables, sort=body.get("sort"), hint=body.get("hint"))
     found = next(candidates, None)
     if change is None:
@@ -154,11 +160,15 @@ class _Changes:
             if not upsert:
                 return None
             created = with_identity(apply(upsert_base(dict(query)), filter=query, inserting=True))
-            store.insert(self.context.writable(self.context.database, self.name), created)
+            collection = self.context.writable(self.context.database, self.name)
+            self.context.check(collection, created)
+            store.insert(collection, created)
             return created
         changed = apply(found, filter=query)
-        collection = store.collection(self.context.database, self.name)
-        assert collection is not None
+        existing = store.collection(self.context.database, self.name)
+        assert existing is not None
+        collection = existing
+        self.context.check(collection, changed, found)
         self.modified += store.replace(collection, found, changed)
         return changed
 

@@ -9,6 +9,7 @@ from bson.regex import Regex
 
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.expressions import compile_expression, truthy
+from mydocs.localserver.query.json_schema import compile_schema
 from mydocs.localserver.query.match_leaves import (
     COMPARISONS,
     LEAVES,
@@ -113,6 +114,8 @@ class _Parser:
             evaluate = compile_expression(value, names=self.variables)
             variables = self.variables
             yield Whole(lambda document: truthy(evaluate(dict(document), variables)))
+        elif key == "$jsonSchema":
+            yield Whole(compile_schema(value))
         elif key in ("$alwaysTrue", "$alwaysFalse"):
             if to_int(value) != 1:
                 raise CommandError(9, f"{key} must be an integer value of 1")
