@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mydocs.migrations.data.asking import RetryLater
-    from mydocs.migrations.data.in_batches import rename_field, unset_field
+    from mydocs.migrations.data.in_batches import rename_field, unset_field, update_in_batches
     from mydocs.migrations.data.transform import transform
     from mydocs.migrations.errors import (
         IndexConflict,
@@ -106,6 +106,7 @@ __all__ = [
     "transform",
     "unlock",
     "unset_field",
+    "update_in_batches",
     "wait_for_indexes",
     "wait_until_current",
     "wait_until_ready",
@@ -162,6 +163,7 @@ _HOMES = {
     "transform": "data.transform",
     "unlock": "operations.settle",
     "unset_field": "data.in_batches",
+    "update_in_batches": "data.in_batches",
     "wait_for_indexes": "operations.wait",
     "wait_until_current": "operations.wait",
     "wait_until_ready": "indexes.waiter",

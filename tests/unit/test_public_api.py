@@ -12,7 +12,7 @@ from mydocs.indexes import STANDARD_INDEXES
 PROMISED = {
     *("migrate", "status", "wait_for_indexes", "wait_until_current", "rollback"),
     *("ensure_indexes", "ensure_search_indexes", "drop_search_indexes", "wait_until_ready"),
-    *("rename_field", "unset_field", "transform"),
+    *("rename_field", "unset_field", "update_in_batches", "transform"),
     *("MigrationError", "MigrationFailed", "IndexFailed", "NotReady", "LeaseHeld", "LeaseLost", "PlanError"),
     *("ScriptsInvalid", "UsageError", "ServerError", "RunReport", "MigrationReport", "IndexReport", "Event"),
 }

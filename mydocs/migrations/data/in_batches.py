@@ -1,17 +1,64 @@
 """Change the documents of a collection on the server, batch by batch: no document travels. I/O."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from mydocs.migrations.data.statements import RAW, Batch, check_name, encoded, id_lists, shown
-from mydocs.migrations.data.transform import IN_BATCHES, update
-from mydocs.migrations.data.walk import Asked, Source, Work, call_key, walk
+from bson.raw_bson import RawBSONDocument
+
+from mydocs.migrations.data import order
+from mydocs.migrations.data.statements import RAW, Batch, check_name, encoded, id_lists, place_of, shown
+from mydocs.migrations.data.transform import IN_BATCHES, update_documents
+from mydocs.migrations.data.walk import Asked, Place, Source, Work, call_key, walk
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
 
+# Groups of types in which `$gte` and `$lte` find what lies between two values, and nothing of another group.
+RANGED = frozenset({order.NUMBER, order.TEXT, order.BINARY, order.OBJECT_ID, order.DATE})
+EXAMPLES = 100  # documents that are looked through for one that a batch should have settled
 
-async def rename_field(collection: mongo.Collection, old: str, new: str, *, batch_size: int = 1000) -> int:
+
+async def update_in_batches(
+    collection: mongo.Collection,
+    filter: Mapping[str, Any],  # noqa: A002  # as the drivers call it
+    update: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    batch_size: int = 10_000,
+) -> int:
+    """
+    Change every document that matches with one update on the server, in the order of `_id`.
+
+    **The filter must leave out what is done**, since a batch is sent again after a lost reply or a kill. That is
+    checked after each batch.
+
+    :param update: an update document with operators, or a pipeline
+    :param batch_size: documents that one command changes
+    :return: documents that were changed, by earlier attempts of the same script too
+    :raises NotPossible: where the filter still matches documents that were just changed, before more is done; for what
+        cannot change many documents; and in a script that says ``TRANSACTIONAL = True``
+    """
+    capture.refuse_in_transaction("update_in_batches", IN_BATCHES)
+    name, options = collection.name, collection.codec_options
+    operators = not isinstance(update, Mapping) or all(str(key).startswith("$") for key in update)
+    if not update or not operators:
+        raise NotPossible(
+            f"{name}: update_in_batches needs an update document with operators such as $set, or a pipeline; to write "
+            "a replacement for each document use transform"
+        )
+    if not filter:
+        raise NotPossible(
+            f"{name}: update_in_batches needs a filter that leaves out what is done, and {{}} matches every document; "
+            'name the field that the update sets, as in {"field": {"$exists": False}}'
+        )
+    sent = encoded({"u": list(update) if not isinstance(update, Mapping) else update}, options)
+    wanted = encoded(filter, options)
+    checked = _Batches(collection, wanted, sent["u"])
+    checkpoint = capture.checkpoint(call_key("update_in_batches", name, wanted.raw, sent.raw))
+    return await checked.run(checkpoint, batch_size, checked.refuse_what_still_matches)
+
+
+async def rename_field(collection: mongo.Collection, old: str, new: str, *, batch_size: int = 10_000) -> int:
     """
     Rename a field in every document that has it; paths with dots are fine.
 
@@ -25,26 +72,19 @@ async def rename_field(collection: mongo.Collection, old: str, new: str, *, batc
     both = {old: {"$exists": True}, new: {"$exists": True}}
     await _refuse_arrays(db, name, old, new)
     await _refuse_both(db, name, old, new, both)
-    wanted = encoded({old: {"$exists": True}})
+    renamed = _Batches(
+        collection, encoded({old: {"$exists": True}}), {"$rename": {old: new}}, {new: {"$exists": False}}
+    )
 
-    async def ask(batch: Batch) -> Asked:
-        query = {old: {"$exists": True}, new: {"$exists": False}}
-        queries = [{"_id": {"$in": ids}, **query} for ids in id_lists(batch)]
-        return Asked([encoded({"q": q, "u": {"$rename": {old: new}}, "multi": True}) for q in queries], len(batch))
-
-    async def write(batch: Batch, statements: Batch) -> int:
-        _, changed = await update(db, name, statements)
+    async def refuse_both(batch: Batch, changed: int) -> None:
         if changed < len(batch):  # others wrote meanwhile: it may be gone, done, or have both now
-            for ids in id_lists(batch):
-                await _refuse_both(db, name, old, new, {"$and": [{"_id": {"$in": ids}}, both]})
-        return changed
+            for bounds in _bounds(batch):
+                await _refuse_both(db, name, old, new, {"$and": [bounds, both]})
 
-    source = Source(db=db, name=name, wanted=wanted, projection={"_id": 1})
-    checkpoint = capture.checkpoint(call_key("rename_field", name, old, new))
-    return (await walk(source, Work(ask=ask, write=write), checkpoint, batch_size=batch_size, pause=0.0)).changed
+    return await renamed.run(capture.checkpoint(call_key("rename_field", name, old, new)), batch_size, refuse_both)
 
 
-async def unset_field(collection: mongo.Collection, field: str, *, batch_size: int = 1000) -> int:
+async def unset_field(collection: mongo.Collection, field: str, *, batch_size: int = 10_000) -> int:
     """
     Remove a field from every document that has it; paths with dots are fine.
 
@@ -56,17 +96,110 @@ async def unset_field(collection: mongo.Collection, field: str, *, batch_size: i
     _check_names(field)
     db, name = mongo.database_of(collection), collection.name
     await _refuse_arrays(db, name, field)
+    unset = _Batches(collection, encoded({field: {"$exists": True}}), {"$unset": {field: ""}})
+    return await unset.run(capture.checkpoint(call_key("unset_field", name, field)), batch_size)
 
-    async def ask(batch: Batch) -> Asked:
-        queries = [{"_id": {"$in": ids}, field: {"$exists": True}} for ids in id_lists(batch)]
-        return Asked([encoded({"q": q, "u": {"$unset": {field: ""}}, "multi": True}) for q in queries], len(batch))
 
-    async def write(batch: Batch, statements: Batch) -> int:
-        return (await update(db, name, statements))[1]
+class _StillMatches(NotPossible):
+    def __init__(self, name: str, identity: bytes) -> None:
+        self.identity = identity
+        super().__init__(
+            f"{name}: the filter still matches documents that were just changed, among them that with _id "
+            f"{shown(RawBSONDocument(identity, RAW)['_id'])!r}, so nothing more is done; the filter must leave out "
+            "what is done, and the application must not write the old form meanwhile"
+        )
 
-    source = Source(db=db, name=name, wanted=encoded({field: {"$exists": True}}), projection={"_id": 1})
-    checkpoint = capture.checkpoint(call_key("unset_field", name, field))
-    return (await walk(source, Work(ask=ask, write=write), checkpoint, batch_size=batch_size, pause=0.0)).changed
+
+class _Batches:
+    """
+    One update of many documents, cut into batches.
+
+    :param also: a condition of the update that the walk does not have
+    """
+
+    def __init__(
+        self,
+        collection: mongo.Collection,
+        wanted: RawBSONDocument,
+        update: Any,
+        also: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.db, self.name = mongo.database_of(collection), collection.name
+        self.source = Source(db=self.db, name=self.name, wanted=wanted, projection={"_id": 1})
+        self.update = update
+        self.conditions = [wanted, *([also] if also else [])]
+
+    async def run(
+        self,
+        checkpoint: capture.Checkpoint,
+        batch_size: int,
+        check: Callable[[Batch, int], Awaitable[None]] | None = None,
+    ) -> int:
+        """:param check: is given each batch once it is written, and how many of its documents are not as before"""
+        place = Place.of(checkpoint.place)
+        if place.refused is not None:  # by an earlier attempt of the same script: not once more before it is settled
+            await self._refuse({"_id": RawBSONDocument(place.refused, RAW)["_id"]}, {place.refused})
+
+        async def ask(batch: Batch) -> Asked:
+            statements = [{"q": self._query(bounds), "u": self.update, "multi": True} for bounds in _bounds(batch)]
+            return Asked([encoded(statement) for statement in statements], len(batch))
+
+        async def write(batch: Batch, statements: Batch) -> int:
+            _, changed = await update_documents(self.db, self.name, statements)
+            if check is not None:
+                await check(batch, changed)
+            return changed
+
+        try:
+            await walk(self.source, Work(ask=ask, write=write), checkpoint, place, batch_size=batch_size, pause=0.0)
+        except _StillMatches as error:
+            place.refused = error.identity
+            await checkpoint.save(place.stored())
+            raise
+        return place.changed
+
+    async def refuse_what_still_matches(self, batch: Batch, _: int) -> None:
+        """:raises NotPossible: where documents of a batch that was just written match as before"""
+        ids = set(map(place_of, batch))
+        for bounds in _bounds(batch):
+            await self._refuse(bounds, ids)
+
+    async def _refuse(self, bounds: Mapping[str, Any], ids: set[bytes]) -> None:
+        query = {"find": self.name, "filter": self._query(bounds), "projection": {"_id": 1}, "limit": EXAMPLES}
+        # Others may have inserted some meanwhile; those are not this batch's.
+        found = map(encoded, await mongo.documents_again(self.db, query, codec_options=RAW))
+        still = next((identity for identity in map(place_of, found) if identity in ids), None)
+        if still is not None:
+            raise _StillMatches(self.name, still)
+
+    def _query(self, bounds: Mapping[str, Any]) -> dict[str, Any]:
+        return {"$and": [bounds, *self.conditions]}
+
+
+def _bounds(batch: Batch) -> list[dict[str, Any]]:
+    """
+    Make conditions on `_id` that hold for the documents of a batch, and for none of another batch.
+
+    A range where all values are of one group of types, since a condition sees no others; else a list.
+    """
+    conditions: list[dict[str, Any]] = []
+    start = 0
+    groups = [_group(document["_id"]) for document in batch]
+    for end in range(1, len(batch) + 1):
+        if end < len(batch) and groups[end] == groups[start]:
+            continue
+        part = batch[start:end]
+        if groups[start] in RANGED:
+            conditions.append({"_id": {"$gte": part[0]["_id"], "$lte": part[-1]["_id"]}})
+        else:
+            conditions += [{"_id": {"$in": ids}} for ids in id_lists(part)]
+        start = end
+    return conditions
+
+
+def _group(identity: object) -> int | None:
+    is_nan = isinstance(identity, float) and math.isnan(identity)
+    return None if is_nan else order.rank(identity)
 
 
 def _check_names(*names: str) -> None:

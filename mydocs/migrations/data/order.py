@@ -15,7 +15,7 @@ from bson.objectid import ObjectId
 from bson.regex import Regex
 from bson.timestamp import Timestamp
 
-NUMBER, TEXT, DOCUMENT = 10, 15, 20
+NUMBER, TEXT, DOCUMENT, BINARY, OBJECT_ID, DATE = 10, 15, 20, 30, 35, 45
 # The groups in the order of a server, as `canonicalizeBSONType` in src/mongo/bson/bsontypes.h has them. Values of two
 # groups are never equal; inside a group the type (an int and a double) does not matter.
 _RANKS: tuple[tuple[type | tuple[type, ...], int], ...] = (
@@ -24,11 +24,11 @@ _RANKS: tuple[tuple[type | tuple[type, ...], int], ...] = (
     ((int, float, Decimal128), NUMBER),
     (Code, 60),  # before texts: bson's is a str
     (str, TEXT),
-    ((bytes, Binary), 30),
+    ((bytes, Binary), BINARY),
     ((Mapping, DBRef), DOCUMENT),
     ((list, tuple), 25),
-    (ObjectId, 35),
-    (DatetimeMS, 45),
+    (ObjectId, OBJECT_ID),
+    (DatetimeMS, DATE),
     (Timestamp, 47),
     (Regex, 50),
     (MinKey, -1),

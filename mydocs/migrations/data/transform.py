@@ -8,7 +8,7 @@ import anyio
 
 from mydocs.migrations.data.asking import Asker, Function
 from mydocs.migrations.data.statements import RAW, Batch, Guard, encoded, id_lists, messages, paths, shown
-from mydocs.migrations.data.walk import Source, Work, call_key, walk
+from mydocs.migrations.data.walk import Place, Source, Work, call_key, walk
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
@@ -76,7 +76,7 @@ async def transform(
                 if asked.error is not None:
                     raise asked.error
                 statements = asked.statements
-            matched, modified = await update(db, name, statements)
+            matched, modified = await update_documents(db, name, statements)
             changed += modified
             if matched == len(statements):
                 return changed
@@ -92,7 +92,9 @@ async def transform(
     at_once = 1 if concurrency == 1 else 1 + math.ceil(concurrency / (1 if batch else max(1, batch_size)))
     work = Work(ask=asker.ask, write=write, at_once=at_once)
     checkpoint = capture.checkpoint(call_key("transform", name, wanted.raw, *_name_of(function)))
-    return (await walk(source, work, checkpoint, batch_size=batch_size, pause=pause)).changed
+    place = Place.of(checkpoint.place)
+    await walk(source, work, checkpoint, place, batch_size=batch_size, pause=pause)
+    return place.changed
 
 
 async def _still_wanted(source: Source, statements: Batch) -> Batch:
@@ -106,7 +108,7 @@ async def _still_wanted(source: Source, statements: Batch) -> Batch:
     return found
 
 
-async def update(db: mongo.Database, name: str, statements: Batch) -> tuple[int, int]:
+async def update_documents(db: mongo.Database, name: str, statements: Batch) -> tuple[int, int]:
     """
     Write statements that may be sent again, in as few commands as hold them.
 

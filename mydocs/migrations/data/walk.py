@@ -69,19 +69,25 @@ class Source:
 
 @dataclass(slots=True)
 class Place:
-    """How far a walk has come. ``after`` is a BSON document, so that `_id` keeps its type in the ledger."""
+    """
+    How far a walk has come.
+
+    :param after: a BSON document, so that `_id` keeps its type in the ledger; ``refused`` too
+    :param refused: a document that had to be settled before more is done
+    """
 
     after: bytes | None = None
     done: int = 0
     changed: int = 0
     total: int | None = None
+    refused: bytes | None = None
 
     @classmethod
     def of(cls, stored: capture.Place | None) -> "Place":
         place = cls(**{key: value for key, value in (stored or {}).items() if key in cls.__slots__})
         numbers = (place.done, place.changed, place.total)
-        whole = isinstance(place.after, bytes) and all(isinstance(number, int) for number in numbers)
-        return place if whole else cls()
+        whole = all(isinstance(bound, bytes | None) for bound in (place.after, place.refused))
+        return place if whole and all(isinstance(number, int) for number in numbers) else cls()
 
     def stored(self) -> capture.Place:
         return {key: getattr(self, key) for key in self.__slots__}
@@ -125,17 +131,25 @@ class Work:
     at_once: int = 1
 
 
-async def walk(source: Source, work: Work, checkpoint: capture.Checkpoint, *, batch_size: int, pause: float) -> Place:
+async def walk(
+    source: Source,
+    work: Work,
+    checkpoint: capture.Checkpoint,
+    place: Place,
+    *,
+    batch_size: int,
+    pause: float,
+) -> None:
     """
-    Do the work on batch after batch, from where the same call came to before.
+    Do the work on batch after batch.
 
+    :param place: where to begin; it is moved on with each batch
     :param pause: seconds between two batches
     """
     if batch_size < 1:
         raise NotPossible(f"batch_size is {batch_size} and must be 1 or more")
     if not 0 <= pause < math.inf:
         raise NotPossible(f"pause is {pause} and must be a number of seconds, 0 or more")
-    place = Place.of(checkpoint.place)
     if place.total is None:
         place.total = await source.count()
     going = _Walk(source, work, checkpoint, pause, place, Pace(whole=batch_size, size=batch_size))
@@ -155,7 +169,6 @@ async def walk(source: Source, work: Work, checkpoint: capture.Checkpoint, *, ba
             group.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    return place
 
 
 _Send: TypeAlias = MemoryObjectSendStream[_Lot | BaseException]
@@ -206,7 +219,11 @@ class _Walk:
         asked, place = lot.asked, self.place
         if asked.covered:
             began = time.monotonic()
-            place.changed += await self.work.write(lot.batch[: asked.covered], asked.statements)
+            try:
+                place.changed += await self.work.write(lot.batch[: asked.covered], asked.statements)
+            except Exception:
+                await self._saved()
+                raise
             self.pace = self.pace.after(lot.seconds + time.monotonic() - began)
             place.after = place_of(lot.batch[asked.covered - 1])
             place.done += asked.covered
