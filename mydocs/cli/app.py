@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mydocs.cli.calls import Shared
     from mydocs.migrations.model import LeaseView
     from mydocs.migrations.operations.connection import Database
+    from mydocs.migrations.operations.pull import PullReport
     from mydocs.migrations.operations.settle import Repair
     from mydocs.migrations.reporting.report import RunReport
 
@@ -320,6 +321,43 @@ def import_(
         return migrations.import_ledger(db, source=source, collection=collection, lock_timeout=lock_limit, **shared)
 
     results.show(calls.report(common, operation, import_text))
+
+
+@migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate pull pages --adopt")
+@with_common
+def pull(
+    common: Common,
+    collections: Annotated[
+        list[str] | None, typer.Argument(metavar="COLLECTION...", help="Where to look; everywhere without one.")
+    ] = None,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Also record the script as applied.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what differs from the scripts; write nothing.")] = False,
+    indexes: Indexes = None,
+    lock_timeout: LockTimeout = "10m",
+) -> None:
+    """Write the live indexes that no migration accounts for into the next script."""
+    lock_limit, models = calls.duration(lock_timeout, "--lock-timeout"), calls.standard_indexes(indexes)
+
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[PullReport]":
+        return migrations.pull(
+            db,
+            *(collections or ()),
+            adopt=adopt,
+            diff=diff,
+            standard_indexes=models,
+            lock_timeout=lock_limit,
+            **shared,
+        )
+
+    found = calls.call(common, operation)
+    from mydocs.cli.render import pull_text
+    from mydocs.migrations.operations.pull import to_json
+
+    streams = current()
+    if streams.output is Output.TABLE:
+        streams.result(streams.clean(pull_text(found, diff=diff)))
+    else:
+        results.show_document(to_json(found))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate repair --yes")

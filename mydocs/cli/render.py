@@ -20,6 +20,7 @@ from mydocs.migrations.reporting.events import Event, Warned
 from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunFinished, RunReport, to_json
 
 if TYPE_CHECKING:  # the result of an operation, which a view need not import
+    from mydocs.migrations.operations.pull import PullReport
     from mydocs.migrations.operations.settle import Repair
 
 MIGRATION_HEAD = ("VERSION", "NAME", "STATE", "SECONDS")
@@ -145,6 +146,16 @@ def import_text(report: RunReport) -> str:
     if unknown:
         last += f"; applied there, and no file has the name: {', '.join(unknown)}"
     return "\n\n".join(part for part in (rows, last) if part)
+
+
+def pull_text(report: "PullReport", *, diff: bool) -> str:
+    """Show what `pull` has written, or what differs; the script's path stands alone in the first line."""
+    if diff:
+        return "\n".join(report.differences) or "scripts and live indexes agree"
+    if report.path is None:
+        return "every live index is accounted for"
+    rows = table(("COLLECTION", "INDEX", "TYPE"), ((i.collection, i.name, i.type.value) for i in report.indexes))
+    return f"{report.path}\n\n{rows}"
 
 
 def _settled_state(migration: MigrationReport) -> str:

@@ -11,6 +11,8 @@ from mydocs.migrations.reporting.report import Outcome
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 VERSION = r"^([0-9]{3,}|standard)$"  # the standard indexes are a step of a run and no script
 
+VERSION_OR_NONE = r"^([0-9]*|standard)$"  # `import` shows what another tool has applied, whatever its name
+
 Schema = dict[str, Any]
 
 
@@ -32,6 +34,11 @@ def schema() -> Schema:
                 "items": _alias(),
                 "description": "of `status` and `check`; of others where a script has switched one",
             },
+            "differences": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "of `pull --diff`: a line for each index or key in which scripts and database differ",
+            },
             "lease": {"oneOf": [{"type": "null"}, _lease()], "description": "of `unlock`: the lease that was removed"},
         },
     )
@@ -51,7 +58,7 @@ def schema() -> Schema:
 def _migration() -> Schema:
     return _object(
         {
-            "version": {"type": "string", "pattern": VERSION},
+            "version": {"type": "string", "pattern": VERSION_OR_NONE},
             "name": {"type": "string"},
             "script": _nullable("string", "file name; null where there is no file"),
             "state": {
@@ -66,7 +73,7 @@ def _migration() -> Schema:
             "reversible": _nullable("boolean", "null where there is no file"),
             "checksum": _nullable("string", "sha256: and 64 digits", pattern="^sha256:[0-9a-f]{64}$"),
             "applied_at": _time("of a migration that is applied", nullable=True),
-            "path": {"type": "string", "description": "of `new`: the file that was written"},
+            "path": {"type": "string", "description": "of `new` and `pull`: the file that was written"},
         },
     )
 

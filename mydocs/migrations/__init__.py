@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mydocs.migrations.operations.check import check
     from mydocs.migrations.operations.connection import connect
     from mydocs.migrations.operations.migrate import migrate
+    from mydocs.migrations.operations.pull import PullReport, pull
     from mydocs.migrations.operations.rollback import rollback
     from mydocs.migrations.operations.settle import mark, repair, unlock
     from mydocs.migrations.operations.status import status, work_left
@@ -78,6 +79,7 @@ __all__ = [
     "NotReady",
     "Outcome",
     "PlanError",
+    "PullReport",
     "RetryLater",
     "RunReport",
     "ScriptsInvalid",
@@ -98,6 +100,7 @@ __all__ = [
     "mark",
     "migrate",
     "opentelemetry_sink",
+    "pull",
     "rename_field",
     "repair",
     "rollback",
@@ -135,6 +138,7 @@ _HOMES = {
     "NotReady": "errors",
     "Outcome": "reporting.report",
     "PlanError": "errors",
+    "PullReport": "operations.pull",
     "RetryLater": "data.asking",
     "RunReport": "reporting.report",
     "ScriptsInvalid": "errors",
@@ -155,6 +159,7 @@ _HOMES = {
     "mark": "operations.settle",
     "migrate": "operations.migrate",
     "opentelemetry_sink": "reporting.telemetry",
+    "pull": "operations.pull",
     "rename_field": "data.in_batches",
     "repair": "operations.settle",
     "rollback": "operations.rollback",

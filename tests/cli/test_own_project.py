@@ -135,3 +135,22 @@ def test_a_foreign_ledger_is_taken_over_from_the_command_line(
     assert "warning: applied by pymongo-migrate, and no file has the name: 002_gone" in ended.err
     assert program("migrate", "run", "--indexes", "none", "--url", url).code == 0
     assert program("migrate", "import", "--from", "x", "--url", url).code == 2
+
+
+def test_live_indexes_are_pulled_from_the_command_line(
+    program: Callable[..., Ended], folder: Path, local_server: LocalServer
+) -> None:
+    url = local_server.url.replace("/?", "/shop?")
+    with MongoClient[dict[str, Any]](url) as client:
+        client["shop"]["orders"].create_index("status")
+    ended = program("migrate", "pull", "--diff", "--url", url)
+    assert (ended.code, ended.out) == (0, "orders.status_1: live, and no migration asked for it\n")
+    ended = program("migrate", "pull", "orders", "--adopt", "--url", url)
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[0] == "migrations/001_live_indexes.py"
+    assert (folder / "001_live_indexes.py").is_file()
+    assert program("migrate", "check", "--indexes", "none", "--url", url).code == 0
+    ended = program("migrate", "pull", "-o", "json", "--url", url)
+    assert (ended.json["outcome"], ended.json["migrations"], ended.json["indexes"]) == ("ok", [], [])
+    ended = program("migrate", "pull", "nowhere", "--url", url)
+    assert (ended.code, "no collection nowhere" in ended.err) == (2, True)

@@ -69,8 +69,10 @@ def test_the_schema_refuses_what_no_command_says(change: str, value: object) -> 
 
 
 @pytest.mark.seconds(60)
-def test_every_command_that_ends_well_fits_the_schema(says: Json, folder: Path) -> None:
+def test_every_command_that_ends_well_fits_the_schema(says: Json, folder: Path, local_server: LocalServer) -> None:
     (folder / "001_noisy.py").write_text(NOISY)
+    with pymongo.MongoClient[dict[str, Any]](local_server.url) as client:
+        client["x"]["pymongo_migrate"].insert_one({"name": "001_noisy", "applied": "now"})
     (folder / "002_search.py").write_text(SEARCH + "async def down(db):\n    pass\n")
     commands = [
         ("list",),
@@ -88,6 +90,8 @@ def test_every_command_that_ends_well_fits_the_schema(says: Json, folder: Path) 
         ("status", "--history"),
         ("repair", "--yes"),
         ("unlock",),
+        ("pull", "--dir", "elsewhere"),
+        ("import", "--from", "pymongo-migrate"),
     ]
     assert {command: says(*command)[0] for command in commands} == dict.fromkeys(commands, 0)
     registered = {c.name or c.callback.__name__ for c in migrate_app.registered_commands if c.callback}
@@ -183,3 +187,20 @@ def test_no_server_fits_the_schema(cli: Callable[..., Result], folder: Path) -> 
     ended = cli("migrate", "status", "--url", url, "--output", "json")
     Draft202012Validator(schema()).validate(json.loads(ended.stdout))
     assert ended.exit_code == 3
+
+
+def test_what_was_there_before_fits_the_schema(says: Json, folder: Path, local_server: LocalServer) -> None:
+    (folder / "001_first.py").write_text(NOISY)
+    with pymongo.MongoClient[dict[str, Any]](local_server.url) as client:
+        names = ("001_first", "notes", "1_short")
+        client["x"]["pymongo_migrate"].insert_many([{"name": name, "applied": "now"} for name in names])
+        client["x"]["documents"].create_index("a")
+        client["x"]["documents"].create_search_index({"name": "ft", "definition": {"mappings": {"dynamic": True}}})
+    assert [m["state"] for m in says("import", "--from", "pymongo-migrate")[1]["migrations"]] == [
+        *("applied", "missing", "missing")
+    ]
+    assert len(says("pull", "--diff", "--indexes", "none")[1]["differences"]) == 2
+    pulled = says("pull", "--adopt", "--indexes", "none")[1]
+    assert pulled["migrations"][0]["path"] == "migrations/002_live_indexes.py"
+    assert [index["type"] for index in pulled["indexes"]] == ["standard", "search"]
+    assert says("pull", "--indexes", "none")[1]["indexes"] == []

@@ -25,7 +25,16 @@ def scripts_of(directory: Path) -> Discovery:
 
 def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:
     """
-    Write the script with the next free number and return its path; creates the folder.
+    Write the next script from a template and return its path.
+
+    :raises MigrationError: as :func:`write_text`
+    """
+    return write_text(directory, description, render(kind, description))
+
+
+def write_text(directory: Path, description: str, text: str) -> Path:
+    """
+    Write a text as the script with the next free number and return its path; creates the folder.
 
     :raises ScriptsInvalid: where the folder holds files that cannot be numbered
     :raises SettingsInvalid: where the description makes no file name
@@ -47,7 +56,7 @@ def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:  # never over a file that came in between
-            file.write(render(kind, description))
+            file.write(text)
         order = directory / ORDER_FILE
         if order.is_file():
             with order.open("a+", encoding="utf-8") as file:

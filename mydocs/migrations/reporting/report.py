@@ -136,7 +136,7 @@ def to_json(report: RunReport) -> dict[str, Any]:
         "outcome": report.outcome.value,
         "database": report.database,
         "migrations": [_migration(migration) for migration in report.migrations],
-        "indexes": [_index(index) for index in report.indexes],
+        "indexes": [index_json(index) for index in report.indexes],
         "seconds": _rounded(report.seconds) or 0.0,
         "error": None
         if report.error is None
@@ -168,7 +168,8 @@ def _migration(migration: MigrationReport) -> dict[str, Any]:
     return document
 
 
-def _index(index: IndexReport) -> dict[str, Any]:
+def index_json(index: IndexReport) -> dict[str, Any]:
+    """Turn an index of a report into plain values."""
     return {
         "collection": index.collection,
         "name": index.name,

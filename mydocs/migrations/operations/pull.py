@@ -1,0 +1,196 @@
+"""Write the live indexes that no migration accounts for into the next script. Reads the database; adopts on request."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from pymongo.errors import OperationFailure
+
+from mydocs.indexes import STANDARD_INDEXES
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.session import Session
+from mydocs.migrations.driver.task_groups import one_error_group
+from mydocs.migrations.errors import UsageError
+from mydocs.migrations.indexes import readiness
+from mydocs.migrations.indexes.live import LiveIndexes, compare_live
+from mydocs.migrations.indexes.standard import IndexModels, standard_listing
+from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.lease import stamp_of
+from mydocs.migrations.ledger.plan import tracked
+from mydocs.migrations.model import Entry, IndexState, MigrationState, TrackedIndex
+from mydocs.migrations.operations.files import write_text
+from mydocs.migrations.operations.reported import discovered, reported
+from mydocs.migrations.operations.settle import leading
+from mydocs.migrations.reporting.events import Sink
+from mydocs.migrations.reporting.report import IndexReport, index_json
+from mydocs.migrations.scripts.discover import checksum
+from mydocs.migrations.scripts.written import write_indexes
+
+DESCRIPTION = "live_indexes"
+LISTINGS_AT_ONCE = 8  # collections
+# What is ours or the server's.
+_NOT_THEIRS = ("_migrations", "_search_aliases", "system.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullReport:
+    """
+    What a pull has found and written.
+
+    :param path: of the script; ``None`` where nothing was to be written, or only differences were asked for
+    :param state: of the script: pending, or applied where it was adopted
+    :param indexes: the live ones that no migration accounts for, with what a migration has to ask for
+    :param shown: the same, with the state in which each is
+    :param differences: a line for each index that is not as scripts and live database have it in common
+    """
+
+    database: str
+    path: Path | None = None
+    text: str = ""
+    state: MigrationState = MigrationState.PENDING
+    indexes: tuple[TrackedIndex, ...] = ()
+    shown: tuple[IndexReport, ...] = ()
+    differences: tuple[str, ...] = ()
+
+
+async def pull(
+    db: mongo.Database,
+    *collections: str,
+    adopt: bool = False,
+    diff: bool = False,
+    directory: str | Path = "migrations",
+    standard_indexes: IndexModels = STANDARD_INDEXES,
+    lock_timeout: float | None = 600.0,
+    on_event: Sink | None = None,
+) -> PullReport:
+    """
+    Write ``ensure`` calls for the live indexes that neither the ledger nor the standard indexes account for.
+
+    :param collections: to look at; all of the database without one
+    :param adopt: also record the script as applied, with these definitions, under the lease
+    :param diff: write nothing, and say what differs between what was asked for and what is live
+    :raises UsageError: where a collection does not exist, or both ``adopt`` and ``diff`` are given
+    """
+    async with reported(db, on_event) as (session, report):
+        if adopt and diff:
+            raise UsageError("--diff writes nothing, so there is nothing to adopt; leave one of the two out")
+        folder = Path(directory)
+        if await anyio.to_thread.run_sync(folder.is_dir):
+            await discovered(session, report, folder)  # refuses what could not be run afterwards
+        snapshot = report.snapshot = await ledger.read(db)
+        names = await _collections(session, collections)
+        live = await _live(session, names)
+        asked = [index for index in tracked(snapshot.entries) if index.collection in names]
+        models = {name: [model.document for model in of] for name, of in standard_indexes.items()}
+        found = compare_live(live, asked, models)
+        seen = PullReport(
+            database=db.name,
+            indexes=found.unaccounted,
+            shown=tuple(_shown(index, live[index.collection]) for index in found.unaccounted),
+            differences=found.differences if diff else (),
+        )
+        if diff or not found.unaccounted:
+            return seen
+        title = f"Indexes that were live in {db.name} before a migration asked for them."
+        text = write_indexes(title, found.unaccounted)
+        if not adopt:
+            path = await anyio.to_thread.run_sync(write_text, folder, DESCRIPTION, text)
+            return replace(seen, path=path, text=text)
+        async with leading(session, lock_timeout) as lease:
+            path = await anyio.to_thread.run_sync(write_text, folder, DESCRIPTION, text)
+            version, _, name = path.stem.partition("_")
+            now = lease.now()
+            entry = Entry(
+                version=version,
+                name=name,
+                script=path.name,
+                checksum=checksum(text),
+                state=MigrationState.APPLIED,
+                attempts=0,
+                started_at=now,
+                finished_at=now,
+                indexes=found.unaccounted,
+                run=stamp_of(lease),
+            )
+            await ledger.put(db, lease, entry, None)
+        return replace(seen, path=path, text=text, state=MigrationState.APPLIED)
+
+
+def to_json(report: PullReport) -> dict[str, Any]:
+    """Turn a report into plain values under the keys of other reports."""
+    migrations = []
+    if report.path is not None:
+        version, _, name = report.path.stem.partition("_")
+        facts = {"version": version, "name": name, "script": report.path.name, "path": str(report.path)}
+        migrations = [{**facts, "state": report.state.value, "seconds": None, "error": None}]
+    return {
+        "outcome": "ok",
+        "database": report.database,
+        "migrations": migrations,
+        "indexes": [index_json(index) for index in report.shown],
+        "differences": list(report.differences),
+        "seconds": 0.0,
+        "error": None,
+    }
+
+
+def _shown(index: TrackedIndex, live: LiveIndexes) -> IndexReport:
+    state, queryable = IndexState.READY, True
+    if index.type.is_search:
+        verdict = readiness.judge(index, next((item for item in live.search if item.name == index.name), None))
+        state, queryable = verdict.state, verdict.queryable
+    return IndexReport(
+        collection=index.collection,
+        name=index.name,
+        type=index.type,
+        state=state,
+        queryable=queryable,
+        reason="no migration asked for it",
+    )
+
+
+async def _collections(session: Session, named: Sequence[str]) -> list[str]:
+    command = {"listCollections": 1, "nameOnly": True, "authorizedCollections": True, "cursor": {}}
+    listed = await mongo.documents_again(session.db, command)
+    there = sorted(document["name"] for document in listed)
+    absent = [name for name in named if name not in there]
+    if absent:
+        raise UsageError(f"no collection {', '.join(absent)} in {session.db.name}; check the names and --db")
+    return list(named) or [name for name in there if not name.startswith(_NOT_THEIRS)]
+
+
+async def _live(session: Session, names: Sequence[str]) -> dict[str, LiveIndexes]:
+    live: dict[str, LiveIndexes] = {}
+    limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
+    without_search: list[str] = []
+
+    async def one(name: str) -> None:
+        async with limiter:
+            standard = await _standard_of(session.db, name)
+            search: list[mongo.Document] = []
+            try:
+                search = await mongo.again(lambda: mongo.search_listing(session.db, name, ()))
+            except OperationFailure as error:
+                if not mongo.is_no_search(error, of_search_command=True):
+                    raise
+                without_search.append(name)
+            live[name] = LiveIndexes(tuple(standard), tuple(readiness.parse(document) for document in search))
+
+    async with one_error_group() as group:
+        for name in names:
+            group.start_soon(one, name)
+    if without_search:
+        session.warn("this server has no search indexes; only standard ones were looked at")
+    return live
+
+
+async def _standard_of(db: mongo.Database, name: str) -> list[mongo.Document]:
+    try:
+        return await standard_listing(db, name)
+    except OperationFailure as error:
+        if error.code != 166:  # CommandNotSupportedOnView: a view has search indexes only
+            raise
+        return []
