@@ -41,7 +41,7 @@ def append_summary(streams: "Streams", report: "RunReport", environ: Mapping[str
     """
     name = environ.get("GITHUB_STEP_SUMMARY")
     if name and is_on(environ):
-        text = summary(report, streams.command or "mydocs", streams.clean)
+        text = summary(report, streams.command or "mydocs", streams.readable)
         with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
 

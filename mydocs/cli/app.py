@@ -59,6 +59,12 @@ Indexes = Annotated[
         show_default=False,
     ),
 ]
+WaitTimeout = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout", metavar="DURATION", help="Limit of --wait, such as 90s (1h); 0 is none.", show_default=False
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="End only when every search index can be queried.")]
 ReportFile = Annotated[
     str | None,
@@ -84,7 +90,7 @@ def root(
 def run(
     common: Common,
     wait: Wait = False,
-    timeout: Timeout = "1h",
+    timeout: WaitTimeout = None,
     to: Annotated[
         str | None, typer.Option("--to", metavar="VERSION", help="The last version to run; all without it.")
     ] = None,
@@ -100,7 +106,7 @@ def run(
     report: ReportFile = None,
 ) -> None:
     """Run what is pending, and with --wait end when every search index can be queried."""
-    limit, lock_limit = calls.limit(timeout, "--timeout"), calls.duration(lock_timeout, "--lock-timeout")
+    limit, lock_limit = calls.wait_limit(wait, timeout), calls.duration(lock_timeout, "--lock-timeout")
     file, models = calls.report_file(report, "run"), calls.standard_indexes(indexes)
     from mydocs.cli.render import run_text
 
@@ -226,7 +232,7 @@ def rollback(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="How many to take back (1).")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Take back all above; it stays.")] = None,
     wait: Wait = False,
-    timeout: Timeout = "1h",
+    timeout: WaitTimeout = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be taken back; change nothing.")] = False,
     lock_timeout: LockTimeout = "10m",
     report: ReportFile = None,
@@ -234,7 +240,7 @@ def rollback(
     """Take applied migrations back with their `down`, newest first."""
     if steps is not None and to is not None:
         raise calls.usage("--steps and --to exclude each other; leave one of them out")
-    limit, lock_limit = calls.limit(timeout, "--timeout"), calls.duration(lock_timeout, "--lock-timeout")
+    limit, lock_limit = calls.wait_limit(wait, timeout), calls.duration(lock_timeout, "--lock-timeout")
     file = calls.report_file(report, "rollback")
     from mydocs.cli.render import rollback_text
 

@@ -2,8 +2,6 @@
 
 import sys
 
-import typer
-
 from mydocs.cli.streams import Streams
 from mydocs.migrations.errors import MigrationError
 
@@ -12,10 +10,12 @@ def consent(streams: Streams, what: str, question: str) -> None:
     """
     Return if the operator agrees.
 
-    :raises MigrationError: where he does not, or where nobody can be asked
+    :raises MigrationError: where they do not, or where nobody can be asked
     """
     streams.line(what)
-    if sys.stdin is None or not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty() or streams.err is None:
         raise MigrationError("nobody to ask, as stdin is no terminal; nothing was changed, agree with --yes")
-    if not typer.confirm(question, err=True):
+    streams.err.write(f"{question} [y/N]: ")
+    streams.err.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise MigrationError("not agreed; nothing was changed")

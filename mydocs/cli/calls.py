@@ -58,10 +58,10 @@ def call(common: Common, operation: "Callable[[Database, Shared], Awaitable[T]]"
     """
     streams, chosen = current(), settings(common)
     streams.secrets = chosen.secrets
-    from mydocs.cli import connect, live
+    from mydocs.cli import connect, live, script_output
     from mydocs.migrations.reporting.sinks import fan_out
 
-    with live.view(streams) as view:
+    with script_output.collected(streams), live.view(streams) as view:
         sink = fan_out(*watchers, view) if watchers else view
         return connect.call(
             chosen, streams, sink, lambda db, sink: operation(db, {"directory": chosen.directory, "on_event": sink})
@@ -119,6 +119,14 @@ def limit(text: str, option: str) -> float | None:
     from mydocs.migrations.settings import parse_limit
 
     return parse_limit(text, option)
+
+
+def wait_limit(wait: bool, timeout: str | None) -> float | None:
+    """Read the limit of a wait that has to be asked for."""
+    seconds = limit("1h" if timeout is None else timeout, "--timeout")
+    if timeout is not None and not wait:
+        raise usage("--timeout limits the wait of --wait; give both, or leave --timeout out")
+    return seconds
 
 
 def usage(sentence: str) -> Exception:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import anyio
 
 from mydocs.cli.signals import Watch, watched
-from mydocs.cli.streams import Output, Streams, stdout_is_stderr
+from mydocs.cli.streams import LogFormat, Output, Streams
 from mydocs.migrations.errors import Interrupted, MigrationError, SettingsInvalid
 from mydocs.migrations.operations.connection import Client, Database, check_url, close, make_client, silent_servers
 from mydocs.migrations.reporting.events import Event, Sink
@@ -41,10 +42,10 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
             last[:] = [event.report]
         view(event)
 
-    with watched() as watch:
+    with watched(partial(_say, streams)) as watch:
         try:
-            with stdout_is_stderr() as stdout, _server(settings, streams) as url:
-                watch.last_words = partial(_last_words, settings, streams, stdout)
+            with _server(settings, streams) as url:
+                watch.last_words = partial(_last_words, settings, streams)
                 streams.secrets = (*settings.secrets, *secrets_of(url, None))
                 check_url(url, streams.secrets)
                 try:
@@ -126,11 +127,23 @@ def _notice(client: Client, streams: Streams) -> None:
         streams.note(f"waiting for the server {servers}")
 
 
-def _last_words(settings: Settings, streams: Streams, stdout: int | None, code: int) -> None:
+def _say(streams: Streams, text: str) -> None:
+    """Write a line inside a signal's handler, which may run in the middle of a write to the stream."""
+    if streams.err is None:
+        return
+    line = f"mydocs: {text}"
+    if streams.log_format is LogFormat.JSON:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": time, "level": "warning", "event": "signal", "message": text})
+    with contextlib.suppress(OSError, ValueError):
+        os.write(streams.err.fileno(), line.encode() + b"\n")
+
+
+def _last_words(settings: Settings, streams: Streams, code: int) -> None:
     """Say on stdout, in JSON, what a process can say that is left at once."""
-    if streams.output is not Output.JSON or stdout is None:
+    if streams.output is not Output.JSON or streams.out is None:
         return
     message = "left at once, by a second signal; `mydocs migrate status` shows what is unfinished"
     error = ErrorReport(type=Interrupted.__name__, message=message, exit_code=code)
     report = RunReport(outcome=Outcome.INTERRUPTED, database=settings.database, error=error)
-    os.write(stdout, json.dumps(to_json(report)).encode() + b"\n")
+    os.write(streams.out.fileno(), json.dumps(to_json(report)).encode() + b"\n")

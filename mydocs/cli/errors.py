@@ -60,12 +60,12 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
     if streams.output is Output.JSON:
         streams.result_json(to_json(report))
     elif streams.output is Output.TABLE and streams.render is not None and _has_content(error.report):
-        streams.result(streams.clean(streams.render(report)))
+        streams.result(streams.redacted(streams.render(report)))
     sentence = " ".join(str(error).split())
     hint = error.next_step_after(streams.subcommand)
     if streams.log_format is LogFormat.JSON:
-        facts = {"type": kind or type(error).__name__, "message": sentence, "exit_code": error.exit_code, "next": hint}
-        streams.line_json({"event": "error", **facts})
+        facts = {"type": kind or type(error).__name__, "exit_code": error.exit_code, "next": hint}
+        streams.line_json({"level": "error", "event": "error", "message": sentence, **facts})
         return error.exit_code
     streams.line(f"mydocs: error: {sentence}")
     if hint is not None:
@@ -74,7 +74,7 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
         place = {"path": getattr(error, "path", None), "line": getattr(error, "line", None)}
         # Cleaned before it is escaped, as escapes might hide a credential.
         message = streams.clean(sentence)
-        streams.line(actions.annotation(message, **place, workspace=os.environ.get("GITHUB_WORKSPACE")))
+        streams.line_as_it_is(actions.annotation(message, **place, workspace=os.environ.get("GITHUB_WORKSPACE")))
     return error.exit_code
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from mydocs.migrations.model import IndexState, MigrationState
 from mydocs.migrations.reporting.durations import seconds_text
+from mydocs.migrations.reporting.escaping import visible
 from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunReport
 
 # https://www.w3.org/TR/xml/#charsets: what no document may hold, not even as a reference.
@@ -25,7 +26,7 @@ def document(report: RunReport, *, command: str, started_at: datetime, clean: Ca
     """
 
     def text(value: str) -> str:
-        return FORBIDDEN.sub("\ufffd", clean(value))
+        return FORBIDDEN.sub("\ufffd", visible(clean(value)))
 
     suite = ET.Element("testsuite", name=f"mydocs migrate {command}", time=_time(report.seconds))
     suite.set("timestamp", started_at.isoformat(timespec="seconds"))

@@ -3,12 +3,11 @@
 import contextlib
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mydocs.cli import progress, render
 from mydocs.cli.plain import PlainView, ticking
@@ -54,7 +53,7 @@ def view(streams: Streams) -> Iterator[Sink]:
         yield lambda event: streams.line_json(render.event_json(event))
     elif streams.output is Output.QUIET:
         yield lambda event: _warning_only(streams, event)
-    elif _is_terminal():
+    elif _is_terminal(streams.err):
         with _live(streams) as sink:
             yield sink
     else:
@@ -228,23 +227,44 @@ def count_text(lines: Sequence[Line], hidden: int) -> str:
 
 @contextlib.contextmanager
 def _live(streams: Streams) -> Iterator[Sink]:
-    from rich.console import Console
+    from rich.console import Console, ConsoleDimensions
     from rich.live import Live
 
-    console = Console(stderr=True)
+    class Screen(Console):
+        """Rich asks the three standard descriptors for the size, of which two lead elsewhere while scripts run."""
+
+        @property
+        def size(self) -> ConsoleDimensions:
+            found = super().size
+            with contextlib.suppress(OSError, ValueError):
+                width, height = os.get_terminal_size(self.file.fileno())
+                given = os.environ.get("COLUMNS", "").isdigit(), os.environ.get("LINES", "").isdigit()
+                if width and height:
+                    return ConsoleDimensions(found.width if given[0] else width, found.height if given[1] else height)
+            return found
+
+        @size.setter
+        def size(self, new: tuple[int, int]) -> None:
+            self.width, self.height = new
+
+    console = Screen(file=streams.err)
     shown = LiveView(streams, unicode=console.encoding.lower().startswith("utf"))
     shown.console = console
     live: Any = Live(
-        shown, console=console, refresh_per_second=FRAMES_A_SECOND, redirect_stdout=False, redirect_stderr=True
+        shown, console=console, refresh_per_second=FRAMES_A_SECOND, redirect_stdout=False, redirect_stderr=False
     )
-    with live:
-        yield shown.take
+    streams.above = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+    try:
+        with live:
+            yield shown.take
+    finally:
+        streams.above = None
 
 
-def _is_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "") not in {"dumb", "unknown"}
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in {"dumb", "unknown"}
 
 
 def _warning_only(streams: Streams, event: Event) -> None:
     if isinstance(event, Warned):
-        streams.note(f"warning: {event.message}")
+        streams.note(event.message, "warning")

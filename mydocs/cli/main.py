@@ -12,9 +12,10 @@ LEAVE_SECONDS = 2.0  # for threads that still hang on a server
 
 def main() -> None:
     """Be the program `mydocs`."""
+    _open_missing_descriptors()
     code: object = 1
     try:
-        app(prog_name="mydocs")
+        app(prog_name="mydocs", own_process=True)
     except SystemExit as end:
         code = end.code
     if "pymongo.synchronous.monitor" in sys.modules:
@@ -29,3 +30,12 @@ def main() -> None:
     # The interpreter looks for cycles among all objects before it ends, which takes a fifth of a short command's time.
     gc.freeze()
     sys.exit(code)  # type: ignore[arg-type]  # what SystemExit carried
+
+
+def _open_missing_descriptors() -> None:
+    """Open what was closed of stdin, stdout and stderr, or the next file that is opened would take its place."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -2,7 +2,6 @@
 
 import html
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 
 import mydocs
@@ -10,6 +9,7 @@ from mydocs.cli.page_style import STYLE
 from mydocs.cli.timeline import Kind, Recorder, Span, waited_for
 from mydocs.migrations.model import IndexState, MigrationState
 from mydocs.migrations.reporting.durations import seconds_text
+from mydocs.migrations.reporting.escaping import visible
 from mydocs.migrations.reporting.report import Outcome, RunReport
 
 OUTCOMES = {
@@ -23,7 +23,6 @@ GOOD = (MigrationState.APPLIED.value, IndexState.READY.value)
 BAD = (MigrationState.FAILED.value, MigrationState.INTERRUPTED.value)
 TICKS = 6  # on the axis, about
 SMALL = 0.01  # of the run; less than that is small change
-UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 Text = Callable[[str], str]
 
@@ -38,7 +37,7 @@ def document(report: RunReport, recorder: Recorder, *, command: str, clean: Text
 
     def text(value: str) -> str:
         # Cleaned before it is escaped: a credential may hold what is escaped.
-        return html.escape(UNPRINTABLE.sub("\ufffd", clean(value)))
+        return html.escape(visible(clean(value)))
 
     seconds = max(recorder.seconds, 0.001)
     spans, held = recorder.spans, waited_for(recorder.spans, recorder.seconds)

@@ -19,15 +19,20 @@ class Program(LightGroup):
         complete_var: str | None = None,
         standalone_mode: bool = True,
         windows_expand_args: bool = True,
+        own_process: bool = False,
         **extra: Any,
     ) -> Any:
-        """Run a command; exit with its code, unless an embedding program wants the error itself."""
+        """
+        Run a command; exit with its code, unless an embedding program wants the error itself.
+
+        :param own_process: the process ends with the command, so its stdout belongs to the result alone, to the end
+        """
         arguments = list(sys.argv[1:] if args is None else args)
 
         def invoke() -> Any:
             return super(Program, self).main(arguments, prog_name, complete_var, False, windows_expand_args, **extra)
 
-        with opened(arguments) as streams:
+        with opened(arguments, own_process=own_process) as streams:
             if not standalone_mode:
                 return invoke()
             code = errors.run(streams, invoke) or int(streams.lost)

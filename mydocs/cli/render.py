@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # the result of an operation, which a view need not import
     from mydocs.migrations.operations.settle import Repair
 
 MIGRATION_HEAD = ("VERSION", "NAME", "STATE", "SECONDS")
+IN_ORDER = (MigrationState.APPLIED, *(state for state in MigrationState if state is not MigrationState.APPLIED))
 INDEX_HEAD = ("INDEX", "TYPE", "STATE", "SECONDS", "REASON")
 
 
@@ -92,6 +94,7 @@ def status_text(report: RunReport) -> str:
         ),
     )
     parts = [migrations or "no migrations", indexes, aliases_text(report), f"attempts:\n{history}" if history else ""]
+    parts.append(standing_text(report))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -112,23 +115,43 @@ def aliases_text(report: RunReport) -> str:
     )
 
 
+def standing_text(report: RunReport) -> str:
+    """Count what stands where: ``3 applied, 1 pending; 10 indexes ready``."""
+    states = Counter(m.state for m in report.migrations if m.version != STANDARD_VERSION)
+    indexes = Counter(index.state for index in report.indexes)
+    migrations = ", ".join(f"{states[state]} {state.value}" for state in IN_ORDER if states[state])
+    kinds = [
+        f"{indexes[state]} {state.value}" for state in IndexState if indexes[state] and state is not IndexState.READY
+    ]
+    ready = _count(indexes[IndexState.READY], "index") + " ready" if indexes else ""
+    return "; ".join(part for part in (migrations, ", ".join([ready, *kinds]) if indexes else "") if part)
+
+
 def summary(report: RunReport) -> str:
-    """Say in one sentence what a run came to; empty for a failed one, whose error says it."""
+    """Say in one sentence what a run came to; empty for one that failed before anything was done."""
     scripts = [m for m in report.migrations if m.version != STANDARD_VERSION]
     if report.outcome is Outcome.PLANNED:
         return f"{_count(len(scripts), 'migration')} would run" if scripts else "no migration would run"
-    applied = [m for m in scripts if m.state is MigrationState.APPLIED]
-    ready = [i for i in report.indexes if i.state is IndexState.READY]
-    other = [i for i in report.indexes if i.state is not IndexState.READY]
+    states = Counter(migration.state for migration in scripts)
+    indexes = Counter(index.state for index in report.indexes)
+    failed = states[MigrationState.FAILED] + states[MigrationState.INTERRUPTED]
+    late = indexes.total() - indexes[IndexState.READY] - indexes[IndexState.UNKNOWN] - indexes[IndexState.FAILED]
     parts = [
-        *([f"{_count(len(applied), 'migration')} applied"] if applied else []),
-        *([f"{_count(len(ready), 'index')} ready"] if ready else []),
-        *([f"{_count(len(other), 'index')} not ready"] if other and report.error is not None else []),
-        *([f"{_count(len(other), 'index')} still building"] if other and report.error is None else []),
+        *_counted(states[MigrationState.APPLIED], "migration", "applied"),
+        *([f"{failed} failed"] if failed else []),
+        *([f"{states[MigrationState.PENDING]} not run"] if failed and states[MigrationState.PENDING] else []),
+        *_counted(indexes[IndexState.READY], "index", "ready"),
+        *_counted(indexes[IndexState.FAILED], "index", "failed"),
+        *_counted(late, "index", "not ready"),
+        *_counted(indexes[IndexState.UNKNOWN], "index", "not waited for"),
     ]
     if not parts:
         return "nothing to do" if report.error is None else ""
     return f"{', '.join(parts)} in {seconds_text(report.seconds)}"
+
+
+def _counted(number: int, noun: str, what: str) -> list[str]:
+    return [f"{_count(number, noun)} {what}"] if number else []
 
 
 def mark_text(report: RunReport) -> str:

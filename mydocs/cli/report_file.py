@@ -26,18 +26,18 @@ class ReportFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(self._text(streams, report), encoding="utf-8", errors="backslashreplace")
         except OSError as error:
-            streams.note(f"warning: the report cannot be written to {self.path}: {error.strerror}", "warning")
+            streams.note(f"the report cannot be written to {self.path}: {error.strerror}", "warning")
 
     def _text(self, streams: Streams, report: RunReport) -> str:
         if self.path.suffix.lower() == ".xml":
             from mydocs.cli import junit
 
             return junit.document(
-                report, command=self.command, started_at=self.recorder.started_at, clean=streams.clean
+                report, command=self.command, started_at=self.recorder.started_at, clean=streams.readable
             )
         from mydocs.cli import page
 
-        return page.document(report, self.recorder, command=self.command, clean=streams.clean)
+        return page.document(report, self.recorder, command=self.command, clean=streams.readable)
 
 
 def report_file(name: str | None, command: str) -> ReportFile | None:

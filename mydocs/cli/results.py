@@ -15,7 +15,7 @@ def show(report: "RunReport") -> None:
     streams = current()
     hand_out(streams, report)
     if streams.output is Output.TABLE and streams.render is not None:
-        streams.result(streams.clean(streams.render(report)))
+        streams.result(streams.redacted(streams.render(report)))
     elif streams.output is Output.JSON:
         from mydocs.migrations.reporting.report import to_json
 
@@ -30,7 +30,7 @@ def hand_out(streams: Streams, report: "RunReport") -> None:
         try:
             actions.append_summary(streams, report, os.environ)
         except OSError as error:
-            streams.note(f"warning: the summary of the step cannot be written: {error.strerror}", "warning")
+            streams.note(f"the summary of the step cannot be written: {error.strerror}", "warning")
 
 
 def show_document(facts: dict[str, Any]) -> None:

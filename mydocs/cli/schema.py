@@ -85,7 +85,7 @@ def _index() -> Schema:
             "name": {"type": "string"},
             "type": _enum(IndexType),
             "state": _enum(IndexState),
-            "queryable": {"type": "boolean", "description": "with any definition, also the one before an update"},
+            "queryable": _nullable("boolean", "with any definition, also that before an update; null if nobody looked"),
             "seconds": _seconds("from the moment that it was asked for until it was settled", nullable=True),
             "reason": _nullable("string", "the server's words, or why nothing more is known"),
         }

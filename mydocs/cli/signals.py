@@ -21,7 +21,8 @@ SAME_WISH_SECONDS = 0.05
 class Watch:
     """What has been received so far, and whom to cancel."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self.received: int | None = None
         self.last_words: Callable[[int], None] | None = None  # before the process is left at once
         self._at = 0.0
@@ -44,10 +45,10 @@ class Watch:
             self.received, self._at = number, now
             if self._loop is None or self._scope is None or self._loop.is_closed():
                 raise KeyboardInterrupt
-            _say(b"mydocs: interrupted; ending in good order, again to leave at once\n")
+            self._say("interrupted; ending in good order, again to leave at once")
             self._loop.call_soon_threadsafe(self._scope.cancel)
         elif now - self._at > SAME_WISH_SECONDS:
-            _say(b"mydocs: left at once; `mydocs migrate status` shows what is unfinished\n")
+            self._say("left at once; `mydocs migrate status` shows what is unfinished")
             try:
                 if self.last_words is not None:
                     self.last_words(128 + number)
@@ -56,9 +57,13 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Watch]:
-    """Handle signals for a block and give the earlier handlers back; only the main thread can do that."""
-    watch = Watch()
+def watched(say: Callable[[str], None]) -> Iterator[Watch]:
+    """
+    Handle signals for a block and give the earlier handlers back; only the main thread can do that.
+
+    :param say: writes a line at once, past all buffers
+    """
+    watch = Watch(say)
     if threading.current_thread() is not threading.main_thread():
         yield watch
         return
@@ -68,9 +73,3 @@ def watched() -> Iterator[Watch]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def _say(text: bytes) -> None:
-    # Not through sys.stderr: a handler may run in the middle of a write to it.
-    with contextlib.suppress(OSError):
-        os.write(2, text)

@@ -1,7 +1,8 @@
-"""Where text goes: the result to stdout, all else to stderr, no credential to either. I/O."""
+"""Where text goes: the result to stdout, all else to stderr, no credential and no control character to either. I/O."""
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import traceback
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:  # a command without a database makes no report and pays for none
     from mydocs.migrations.reporting.report import RunReport
 
-STDOUT, STDERR = 1, 2
+FREE_TEXTS = frozenset({"message", "reason", "next"})  # keys in JSON; those of names are none
 
 
 class Output(StrEnum):
@@ -35,10 +36,15 @@ class LogFormat(StrEnum):
 class Streams:
     """The three streams of one invocation and how it wants them written."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], *, own_process: bool = False) -> None:
+        """:param own_process: nobody in this process wants stdout back when the command has ended"""
         self.output = Output(_choice(arguments, ("--output", "-o"), tuple(Output), Output.TABLE))
         self.log_format = LogFormat(_choice(arguments, ("--log-format",), tuple(LogFormat), LogFormat.TEXT))
         self.verbose = bool({"--verbose", "-v"} & set(arguments))
+        self.own_process = own_process
+        self.out: TextIO | None = sys.stdout  # kept, as scripts are given others
+        self.err: TextIO | None = sys.stderr
+        self.above: Callable[[str], None] | None = None  # writes lines above a live view, while there is one
         self.secrets: tuple[str, ...] = ()
         self.command: str | None = None  # as it is called, such as `mydocs migrate run`
         self.lost = False  # the result was not written, by no wish of its reader
@@ -50,7 +56,7 @@ class Streams:
         """The last word of the command, such as `run`."""
         return self.command.rpartition(" ")[2] if self.command else None
 
-    def clean(self, text: str) -> str:
+    def redacted(self, text: str) -> str:
         """Take the credentials out of a free text."""
         if not self.secrets and "mongodb" not in text.lower():
             return text
@@ -58,59 +64,92 @@ class Streams:
 
         return redact(text, self.secrets)
 
-    def clean_values(self, value: Any) -> Any:
-        """Take the credentials out of the free texts of a JSON value: what is called message, reason or error."""
-        if isinstance(value, dict):
-            return {
-                key: self.clean(item)
-                if isinstance(item, str) and key in {"message", "reason", "what"}
-                else self.clean_values(item)
-                for key, item in value.items()
-            }
-        return [self.clean_values(item) for item in value] if isinstance(value, list) else value
+    def readable(self, text: str) -> str:
+        """Take the credentials out of a free text, and show its control characters: for a file."""
+        from mydocs.migrations.reporting.escaping import visible
+
+        # Credentials first: one may hold what is escaped.
+        return visible(self.redacted(text))
+
+    def clean(self, text: str) -> str:
+        """Likewise for a terminal or a log, where some lines would be taken for commands of a CI service."""
+        from mydocs.migrations.reporting.escaping import harmless
+
+        return harmless(self.redacted(text))
 
     def result(self, text: str) -> None:
         """Write the result; a reader that has gone away ends the output and nothing else."""
-        if sys.stdout is None or not text:
-            return
-        try:
-            sys.stdout.write(_encodable(text, sys.stdout) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            silence_stdout()
-        except OSError as error:
-            silence_stdout()
-            self.lost = True
-            self.line(f"mydocs: error: the result cannot be written to stdout: {error.strerror}")
+        from mydocs.migrations.reporting.escaping import harmless
+
+        if text:
+            self._write_result(harmless(text))
 
     def result_json(self, document: dict[str, Any]) -> None:
         """Write the result as one JSON object on one line."""
-        self.result(_dumps(self.clean_values(document), sys.stdout))
+        self._write_result(_dumps(self._writable(document), self.out))
 
     def line(self, text: str) -> None:
-        """Write one line of text to stderr; a reader or a disk that is gone changes nothing about the work."""
-        if sys.stderr is None:
-            return
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(_encodable(self.clean(text), sys.stderr) + "\n")
-            sys.stderr.flush()
+        """Write a line of text to stderr; a reader or a disk that is gone changes nothing about the work."""
+        self.line_as_it_is(self.clean(text))
 
-    def note(self, text: str, kind: str = "note") -> None:
+    def line_as_it_is(self, text: str) -> None:
+        """Write a line of our own making, which may be a command to a CI service."""
+        if self.above is not None:
+            self.above(text)
+        elif self.err is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self.err.write(_encodable(text, self.err) + "\n")
+                self.err.flush()
+
+    def note(self, text: str, level: str = "info") -> None:
         """Tell the operator something, in the format that stderr has."""
         if self.log_format is LogFormat.JSON:
-            self.line_json({"event": kind, "message": text})
+            self.line_json({"level": level, "event": "note", "message": text})
         else:
-            self.line(f"mydocs: {text}")
+            warning = "warning: " if level == "warning" else ""
+            self.line(f"mydocs: {warning}{text}")
 
     def line_json(self, document: dict[str, Any]) -> None:
-        """Write one JSON object to stderr, with the time."""
-        stamped = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **self.clean_values(document)}
-        self.line(_dumps(stamped, sys.stderr))
+        """Write one JSON object to stderr: time, level, event and message first."""
+        first = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        first |= {key: document[key] for key in ("level", "event", "message")}
+        self.line_as_it_is(_dumps(self._writable({**first, **document}), self.err))
 
     def trace(self, error: BaseException) -> None:
         """With --verbose: write where an error came from."""
         if self.verbose:
-            self.line("".join(traceback.format_exception(error)).rstrip())
+            self.text("traceback", "debug", "".join(traceback.format_exception(error)).rstrip())
+
+    def text(self, event: str, level: str, text: str) -> None:
+        """Write a text that speaks for itself: as it is, or as the message of an event where lines are JSON."""
+        if self.log_format is LogFormat.JSON:
+            self.line_json({"level": level, "event": event, "message": text})
+        else:
+            self.line(text)
+
+    def _writable(self, value: Any) -> Any:
+        """Take out of a JSON value the credentials in its free texts, and numbers that JSON does not have."""
+        if isinstance(value, dict):
+            return {
+                key: self.redacted(item) if isinstance(item, str) and key in FREE_TEXTS else self._writable(item)
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.redacted(item) if isinstance(item, str) else self._writable(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    def _write_result(self, text: str) -> None:
+        if self.out is None:
+            return
+        try:
+            self.out.write(_encodable(text, self.out) + "\n")
+            self.out.flush()
+        except BrokenPipeError:
+            silence(self.out)
+        except OSError as error:
+            silence(self.out)
+            self.lost = True
+            self.line(f"mydocs: error: the result cannot be written to stdout: {error.strerror}")
 
 
 _current: ContextVar[Streams] = ContextVar("streams")
@@ -122,9 +161,9 @@ def current() -> Streams:
 
 
 @contextlib.contextmanager
-def opened(arguments: Sequence[str]) -> Iterator[Streams]:
+def opened(arguments: Sequence[str], *, own_process: bool = False) -> Iterator[Streams]:
     """Give an invocation its streams, and the log records of the library their way to stderr."""
-    streams = Streams(arguments)
+    streams = Streams(arguments, own_process=own_process)
     token = _current.set(streams)
     logger = logging.getLogger("mydocs")
     handler, level, passes_on = _LogHandler(streams), logger.level, logger.propagate
@@ -140,65 +179,12 @@ def opened(arguments: Sequence[str]) -> Iterator[Streams]:
         _current.reset(token)
 
 
-@contextlib.contextmanager
-def stdout_is_stderr() -> Iterator[int | None]:
-    """
-    Send what scripts, and processes that they start, print to stdout to stderr.
-
-    The descriptor is what subprocesses inherit; the Python object is what a test runner or an application may have
-    replaced by one without a descriptor. Both are given back. Yields a descriptor of the real stdout, if there is one.
-    """
-    saved = None
-    with contextlib.suppress(OSError):
-        saved = os.dup(STDOUT)
-        _flush()
-        os.dup2(STDERR, STDOUT)
-    try:
-        with contextlib.redirect_stdout(_ToStderr()):
-            yield saved
-    finally:
-        _flush()
-        if saved is not None:
-            os.dup2(saved, STDOUT)
-            os.close(saved)
-
-
-def silence_stdout() -> None:
-    """Point stdout nowhere, so that the flush at exit finds no broken pipe."""
+def silence(stream: TextIO) -> None:
+    """Point a stream nowhere, so that the flush at exit finds no broken pipe."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-
-
-class _ToStderr:
-    """Looks the stream up at each write: the live view puts its own there while it shows."""
-
-    encoding = "utf-8"
-    errors = "backslashreplace"
-    closed = False
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def writelines(self, lines: Sequence[str]) -> None:
-        sys.stderr.writelines(lines)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-    def isatty(self) -> bool:
-        return sys.stderr.isatty()
-
-    def fileno(self) -> int:
-        return sys.stderr.fileno()
-
-    def writable(self) -> bool:
-        return True
-
-    @property
-    def buffer(self) -> Any:
-        return sys.stderr.buffer
 
 
 class _LogHandler(logging.Handler):
@@ -213,12 +199,11 @@ class _LogHandler(logging.Handler):
                 text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
             else:
                 text += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
+        level = record.levelname.lower()
         if self._streams.log_format is LogFormat.JSON:
-            self._streams.line_json(
-                {"event": "log", "level": record.levelname.lower(), "logger": record.name, "message": text}
-            )
+            self._streams.line_json({"level": level, "event": "log", "message": text, "logger": record.name})
         else:
-            self._streams.line(f"{record.levelname.lower()}: {text}")
+            self._streams.line(f"{level}: {text}")
 
 
 def _choice(arguments: Sequence[str], names: tuple[str, ...], allowed: tuple[str, ...], default: str) -> str:
@@ -231,16 +216,12 @@ def _choice(arguments: Sequence[str], names: tuple[str, ...], allowed: tuple[str
     return found if found in allowed else default
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-
-
 def _dumps(document: dict[str, Any], stream: TextIO | None) -> str:
     import json  # help and tables start without it
 
-    return json.dumps(document, ensure_ascii=not _is_unicode(stream), default=str)
+    from mydocs.migrations.reporting.escaping import harmless_json
+
+    return harmless_json(json.dumps(document, ensure_ascii=not _is_unicode(stream), default=str))
 
 
 def _is_unicode(stream: TextIO | None) -> bool:

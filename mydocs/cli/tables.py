@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
+from mydocs.migrations.reporting.escaping import visible
+
 GAP = "  "
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Align rows in columns; a column that is empty in all of them is left out."""
-    body = [[" ".join(cell.split()) for cell in row] for row in rows]
+    body = [[visible(" ".join(cell.split())) for cell in row] for row in rows]
     if not body:
         return ""
     used = [column for column in range(len(head)) if any(row[column] for row in body)]

@@ -36,6 +36,7 @@ class IndexState(StrEnum):
     READY = "ready"  # can be queried with the definition that was asked for
     STALE = "stale"  # can be queried, no longer follows the collection
     FAILED = "failed"  # the build ended with an error
+    UNKNOWN = "unknown"  # nobody looked; only in reports
 
 
 class ScriptKind(StrEnum):

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, unquote_plus
 
 from mydocs.migrations.errors import SettingsInvalid
 from mydocs.migrations.project import find_project
+from mydocs.migrations.reporting.escaping import visible
 from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS
 
 DEFAULT_DIRECTORY = "migrations"
@@ -19,6 +20,12 @@ SCHEMES = ("mongodb://", "mongodb+srv://")
 # that works on one server of a deployment only is of no use.
 FORBIDDEN_IN_NAME = '/\\. "$*<>:|?\0'
 MAX_NAME_BYTES = 63
+
+# The server's own databases. Who names one in a URL's path mostly means the database of logins, `authSource`.
+SYSTEM_DATABASES = frozenset({"admin", "config", "local"})
+
+# Options of a connection string whose values may hold an `@`; elsewhere behind the host it is a piece of a password.
+OPTIONS_WITH_AT = frozenset({"appname", "authmechanismproperties"})
 
 # These mechanisms take a user without a password: specifications/source/auth/auth.md.
 PASSWORDLESS = frozenset({"MONGODB-X509", "MONGODB-AWS", "MONGODB-OIDC", "GSSAPI"})
@@ -99,17 +106,22 @@ def load_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
     if flags.local:
         if flags.url is not None:
             raise SettingsInvalid("--local and --url exclude each other; leave one of them out")
-        named = flags.db if flags.db is not None else sources.get("MONGO_DB_NAME")[0]
+        named = _given(flags.db, "--db", sources, "MONGO_DB_NAME")[0]
         return Settings(directory=directory, database=check_name(LOCAL_DATABASE if named is None else named))
 
-    url, url_rank = (flags.url, 0) if flags.url is not None else sources.get("MONGO_URL")
+    url, url_rank = _given(flags.url, "--url", sources, "MONGO_URL")
     if not url:
         raise SettingsInvalid("no database to work on; set MONGO_URL or --url, or try on this machine with --local")
     check_url(url)
     user, password = _credentials(sources, url, url_rank)
-    named = flags.db if flags.db is not None else sources.get("MONGO_DB_NAME")[0]
+    named = _given(flags.db, "--db", sources, "MONGO_DB_NAME")[0]
     if named is None:
         named = url_database(url)
+        if named in SYSTEM_DATABASES:
+            raise SettingsInvalid(
+                f"the URL ends in /{named}, which is a database of the server's own; name the one to migrate with --db "
+                "or MONGO_DB_NAME" + (", and where logins are kept with ?authSource=admin" if named == "admin" else "")
+            )
     if named is None:
         raise SettingsInvalid("no database name; set --db or MONGO_DB_NAME, or end the URL with /name")
     return Settings(
@@ -128,13 +140,18 @@ def check_name(name: str) -> str:
     if not name:
         problem = "is empty"
     elif bad:
-        problem = "has " + ", ".join("a space" if c == " " else "a NUL" if c == "\0" else f"`{c}`" for c in bad)
+        problem = "has " + ", ".join(
+            {" ": "a space", "\0": "a NUL"}.get(character, f"`{character}`") for character in bad
+        )
+    elif visible(name) != name or not set(name).isdisjoint("\t\n"):
+        raise SettingsInvalid("the database name has a control character; check --db or MONGO_DB_NAME")
     elif len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         problem = f"is longer than {MAX_NAME_BYTES} bytes"
     else:
         return name
-    shown = name.replace("\0", "\\0")
-    raise SettingsInvalid(f'the database name "{shown}" {problem}, which no server allows; check --db or MONGO_DB_NAME')
+    raise SettingsInvalid(
+        f'the database name "{visible(name)}" {problem}, which no server allows; check --db or MONGO_DB_NAME'
+    )
 
 
 def check_url(url: str) -> None:
@@ -148,10 +165,10 @@ def check_url(url: str) -> None:
     if scheme is None:
         raise SettingsInvalid("the URL must begin with mongodb:// or mongodb+srv://; check --url or MONGO_URL")
     authority, rest = _split_authority(url[len(scheme) :])
-    userinfo, at, hosts = authority.rpartition("@")
-    astray = (
-        not at and "@" in rest and ("@" in rest.partition("?")[0] or not re.fullmatch(_NUMBER, _port(hosts), re.ASCII))
-    )
+    userinfo, _, hosts = authority.rpartition("@")
+    path, _, query = rest.partition("?")
+    options = [option for option in re.split("[&;]", query) if "@" in option]
+    astray = "@" in path or any(option.partition("=")[0].lower() not in OPTIONS_WITH_AT for option in options)
     if astray or "@" in userinfo or userinfo.count(":") > 1:
         raise SettingsInvalid(
             "user and password in the URL must be percent-encoded (`@` as %40, `:` as %3A, `/` as %2F, `?` as %3F); "
@@ -223,8 +240,22 @@ def _directory(flags: Flags, sources: _Sources) -> Path:
         if not flags.dir:
             raise SettingsInvalid("--dir is empty; name the directory that holds the scripts")
         return Path(flags.dir)
-    named = sources.get("MYDOCS_MIGRATIONS_DIR")[0]
+    named = _given(None, "--dir", sources, "MYDOCS_MIGRATIONS_DIR")[0]
     return Path(named) if named else find_project(Path.cwd()).directory or Path(DEFAULT_DIRECTORY)
+
+
+def _given(flag: str | None, option: str, sources: _Sources, variable: str) -> tuple[str | None, int]:
+    """
+    Return what an option or else a variable says, and the rank of its source; 0 is the option.
+
+    White space at an end comes from a file that was read whole, or from a quotation mark too many. It is never meant,
+    and a server would take it: a database of that name.
+    """
+    value, rank, name = (flag, 0, option) if flag is not None else (*sources.get(variable), variable)
+    if value is not None and value != value.strip():
+        end = "begins" if value != value.lstrip() else "ends"
+        raise SettingsInvalid(f"{name} {end} with white space, such as a line end; take it out")
+    return value, rank
 
 
 def _credentials(sources: _Sources, url: str, url_rank: int) -> tuple[str | None, str | None]:
@@ -234,7 +265,8 @@ def _credentials(sources: _Sources, url: str, url_rank: int) -> tuple[str | None
     The variables win over a URL of the same source, as lightodm reads them; a URL from a stronger source that names
     its own user wins over variables that were meant for another one.
     """
-    (user, user_rank), (password, password_rank) = sources.get("MONGO_USER"), sources.get("MONGO_PASSWORD")
+    user, user_rank = _given(None, "", sources, "MONGO_USER")
+    password, password_rank = _given(None, "", sources, "MONGO_PASSWORD")
     if user is None and password is None:
         return None, None
     if "@" in _split_authority(url.partition("://")[2])[0] and min(user_rank, password_rank) > url_rank:
@@ -250,7 +282,3 @@ def _credentials(sources: _Sources, url: str, url_rank: int) -> tuple[str | None
 def _split_authority(rest: str) -> tuple[str, str]:
     match = re.search(r"[/?#]", rest)
     return (rest[: match.start()], rest[match.start() :]) if match else (rest, "")
-
-
-def _port(hosts: str) -> str:
-    return hosts.rpartition(":")[2] if ":" in hosts else "0"

@@ -130,9 +130,29 @@ def test_table_is_aligned_and_leaves_empty_columns_out() -> None:
             id="more, and indexes",
         ),
         pytest.param(
-            run(migrations=(migration("1"),), indexes=(index("a", IndexState.PENDING),)),
-            "1 migration applied, 1 index still building in 2.10 s",
+            run(migrations=(migration("1"),), indexes=(index("a", IndexState.UNKNOWN),)),
+            "1 migration applied, 1 index not waited for in 2.10 s",
             id="not waited for",
+        ),
+        pytest.param(
+            run(
+                outcome=Outcome.FAILED,
+                migrations=(
+                    migration("1"),
+                    migration("2", MigrationState.FAILED),
+                    migration("3", MigrationState.PENDING),
+                ),
+            ),
+            "1 migration applied, 1 failed, 1 not run in 2.10 s",
+            id="failed",
+        ),
+        pytest.param(
+            run(
+                outcome=Outcome.NOT_READY,
+                indexes=(index("a"), index("b", IndexState.FAILED), index("c", IndexState.BUILDING)),
+            ),
+            "1 index ready, 1 index failed, 1 index not ready in 2.10 s",
+            id="not ready",
         ),
         pytest.param(
             run(outcome=Outcome.PLANNED, migrations=(migration("1", MigrationState.PENDING),)),
@@ -156,7 +176,8 @@ def test_status_shows_when_and_why() -> None:
     lines = render.status_text(run(migrations=(applied, failed), indexes=(index("ft", IndexState.STALE),))).splitlines()
     assert lines[1].split() == ["001", "a", "missing", "2026-01-02", "03:04:05Z", "1.00", "s"]
     assert lines[2].split() == ["002", "b", "failed", "E:", "why"]
-    assert lines[-1].split() == ["pages.ft", "search", "stale"]
+    assert lines[-3].split() == ["pages.ft", "search", "stale"]
+    assert lines[-1] == "1 failed, 1 missing; 0 indexes ready, 1 stale"
 
 
 def test_event_as_json_names_its_kind() -> None:

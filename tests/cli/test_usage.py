@@ -26,6 +26,10 @@ SERVER = "--url=mongodb://127.0.0.1:1/x"
         pytest.param(["migrate", "run"], "set MONGO_URL or --url, or try on this machine with --local", id="no server"),
         pytest.param(["migrate", "run", "--local", SERVER], "--local and --url", id="two servers"),
         pytest.param(["migrate", "run", SERVER, "--timeout", "soon"], '--timeout: "soon"', id="no duration"),
+        pytest.param(["migrate", "run", SERVER, "--timeout", "9s"], "give both", id="limit of no wait"),
+        pytest.param(["migrate", "rollback", SERVER, "--timeout", "9s"], "give both", id="limit of no wait back"),
+        pytest.param(["migrate", "run", "--url", "mongodb://h/x\n"], "--url ends with white space", id="line end"),
+        pytest.param(["migrate", "run", "--url", "mongodb://h/admin"], "--db or MONGO_DB_NAME", id="admin"),
         pytest.param(["migrate", "run", SERVER, "--lock-timeout", "-1"], '--lock-timeout: "-1"', id="negative"),
         pytest.param(["migrate", "run", "--url", "mongodb://h:x/db"], "cannot be used", id="port"),
         pytest.param(

@@ -37,7 +37,7 @@ def states(report: RunReport) -> dict[str, str]:
     return {migration.version: migration.state.value for migration in report.migrations}
 
 
-def indexes(report: RunReport) -> dict[str, tuple[str, bool]]:
+def indexes(report: RunReport) -> dict[str, tuple[str, bool | None]]:
     return {index.name: (index.state.value, index.queryable) for index in report.indexes}
 
 

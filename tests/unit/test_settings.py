@@ -1,6 +1,9 @@
 """Flags, environment and env file become settings, and no credential comes out again."""
 
+import base64
 import contextlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +16,7 @@ from mydocs.migrations.reporting.redaction import redact
 from mydocs.migrations.settings import (
     Flags,
     Settings,
+    check_name,
     load_directory,
     load_settings,
     parse_duration,
@@ -213,3 +217,113 @@ def test_settings_do_not_print_their_secrets() -> None:
     chosen = load_settings(Flags(url="mongodb://u:hidden-1@h/x"), {"MONGO_PASSWORD": "hidden-2", "MONGO_USER": "me"})
     assert isinstance(chosen, Settings)
     assert "hidden" not in repr(chosen)
+
+
+PASSWORD = "pä\\ss\"w'o\n€😀rd+/x"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(lambda word: word, id="raw"),
+        pytest.param(lambda word: quote(word, safe=""), id="percent-encoded"),
+        pytest.param(lambda word: quote(word, safe="").lower(), id="percent-encoded in small letters"),
+        pytest.param(repr, id="repr"),
+        pytest.param(ascii, id="ascii"),
+        pytest.param(lambda word: repr(repr(word)), id="repr of repr"),
+        pytest.param(lambda word: repr({"password": word}), id="repr of a mapping"),
+        pytest.param(lambda word: repr(word.encode()), id="repr of bytes"),
+        pytest.param(json.dumps, id="JSON"),
+        pytest.param(lambda word: json.dumps(word, ensure_ascii=False), id="JSON in Unicode"),
+        pytest.param(lambda word: json.dumps(json.dumps(word)), id="JSON in JSON"),
+        pytest.param(lambda word: json.dumps(word).replace("/", "\\/"), id="JSON with escaped slashes"),
+        pytest.param(lambda word: base64.b64encode(word.encode()).decode(), id="base64"),
+        pytest.param(lambda word: base64.urlsafe_b64encode(word.encode()).decode(), id="base64 of URLs"),
+    ],
+)
+@pytest.mark.parametrize("password", [PASSWORD, "hunter2-secret", "kürzer"])
+def test_a_secret_is_found_however_it_is_written(password: str, written: Callable[[str], str]) -> None:
+    text = f"before <{written(password)}> after"
+    clean = redact(text, (password,))
+    assert "***" in clean
+    for piece in ("hunter2", "kürzer", "rd+/x", "rd%2", "w'o", "w\\'o", written(password).strip("'\"")):
+        assert piece not in clean
+    assert clean.startswith("before <")
+    assert clean.endswith("> after")
+
+
+@pytest.mark.parametrize("user", ["me", "mee", "meee"])
+def test_a_secret_is_found_inside_base64(user: str) -> None:
+    """As of a login in a header, at each of three places in a group."""
+    header = base64.b64encode(f"{user}:hunter2-secret!".encode()).decode()
+    clean = redact(f"Basic {header}", ("hunter2-secret",))
+    assert "***" in clean
+    kept = clean.replace("Basic ", "").partition("***")
+    assert all(piece in header for piece in kept[::2])
+    assert len(kept[0]) + len(kept[2]) < len(header) - 16
+
+
+@given(st.text(min_size=8, max_size=20), st.sampled_from([repr, ascii, json.dumps]))
+def test_no_escaped_form_of_a_password_survives(password: str, written: Callable[[str], str]) -> None:
+    inner = written(password)[1:-1]
+    assert f"<{inner}>" not in redact(f"<{inner}>", (password,))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mongodb://u:p@ss/w0rd@host/db",
+        "mongodb://u:p@ss/w0rd@host:27017/db?retryWrites=true",
+        "mongodb+srv://u:p@ss/w0rd@host/db",
+        "mongodb://u:p@ss?w0rd@host/db",
+        "mongodb://u:p@ss?w0=rd@host/db",
+        "mongodb://u:p@ss#w0rd@host/db",
+        "mongodb://u:ss/w0rd@host/db",
+        "mongodb://u:p@ss:w0rd@host/db",
+    ],
+)
+def test_a_url_with_an_unescaped_password_shows_nothing_of_it(url: str) -> None:
+    with pytest.raises(SettingsInvalid, match="percent-encoded") as caught:
+        load_settings(Flags(url=url), {})
+    assert [piece for piece in ("w0", "rd", "ss/", "host") if piece in str(caught.value).replace("password", "")] == []
+
+
+@pytest.mark.parametrize("space", ["\n", " ", "\t", "\r\n", "\u00a0"])
+@pytest.mark.parametrize(
+    "name", ["MONGO_URL", "MONGO_DB_NAME", "MONGO_USER", "MONGO_PASSWORD", "MYDOCS_MIGRATIONS_DIR"]
+)
+@pytest.mark.parametrize("where", ["environment", "env file"])
+def test_white_space_at_an_end_names_its_variable(name: str, space: str, where: str, tmp_path: Path) -> None:
+    values = {"MONGO_URL": "mongodb://h/x", "MONGO_DB_NAME": "app"}
+    values |= {"MONGO_USER": "me", "MONGO_PASSWORD": "hidden-1"}
+    for value in (values.get(name, "m") + space, space + values.get(name, "m")):
+        environ = {**values, name: value}
+        if where == "env file":
+            lines = [f"{key}={json.dumps(text, ensure_ascii=False)}\n" for key, text in environ.items()]
+            (tmp_path / ".env").write_text("".join(lines), encoding="utf-8")
+            environ = {}
+        with pytest.raises(SettingsInvalid, match=f"^{name} (begins|ends) with white space") as caught:
+            load_settings(Flags(env_file=str(tmp_path / ".env") if where == "env file" else None), environ)
+        assert "hidden-1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "flags", [{"url": "mongodb://h/x\n"}, {"url": "mongodb://h/x", "db": " app"}], ids=["url", "db"]
+)
+def test_white_space_at_an_end_names_its_option(flags: dict[str, str]) -> None:
+    chosen = Flags(url=flags["url"], db=flags.get("db"))
+    with pytest.raises(SettingsInvalid, match=f"^--{list(flags)[-1]} (begins|ends) with white space"):
+        load_settings(chosen, {})
+
+
+@pytest.mark.parametrize("name", ["admin", "local", "config"])
+def test_a_database_of_the_servers_own_is_no_target_of_a_url(name: str) -> None:
+    with pytest.raises(SettingsInvalid, match=f"the URL ends in /{name}.* --db or MONGO_DB_NAME"):
+        load_settings(Flags(url=f"mongodb://h/{name}?retryWrites=true"), {})
+    assert load_settings(Flags(url=f"mongodb://h/{name}", db="app"), {}).database == "app"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "a\x9bb", "a\u202eb"])
+def test_a_control_character_in_a_name_is_refused(name: str) -> None:
+    with pytest.raises(SettingsInvalid, match="control character"):
+        check_name(name)

@@ -182,8 +182,8 @@ def _submitted(index: TrackedIndex) -> IndexReport:
         collection=index.collection,
         name=index.name,
         type=index.type,
-        state=IndexState.READY if built else IndexState.PENDING,
-        queryable=built,
+        state=IndexState.READY if built else IndexState.UNKNOWN,
+        queryable=True if built else None,
         reason=None if built else "not waited for",
     )
 

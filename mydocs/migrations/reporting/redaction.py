@@ -1,7 +1,13 @@
-"""Take credentials out of a text, however they are written there. Pure."""
+"""
+Take credentials out of a text, however they are written there. Pure.
 
+A secret may stand there as it is, percent-encoded as in a URL, as Python's ``repr`` or JSON writes it, or in base64.
+"""
+
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 # Options of a connection string whose values are secrets or hold some.
 SECRET_OPTIONS = frozenset({"authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"})
@@ -11,32 +17,80 @@ PUBLIC_PROPERTIES = frozenset(
 )
 SHORT_SECRET = 8  # characters; a shorter one is replaced only where it stands alone, or "a" would eat every sentence
 REPLACEMENT = "***"
-USERINFO = r"(mongodb(?:\+srv)?://)[^\s'\"<>]*@"
+USERINFO = re.compile(r"(mongodb(?:\+srv)?:(?:\\?/){2})[^\s'\"<>]*@", re.IGNORECASE)
 
-
-def pattern_of(secret: str) -> str:
-    """
-    Return a regular expression for a secret as it is, and percent-encoded in whole or in part, as a URL may have it.
-
-    Any character may be encoded, in upper or lower case, and a space may be a plus sign.
-    """
-    return "".join(_character(character) for character in secret)
-
-
-def _character(character: str) -> str:
-    encoded = "".join(
-        "%" + "".join(f"[{digit}{digit.lower()}]" if digit.isalpha() else digit for digit in f"{byte:02X}")
-        for byte in character.encode("utf-8", "surrogatepass")
-    )
-    return rf"(?:{re.escape(character)}|{encoded}{'|' + re.escape('+') if character == ' ' else ''})"
+# Each level of quoting doubles the backslashes; more than a few levels nobody writes.
+BACKSLASHES = r"\\{0,16}"
+SHORT_ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
+BASE64 = "A-Za-z0-9+/_-"
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Take every credential out of a text: the user part of any connection string, and the secrets by name."""
-    clean = re.sub(USERINFO, rf"\1{REPLACEMENT}@", text, flags=re.IGNORECASE)
-    for secret in sorted(set(secrets) - {""}, key=len, reverse=True):
-        pattern = pattern_of(secret)
-        if len(secret) < SHORT_SECRET:
-            pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
-        clean = re.sub(pattern, REPLACEMENT, clean)
+    clean = USERINFO.sub(rf"\1{REPLACEMENT}@", text)
+    for pattern in _patterns(tuple(secrets)):
+        clean = pattern.sub(REPLACEMENT, clean)
     return clean
+
+
+@lru_cache(maxsize=64)
+def _patterns(secrets: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    """Make the patterns of secrets, the longest first: one may be a part of another."""
+    ordered = sorted(set(secrets) - {""}, key=lambda secret: (-len(secret), secret))
+    return tuple(re.compile(pattern) for secret in ordered for pattern in (_written(secret), *_base64(secret)))
+
+
+def _written(secret: str) -> str:
+    """
+    Return a pattern for a secret as it is, percent-encoded in whole or in part, or escaped.
+
+    Any character may be encoded, in upper or lower case, and a space may be a plus sign.
+    """
+    pattern = "".join(_character(character) for character in secret)
+    return rf"(?<![^\W_]){pattern}(?![^\W_])" if len(secret) < SHORT_SECRET else pattern
+
+
+def _character(character: str) -> str:
+    code, raw = ord(character), character.encode("utf-8", "surrogatepass")
+    forms = [re.escape(character), "".join("%" + _hex(f"{byte:02X}") for byte in raw)]
+    if character == " ":
+        forms.append(re.escape("+"))
+    if not character.isalnum() or not character.isascii():
+        forms = [BACKSLASHES + forms[0], *forms[1:]]
+        # Of `ascii()`, of JSON (above 16 bits as two halves), and of bytes.
+        units = character.encode("utf-16-be", "surrogatepass")
+        halves = [units[i : i + 2].hex() for i in range(0, len(units), 2)]
+        escaped = [
+            *([f"x{code:02x}"] if code < 0x100 else []),
+            *(["U" + f"{code:08x}"] if code > 0xFFFF else []),
+            *([SHORT_ESCAPES[character]] if character in SHORT_ESCAPES else []),
+        ]
+        forms += [rf"\\{BACKSLASHES}{one[0]}{_hex(one[1:])}" for one in escaped]
+        forms.append("".join(rf"\\{BACKSLASHES}u{_hex(half)}" for half in halves))
+        forms.append("".join(rf"\\{BACKSLASHES}x{_hex(f'{byte:02x}')}" for byte in raw))
+    return f"(?:{'|'.join(forms)})"
+
+
+def _hex(digits: str) -> str:
+    """Match hexadecimal digits in either case."""
+    return "".join(f"[{digit.upper()}{digit.lower()}]" if digit.isalpha() else digit for digit in digits)
+
+
+def _base64(secret: str) -> Iterator[str]:
+    """
+    Yield patterns for a secret inside base64, such as that of ``user:password``.
+
+    The secret may begin at any of three places of a group of four characters. Of the first and the last one some bits
+    are those of its neighbours, so they stay.
+    """
+    raw = secret.encode("utf-8", "surrogatepass")
+    whole = base64.b64encode(raw).decode().rstrip("=")
+    yield rf"(?<![{BASE64}]){_either_alphabet(whole)}={{0,2}}(?![{BASE64}])"
+    if len(secret) >= SHORT_SECRET:
+        for shift in range(3):
+            encoded = base64.b64encode(bytes(shift) + raw).decode()
+            yield _either_alphabet(encoded[(shift * 8 + 5) // 6 : (shift + len(raw)) * 8 // 6])
+
+
+def _either_alphabet(text: str) -> str:
+    return "".join({"+": "[+-]", "/": "(?:\\\\?/|_)"}.get(character, character) for character in text)

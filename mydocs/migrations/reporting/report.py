@@ -45,13 +45,17 @@ class MigrationReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexReport:
-    """One index. ``seconds`` from the moment that it was asked for until it was settled."""
+    """
+    One index. ``seconds`` from the moment that it was asked for until it was settled.
+
+    :param queryable: with any definition; ``None`` where nobody looked
+    """
 
     collection: str
     name: str
     type: IndexType
     state: IndexState
-    queryable: bool
+    queryable: bool | None
     seconds: float | None = None
     reason: str | None = None
 
