@@ -102,6 +102,16 @@ def run(
     allow_out_of_order: Annotated[
         bool, typer.Option("--allow-out-of-order", help="Run pending versions below the highest applied one.")
     ] = False,
+    max_building: Annotated[
+        int | None,
+        typer.Option(
+            "--max-building",
+            metavar="N",
+            min=1,
+            help="How many search indexes may be building at a time; the others follow as these become ready.",
+            show_default=False,
+        ),
+    ] = None,
     indexes: Indexes = None,
     report: ReportFile = None,
 ) -> None:
@@ -131,6 +141,7 @@ def run(
             allow_changed=allow_changed,
             allow_out_of_order=allow_out_of_order,
             standard_indexes=models,
+            max_building=max_building,
             **shared,
         )
 

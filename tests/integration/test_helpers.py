@@ -1,6 +1,7 @@
 """The helpers bring indexes to their definitions with the least that is needed, on each kind of server."""
 
 from dataclasses import replace
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -599,3 +600,48 @@ async def test_a_build_that_is_cut_off_again_and_again_ends(db: Database, monkey
     with pytest.raises(AutoReconnect):
         await standard(db, IndexModel("a"))
     assert tries == standard_indexes.BUILD_TRIES
+
+
+# Several collections at the same time
+
+
+async def test_a_mapping_of_collections_is_worked_on_at_the_same_time(
+    any_db: Database, local_server: LocalServer
+) -> None:
+    names = [f"c{number}" for number in range(4)]
+    both = Barrier(2, timeout=10)  # two creates at once, or none gets on
+    local_server.controls.call(lambda _: both.wait(), command="createSearchIndexes", times=4)
+    for name in names:
+        await any_db.create_collection(name)
+    records = await ensure_search_indexes({any_db[name]: [search(), vector(name="vec")] for name in names})
+    assert [str(record) for record in records] == [f"{name}.{index}" for name in names for index in ("ft", "vec")]
+    assert {record.action.value for record in records} == {"created"}
+    for name in names:
+        assert set(await listed(any_db, name)) == {"ft", "vec"}
+
+
+async def test_a_collection_that_fails_keeps_the_others_from_nothing(any_db: Database) -> None:
+    bad = search({"analyzer": "lucene.standard"}, "bad")
+    with pytest.raises(IndexRefused, match=r"^a: the server does not take index bad"):
+        await ensure_search_indexes({any_db["a"]: [bad], any_db["b"]: [search()]})
+    assert set(await listed(any_db, "b")) == {"ft"}
+
+
+async def test_a_mapping_of_collections_is_taken_for_standard_indexes_too(any_db: Database) -> None:
+    records = await ensure_indexes({any_db["a"]: [IndexModel("x")], any_db["b"]: [IndexModel("y", unique=True)]})
+    assert [str(record) for record in records] == ["a.x_1", "b.y_1"]
+    assert set(await any_db["b"].index_information()) == {"_id_", "y_1"}
+
+
+async def test_a_mapping_with_something_else_is_an_error_before_anything_is_sent(
+    db: Database, local_server: LocalServer
+) -> None:
+    with pytest.raises(MigrationError, match="a str is no collection"):
+        await ensure_search_indexes({db["a"]: [search()], "b": [search()]})  # type: ignore[dict-item]  # on purpose
+    with pytest.raises(MigrationError, match="more were given"):
+        await ensure_search_indexes({db["a"]: [search()]}, [search()])
+    with pytest.raises(MigrationError, match="ft is asked for twice"):
+        await ensure_search_indexes({db["a"]: [search()], db["b"]: [search(), search()]})
+    with pytest.raises(MigrationError, match="one IndexModel is no list"):
+        await ensure_indexes({db["a"]: IndexModel("x")})  # type: ignore[dict-item]  # on purpose
+    assert not local_server.controls.counted()

@@ -12,6 +12,7 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import MigrationError, MigrationFailed, migrate
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import LedgerInvalid, WorkLeft
+from mydocs.migrations.indexes import definitions, readiness
 from mydocs.migrations.ledger.lease import LEASE_SECONDS, Owner, acquire
 from mydocs.migrations.operations.check import check
 from mydocs.migrations.operations.status import DRIFT, REPAIR, RUN, WAIT, status, work_left
@@ -296,3 +297,34 @@ async def test_one_error_leaves_a_look_and_never_a_group(
     with pytest.raises(MigrationError, match="not allowed") as caught:
         await status(any_db, directory=folder, standard_indexes=STANDARD)
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("ask", [pytest.param(status, id="status"), pytest.param(check, id="check")])
+async def test_the_work_grows_with_the_number_of_indexes_and_not_with_its_square(
+    db: Database, folder: Path, monkeypatch: pytest.MonkeyPatch, ask: Any
+) -> None:
+    """Counted are the two steps that each index takes: its document is read, and its definition compared."""
+    counts = {"parse": 0, "normalise": 0}
+
+    def counted(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def count(*arguments: Any) -> Any:
+            counts[name] += 1
+            return real(*arguments)
+
+        monkeypatch.setattr(module, name, count)
+
+    many = 60
+    (folder / "001_a.py").write_text(
+        "from mydocs.migrations import ensure_search_indexes\n"
+        "async def up(db):\n"
+        f"    models = [{{'name': f'i{{n}}', 'definition': {{'mappings': {{}}}}}} for n in range({many})]\n"
+        "    await ensure_search_indexes({db['a']: models, db['b']: models})\n"
+    )
+    await migrate(db, directory=folder, standard_indexes={}, wait=True)
+    counted(readiness, "parse")
+    counted(definitions, "normalise")
+    await ask(db, directory=folder, standard_indexes={})
+    assert counts["parse"] == 2 * many
+    assert 2 * many <= counts["normalise"] <= 2 * 2 * 2 * many  # asked and live, for the state and for the difference

@@ -89,6 +89,7 @@ class Executor:
     lease: Lease
     stamp: RunStamp
     sink: Sink | None
+    max_building: int | None = None  # search indexes, when a helper submits one more
     done: list[Entry] = field(default_factory=list)
     staying: tuple[Entry, ...] = ()
     entries: tuple[Entry, ...] = ()  # the ledger before the first step
@@ -182,6 +183,7 @@ class Executor:
                 run=self.stamp,
                 check_lease=self.lease.check,
                 clock=self.lease.now,
+                max_building=self.max_building,
             )
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
             indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)

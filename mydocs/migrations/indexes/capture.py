@@ -23,10 +23,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
+import anyio
+
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import standard_definitions
 from mydocs.migrations.indexes.definitions import kind_of
+from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.model import Definition, IndexAction, IndexType, RunStamp, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.events import Event, IndexDefined, Sink, Warned, emit
 
@@ -93,6 +96,7 @@ class Capture:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         run: RunStamp | None = None,
         check_lease: Callable[[], None] = lambda: None,
+        max_building: int | None = None,
     ) -> None:
         """
         Start with nothing.
@@ -101,7 +105,11 @@ class Capture:
         :param clock: the server's
         :param run: what the run signs with
         :param check_lease: raises ``LeaseLost`` where the run may write no more
+        :param max_building: how many search indexes may be building when a helper submits one more
         """
+        self.max_building = max_building
+        self.submitting = anyio.Lock()
+        self.tracks: dict[tuple[object, ...], Track] = {}  # of the indexes whose builds are counted
         self.run = run
         self.check_lease = check_lease
         self._aliases: dict[str, SearchAlias] = {}
@@ -169,6 +177,18 @@ class Capture:
                 for name, alias in self._aliases.items()
             }
             return tuple((before | now).values())
+
+    def search_indexes(self) -> list[TrackedIndex]:
+        """The search indexes that should be there, as far as ledger and script tell."""
+        tracked = {index.key: index for index in self._tracked()}
+        now = tracked | {index.key: index for index in self.records}
+        return [i for i in now.values() if i.type.is_search and i.action is not IndexAction.DROPPED]
+
+    def has_asked_for(self, index: TrackedIndex) -> bool:
+        """Whether this step has created or changed an index."""
+        with self._lock:
+            known = self._records.get(index.key)
+        return known is not None and known.action is not IndexAction.UNCHANGED
 
     def type_of(self, collection: str, name: str) -> IndexType | None:
         """What kind of index it is, as far as script and ledger tell."""

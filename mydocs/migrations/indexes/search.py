@@ -12,9 +12,10 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -24,12 +25,14 @@ from pymongo.operations import SearchIndexModel
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import IndexConflict, IndexRefused, NotReady, SearchUnavailable, UsageError
 from mydocs.migrations.indexes import aliases, capture, definitions, readiness
+from mydocs.migrations.indexes.build_slots import free_slots
 from mydocs.migrations.indexes.definitions import Change
 from mydocs.migrations.indexes.readiness import Listed
 from mydocs.migrations.model import Definition, IndexAction, IndexType, TrackedIndex
 
 logger = logging.getLogger(__name__)
 
+COLLECTIONS_AT_ONCE = 8  # Motor has five threads a core for everything
 SEARCH_SECONDS = 120.0  # for the search process behind the server to come back; a restart of mongot takes a minute
 GONE_SECONDS = 300.0  # for a dropped index to leave the listing and free its name; on Atlas this takes a while
 NOT_REPLACED = "the server goes on deleting it, and the migration creates it when it runs again: `mydocs migrate run`"
@@ -53,13 +56,18 @@ WHAT_TO_PASS = (
 
 
 async def ensure_search_indexes(
-    collection: mongo.Collection, models: Iterable[SearchModel], *, replace: bool = False
+    collection: mongo.Collection | Mapping[mongo.Collection, Iterable[SearchModel]],
+    models: Iterable[SearchModel] | None = None,
+    *,
+    replace: bool = False,
 ) -> tuple[TrackedIndex, ...]:
     """
     Bring search and vector indexes to their definitions, all in one go; does not wait for their builds.
 
     An index that answers queries goes on doing so: it is updated, and where that is impossible nothing is done.
 
+    :param collection: where they belong; or for several collections, which are then worked on at the same time, a
+        mapping of each to its models
     :param replace: drop and create an index that cannot be updated; no query is answered until it is built
     :return: for each model, in their order, what was done
     :raises IndexConflict: where an index cannot be updated, with the ways on
@@ -68,15 +76,59 @@ async def ensure_search_indexes(
     :raises UsageError: where something else than models is given
     """
     capture.refuse_in_transaction("ensure_search_indexes", NO_INDEXES)
-    db, where = mongo.database_of(collection), collection.name
-    asked = _asked(models)
-    check_names(where, [item.name for item in asked])
+    works = []
+    for each, its_models in by_collection(collection, models, WHAT_TO_PASS):
+        db, where = mongo.database_of(each), each.name
+        asked = _asked(its_models)
+        check_names(where, [item.name for item in asked])
+        works.append(partial(_ensure, db, where, asked, replace=replace))
     try:
-        return await _ensure(db, where, asked, replace=replace)
+        return await at_the_same_time(works, COLLECTIONS_AT_ONCE)
     except OperationFailure as error:
         if mongo.is_no_search(error, of_search_command=True):
             raise SearchUnavailable(mongo.text_of(error)) from error
         raise
+
+
+def by_collection(collection: Any, models: Any, what_to_pass: str) -> Sequence[tuple[Any, Any]]:
+    """
+    Give what a helper was called with as collections with their models.
+
+    :raises UsageError: where it is neither of the two forms
+    """
+    if not isinstance(collection, Mapping):
+        return [(collection, models)]
+    if models is not None:
+        raise UsageError(f"a mapping of collections has the models in it, and more were given; {what_to_pass}")
+    return list(collection.items())
+
+
+async def at_the_same_time(
+    works: Sequence[Callable[[], Awaitable[tuple[TrackedIndex, ...]]]], limit: int
+) -> tuple[TrackedIndex, ...]:
+    """
+    Do the work of several collections at the same time, and return its results in one.
+
+    :param limit: how many at once
+    :raises Exception: what the first to fail has raised, once all have come to their ends
+    """
+    done: dict[int, tuple[TrackedIndex, ...]] = {}
+    errors: list[Exception] = []
+    limiter = anyio.CapacityLimiter(limit)
+
+    async def one(place: int, work: Callable[[], Awaitable[tuple[TrackedIndex, ...]]]) -> None:
+        try:
+            async with limiter:
+                done[place] = await work()
+        except Exception as error:  # noqa: BLE001  # raised below
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        for place, work in enumerate(works):
+            group.start_soon(one, place, work)
+    if errors:
+        raise errors[0]
+    return tuple(index for place in sorted(done) for index in done[place])
 
 
 async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None:
@@ -152,7 +204,8 @@ async def _ensure(
         action = _ACTIONS[change]
         if change is Change.UPDATE:
             try:
-                action = await _update(db, where, item)
+                async with free_slots(db, 1):
+                    action = await _update(db, where, item)
             except IndexConflict:
                 if not replace:
                     raise
@@ -216,13 +269,28 @@ def _conflict(where: str, problem: str) -> IndexConflict:
 
 async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
     """
-    Create indexes that the listing did not show, in one command, or one by one where the server refuses them together.
+    Create indexes that the listing did not show, as many at a time as may be building.
 
     :return: the server's id of each
     :raises IndexRefused: names each definition that the server does not take
     """
-    if not asked:
-        return {}
+    ids: dict[str, str] = {}
+    problems: list[str] = []
+    left = list(asked)
+    while left:
+        async with free_slots(db, len(left)) as count:
+            batch, left = left[:count], left[count:]
+            try:
+                ids |= await _create_batch(db, where, batch)
+            except IndexRefused as error:
+                problems += error.problems
+    if problems:
+        raise IndexRefused(where, problems, others_created=len(problems) < len(asked))
+    return ids
+
+
+async def _create_batch(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
+    """Create indexes in one command, or one by one where the server refuses them together; see :func:`_create`."""
     try:
         return await _create_together(db, where, asked)
     except OperationFailure as error:
@@ -234,7 +302,7 @@ async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> di
     problems: list[str] = []
     for item in asked:
         try:
-            ids |= await _create(db, where, [item])
+            ids |= await _create_batch(db, where, [item])
         except IndexRefused as error:
             problems += error.problems
         else:

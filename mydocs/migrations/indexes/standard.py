@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -18,7 +19,7 @@ from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import IndexConflict, UsageError
 from mydocs.migrations.indexes import capture, standard_definitions
-from mydocs.migrations.indexes.search import NO_INDEXES, check_names
+from mydocs.migrations.indexes.search import NO_INDEXES, at_the_same_time, by_collection, check_names
 from mydocs.migrations.indexes.standard_definitions import StandardAction
 from mydocs.migrations.model import IndexAction, IndexType, TrackedIndex
 
@@ -36,19 +37,32 @@ _STANDARD_ACTIONS = {
 }
 
 
-async def ensure_indexes(collection: mongo.Collection, models: Iterable[IndexModel]) -> tuple[TrackedIndex, ...]:
+async def ensure_indexes(
+    collection: mongo.Collection | Mapping[mongo.Collection, Iterable[IndexModel]],
+    models: Iterable[IndexModel] | None = None,
+) -> tuple[TrackedIndex, ...]:
     """
     Bring standard indexes to their definitions, in one build for all that are absent; returns when they are built.
 
     An index under another name with the same key and options counts as present. Expiry and hidden are changed in place.
 
+    :param collection: where they belong; or for several collections, which are then worked on at the same time, a
+        mapping of each to its models
     :return: for each model, in their order, what was done
     :raises IndexConflict: where an index with other options stands in the way; it is never dropped
+    :raises UsageError: where something else than models is given
     """
     capture.refuse_in_transaction("ensure_indexes", NO_INDEXES)
-    db, where = mongo.database_of(collection), collection.name
-    documents = _documents(models)
-    check_names(where, [document["name"] for document in documents])
+    works = []
+    for each, its_models in by_collection(collection, models, WHAT_TO_PASS):
+        db, where = mongo.database_of(each), each.name
+        documents = _documents(its_models)
+        check_names(where, [document["name"] for document in documents])
+        works.append(partial(_ensure, db, where, documents))
+    return await at_the_same_time(works, BUILDS_AT_ONCE)
+
+
+async def _ensure(db: mongo.Database, where: str, documents: Sequence[Mapping[str, Any]]) -> tuple[TrackedIndex, ...]:
     listed = await standard_listing(db, where)
     changes = [standard_definitions.standard_change(document, listed) for document in documents]
     conflicts = [change.sentence for change in changes if change.sentence]

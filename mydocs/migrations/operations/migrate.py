@@ -10,6 +10,7 @@ from pathlib import Path
 from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
+from mydocs.migrations.errors import UsageError
 from mydocs.migrations.execution.executor import Executor
 from mydocs.migrations.indexes.standard import IndexModels, standard_checksum
 from mydocs.migrations.ledger import entries as ledger
@@ -37,6 +38,7 @@ async def migrate(
     allow_changed: bool = False,
     allow_out_of_order: bool = False,
     standard_indexes: IndexModels = STANDARD_INDEXES,
+    max_building: int | None = None,
     on_event: Sink | None = None,
 ) -> RunReport:
     """
@@ -52,17 +54,21 @@ async def migrate(
     :param allow_changed: go on although applied scripts were edited
     :param allow_out_of_order: run pending scripts below the highest applied one
     :param standard_indexes: collection → index models, created before the scripts
+    :param max_building: how many search indexes may be building at a time, for clusters that more of them saturate; the
+        helpers submit the others as these become ready; ``None`` for no limit
     :param on_event: takes each event as it happens, on the event loop or a driver's thread; without one they are
         logged, see :func:`mydocs.migrations.logging_sink`
     :raises MigrationError: with ``exit_code``, and ``report`` of what was done until then
     """
     options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)
     async with reported(db, on_event) as (session, report):
+        if max_building is not None and max_building < 1:
+            raise UsageError(f"at most {max_building} builds at a time are none; give 1 or more, or None for no limit")
         found = await discovered(session, report, directory)
         snapshot = await ledger.read(db)
         plan = _announce(session, report, _plan(found, snapshot, options, standard_indexes), snapshot)
         if not plan.is_empty:
-            await _migrate(session, report, directory, found, options, standard_indexes, lock_timeout)
+            await _migrate(session, report, directory, found, options, standard_indexes, lock_timeout, max_building)
         if wait:
             await wait_for_tracked(session, report, timeout)
     return report.build()
@@ -100,6 +106,7 @@ async def _migrate(
     options: Options,
     models: IndexModels,
     lock_timeout: float | None,
+    max_building: int | None,
 ) -> None:
     """Do the work under the lease, or see somebody else finish it."""
 
@@ -122,7 +129,9 @@ async def _migrate(
             if standing.squashed:
                 await mark_applied(session, lease, standing)
         report.standard = models
-        executor = Executor(db=session.db, lease=lease, stamp=stamp, sink=session.sink, done=report.done)
+        executor = Executor(
+            db=session.db, lease=lease, stamp=stamp, sink=session.sink, done=report.done, max_building=max_building
+        )
         await executor.run(plan, models)
 
 

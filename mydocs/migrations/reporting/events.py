@@ -6,12 +6,13 @@ class.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 from mydocs.migrations.errors import describe_holder
 from mydocs.migrations.model import (
     STANDARD_VERSION,
+    IndexAction,
     IndexState,
     IndexType,
     LeaseView,
@@ -44,6 +45,11 @@ class Event:
 
 
 Sink = Callable[[Event], None]
+
+_MEANWHILE: Mapping[str, str] = {
+    IndexAction.UPDATED: "the old definition answers until the new one is built",
+    IndexAction.REPLACED: "no query is answered until it is built",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +217,9 @@ class IndexDefined(Event):
 
     @property
     def sentence(self) -> str:
-        return f"{self.title}: {self.action}"
+        """Say also whether queries are answered until the build has ended."""
+        meanwhile = _MEANWHILE.get(self.action) if self.type.is_search else None
+        return f"{self.title}: {self.action}" + (f" ({meanwhile})" if meanwhile else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

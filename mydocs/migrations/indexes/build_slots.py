@@ -1,0 +1,89 @@
+"""
+Hold back builds of search indexes, so that at most so many go on at a time (`run --max-building`). I/O.
+
+A helper asks before it submits, and submits no more than it is given. What the script does without the helpers is not
+held back; it counts as soon as it builds.
+"""
+
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import anyio
+
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.indexes import capture, readiness
+from mydocs.migrations.indexes.capture import Capture
+from mydocs.migrations.indexes.readiness import Track
+from mydocs.migrations.model import IndexState, TrackedIndex
+from mydocs.migrations.reporting.events import StillWaiting
+
+SIGN_OF_LIFE_SECONDS = 30.0
+
+
+@asynccontextmanager
+async def free_slots(db: mongo.Database, wanted: int) -> AsyncIterator[int]:
+    """
+    Yield how many of the wanted builds may be submitted now, one at the least; waits until one may.
+
+    Nothing else of the step submits until the block ends. There is no limit to the wait but that of the builds.
+    """
+    captured = capture.of_database(db.name)
+    if captured is None or captured.max_building is None:
+        yield wanted
+        return
+    async with captured.submitting:
+        yield min(wanted, await _free(db, captured, captured.max_building))
+
+
+async def _free(db: mongo.Database, captured: Capture, limit: int) -> int:
+    started = told = time.monotonic()
+    tracks: list[Track] = []
+    while True:
+        tracks = await _look(db, captured)
+        building = [track for track in tracks if _is_building(track, captured)]
+        if len(building) < limit:
+            return limit - len(building)
+        now = time.monotonic()
+        if now - told >= SIGN_OF_LIFE_SECONDS:
+            told = now
+            what = tuple(f"{track.index} to be built" for track in building)
+            captured.emit(StillWaiting(what=what, seconds=now - started))
+        await anyio.sleep(readiness.gap(building, now, random.uniform(-readiness.JITTER, readiness.JITTER)))
+
+
+async def _look(db: mongo.Database, captured: Capture) -> list[Track]:
+    """Look at the collections with indexes that may be building; what was seen ready or failed is not asked again."""
+    now = time.monotonic()
+    server_now = captured.clock()
+    open_tracks: dict[str, list[Track]] = {}
+    for index in captured.search_indexes():
+        track = captured.tracks.get(_label(index))
+        if track is None:
+            age = 0.0 if index.asked_at is None else max(0.0, (server_now - index.asked_at).total_seconds())
+            track = readiness.begin(index, asked_at=now - age, since=now - age)
+        if track.outcome is None:
+            open_tracks.setdefault(index.collection, []).append(track)
+    for collection, tracks in open_tracks.items():
+        names = [track.index.name for track in tracks]
+        documents = await mongo.again(partial(mongo.search_listing, db, collection, names))
+        listing = readiness.by_name(map(readiness.parse, documents))
+        for track in tracks:
+            seen = readiness.look(track, readiness.pick(track.index, listing.get(track.index.name, ())), now)
+            captured.tracks[_label(track.index)] = seen
+    return [captured.tracks[_label(index)] for index in captured.search_indexes()]
+
+
+def _is_building(track: Track, captured: Capture) -> bool:
+    """Whether an index takes a slot. One that this step has asked for may not be listed yet."""
+    if track.outcome is not None:
+        return False
+    absent = track.verdict.state is IndexState.ABSENT
+    expected = absent and captured.has_asked_for(track.index)
+    return expected or track.verdict.state in (IndexState.PENDING, IndexState.BUILDING)
+
+
+def _label(index: TrackedIndex) -> tuple[object, ...]:
+    return (*index.key, index.asked_at)
