@@ -225,13 +225,19 @@ def wait(common: Common, timeout: Timeout = "1h", indexes: Indexes = None, repor
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate check --output json")
 @with_common
-def check(common: Common, indexes: Indexes = None) -> None:
-    """Exit with 8 unless files, ledger and live indexes agree; for CI. Changes nothing."""
+def check(
+    common: Common,
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="Also look at the vectors of each vector index; reads every document.")
+    ] = False,
+    indexes: Indexes = None,
+) -> None:
+    """Exit with 8 unless files, ledger and live indexes agree, with 9 unless the data is right. Changes nothing."""
     models = calls.standard_indexes(indexes)
     from mydocs.cli.render import status_text
 
     def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
-        return migrations.check(db, standard_indexes=models, **shared)
+        return migrations.check(db, vectors=vectors, standard_indexes=models, **shared)
 
     results.show(calls.report(common, operation, status_text))
 

@@ -18,6 +18,7 @@ OUTCOMES = {
     Outcome.FAILED: "✗ failed",
     Outcome.NOT_READY: "✗ not ready in time",
     Outcome.INTERRUPTED: "✗ interrupted",
+    Outcome.UNVERIFIED: "✗ ready, but not right",
 }
 GOOD = (MigrationState.APPLIED.value, IndexState.READY.value)
 BAD = (MigrationState.FAILED.value, MigrationState.INTERRUPTED.value)

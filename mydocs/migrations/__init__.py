@@ -28,12 +28,16 @@ if TYPE_CHECKING:
         PlanError,
         ScriptsInvalid,
         ServerError,
+        Unverified,
         UsageError,
+        VectorsUnfit,
+        VerifyFailed,
         WorkLeft,
     )
     from mydocs.migrations.indexes.aliases import switch_search_alias
     from mydocs.migrations.indexes.search import drop_search_indexes, ensure_search_indexes
     from mydocs.migrations.indexes.standard import ensure_indexes
+    from mydocs.migrations.indexes.vectors import VectorFinding, VectorKind, VectorReport, check_vectors
     from mydocs.migrations.indexes.waiter import wait_until_ready
     from mydocs.migrations.model import IndexState, IndexType, MigrationState, SearchAlias, StoredError
     from mydocs.migrations.operations.check import check
@@ -87,9 +91,16 @@ __all__ = [
     "ServerError",
     "Sink",
     "StoredError",
+    "Unverified",
     "UsageError",
+    "VectorFinding",
+    "VectorKind",
+    "VectorReport",
+    "VectorsUnfit",
+    "VerifyFailed",
     "WorkLeft",
     "check",
+    "check_vectors",
     "connect",
     "drop_search_indexes",
     "ensure_indexes",
@@ -146,9 +157,16 @@ _HOMES = {
     "ServerError": "errors",
     "Sink": "reporting.events",
     "StoredError": "model",
+    "Unverified": "errors",
     "UsageError": "errors",
+    "VectorFinding": "indexes.vectors",
+    "VectorKind": "indexes.vectors",
+    "VectorReport": "indexes.vectors",
+    "VectorsUnfit": "errors",
+    "VerifyFailed": "errors",
     "WorkLeft": "errors",
     "check": "operations.check",
+    "check_vectors": "indexes.vectors",
     "connect": "operations.connection",
     "drop_search_indexes": "indexes.search",
     "ensure_indexes": "indexes.standard",

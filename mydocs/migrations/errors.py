@@ -32,6 +32,9 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     │   ├── LeaseHeld
     │   └── LeaseLost
     ├── WorkLeft                        8
+    ├── Unverified                      9  ready, but not right
+    │   ├── VerifyFailed
+    │   └── VectorsUnfit
     └── Interrupted                     130, 143
 """
 
@@ -43,6 +46,7 @@ from typing import TYPE_CHECKING
 from mydocs.migrations.model import LeaseView, MigrationState, Script
 
 if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is needed here
+    from mydocs.migrations.indexes.vectors import VectorReport
     from mydocs.migrations.reporting.report import RunReport
 
 
@@ -70,6 +74,7 @@ NOT_THE_SCRIPT: Mapping[int, NextStep] = {
     3: NextStep("see to the server and the user's roles (docs/permissions.md), and give the same command again"),
     5: NextStep("`mydocs migrate status` shows the index; give the same command again when it is ready"),
     6: NextStep("mend the index's definition and give the same command again"),
+    9: NextStep("mend the documents that are named, or what makes them, and give the same command again"),
 }
 
 
@@ -400,6 +405,37 @@ class WorkLeft(MigrationError):
     ) -> None:
         self.what, self.ways_out = tuple(what), tuple(ways_out)
         super().__init__("; ".join([f"work is left: {'; '.join(what)}", *ways_out]))
+
+
+class Unverified(MigrationError):
+    """Everything is applied and ready, and yet not right."""
+
+    exit_code = 9
+    next_step = NextStep("mend the data, or what checks it, and run `mydocs migrate check --vectors`", "check")
+
+
+class VerifyFailed(Unverified):
+    """The ``verify`` of a script raised, or ``check`` has found vectors that do not fit; every problem is named."""
+
+    path: Path | None = None
+    line: int | None = None
+    """In the file of ``path``: of the first script whose ``verify`` raised."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class VectorsUnfit(Unverified):
+    """
+    Documents have vectors that the index does not take, or filter paths that no document has.
+
+    ``vectors``: what was counted
+    """
+
+    def __init__(self, vectors: "VectorReport", problem: str) -> None:
+        self.vectors = vectors
+        super().__init__(f"{problem}; mend these documents, or the definition, and run again")
 
 
 class Interrupted(MigrationError):

@@ -41,8 +41,11 @@ from mydocs.migrations.errors import (
     SettingsInvalid,
     SquashIncomplete,
     UnknownVersion,
+    VectorsUnfit,
+    VerifyFailed,
     WorkLeft,
 )
+from mydocs.migrations.indexes.vectors import VectorReport
 from mydocs.migrations.model import LeaseView, MigrationState, Script, ScriptKind
 from mydocs.migrations.operations import status as survey
 
@@ -84,6 +87,8 @@ EXAMPLES = [
     (LeaseHeld(HOLDER, 5.0), 7, ["web-1 (pid 7), term 3, 12 s left", "after 5 s", "mydocs migrate unlock"]),
     (LeaseLost(3), 7, ["term 3", "mydocs migrate status"]),
     (WorkLeft(["001 is pending"], [survey.RUN]), 8, ["001 is pending", "mydocs migrate run --wait"]),
+    (VerifyFailed(["001_a.py, line 3: no such page"]), 9, ["001_a.py, line 3: no such page"]),
+    (VectorsUnfit(VectorReport(collection="p", index="v", documents=1), "1 of p"), 9, ["1 of p", "mend these"]),
     (Interrupted(2), 130, ["what was done until then is recorded"]),
     (Interrupted(15), 143, ["is recorded"]),
 ]

@@ -165,7 +165,8 @@ def test_the_history_is_there_where_it_was_asked_for() -> None:
 
 
 def test_the_outcomes_are_those_that_others_script_against() -> None:
-    assert {outcome.value for outcome in Outcome} == {"ok", "failed", "not_ready", "planned", "interrupted"}
+    outcomes = {"ok", "failed", "not_ready", "planned", "interrupted", "unverified"}
+    assert {outcome.value for outcome in Outcome} == outcomes
 
 
 @pytest.mark.parametrize(("message", "text"), [("no room", "ValueError: no room"), ("", "ValueError")])

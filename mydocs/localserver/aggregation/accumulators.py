@@ -12,6 +12,8 @@ from mydocs.localserver.query.expressions.arrays import distinct, merge_objects
 from mydocs.localserver.query.expressions.numbers import average, deviation, extreme
 from mydocs.localserver.query.values import MISSING, Document, as_document, encode_key
 
+HELD = 1_000  # values that a sum keeps before it adds them up
+
 Step: TypeAlias = Callable[[list[Any], Any], None]
 
 
@@ -37,14 +39,20 @@ def _keep_result(function: Callable[[list[Any]], Any]) -> Step:
     return step
 
 
+def _keep_sum(seen: list[Any], value: Any) -> None:
+    _keep_all(seen, value)
+    if len(seen) == HELD:  # a million documents are to take no more room than a thousand
+        seen[:] = [total(seen)]
+
+
 def _one(seen: list[Any]) -> Any:
     return None if not seen or seen[0] is MISSING else seen[0]
 
 
 # The step that takes a value in, and what is made of the values that it kept.
 _ACCUMULATORS: Mapping[str, tuple[Step, Callable[[list[Any]], Any]]] = {
-    "$sum": (_keep_all, total),
-    "$count": (_keep_all, total),
+    "$sum": (_keep_sum, total),
+    "$count": (_keep_sum, total),
     "$avg": (_keep_all, average),
     "$min": (_keep_result(lambda values: extreme(values, -1)), _one),
     "$max": (_keep_result(lambda values: extreme(values, 1)), _one),

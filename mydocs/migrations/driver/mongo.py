@@ -43,6 +43,7 @@ from mydocs.migrations.errors import (
     SearchUnavailable,
     ServerUnreachable,
     SettingsInvalid,
+    Unverified,
     UsageError,
 )
 from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS, redact
@@ -432,7 +433,7 @@ def as_migration_error(error: BaseException) -> MigrationError | None:
 def exit_code_of(error: BaseException) -> int:
     """The exit code that a script's error stands for: 1, unless the server or an index let the script down."""
     known = as_migration_error(error)
-    passed_on = ServerUnreachable | NotAuthorised | SearchUnavailable | NotReady | IndexFailed
+    passed_on = ServerUnreachable | NotAuthorised | SearchUnavailable | NotReady | IndexFailed | Unverified
     return known.exit_code if isinstance(known, passed_on) else 1
 
 

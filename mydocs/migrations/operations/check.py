@@ -4,10 +4,14 @@ from pathlib import Path
 
 from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import mongo
-from mydocs.migrations.errors import WorkLeft
+from mydocs.migrations.driver.session import Session
+from mydocs.migrations.errors import VerifyFailed, WorkLeft
 from mydocs.migrations.indexes.standard import IndexModels
-from mydocs.migrations.model import MigrationState
+from mydocs.migrations.indexes.vectors import has_vectors, look
+from mydocs.migrations.ledger.plan import tracked
+from mydocs.migrations.model import IndexType, MigrationState
 from mydocs.migrations.operations.findings import find_all
+from mydocs.migrations.operations.report_builder import ReportBuilder
 from mydocs.migrations.operations.reported import reported
 from mydocs.migrations.operations.status import DEAD, ways_out, work_left
 from mydocs.migrations.reporting.events import Sink
@@ -18,12 +22,15 @@ async def check(
     db: mongo.Database,
     *,
     directory: str | Path = "migrations",
+    vectors: bool = False,
     standard_indexes: IndexModels = STANDARD_INDEXES,
     on_event: Sink | None = None,
 ) -> RunReport:
     """
     Compare files, ledger and live indexes.
 
+    :param vectors: also look at the vectors of each tracked vector index, which reads every document of its collection
+    :raises VerifyFailed: where all else is right, and the vectors are not
     :raises WorkLeft: names all that is pending, changed, missing, or different from what the scripts asked for
     """
     async with reported(db, on_event) as (session, report):
@@ -44,6 +51,22 @@ async def check(
                 if alias.state in DEAD
             ),
         ]
+        problems = await _vectors(session, report) if vectors else []
         if left:
-            raise WorkLeft(left, ways_out(seen, repair=bool(missing)))
+            raise WorkLeft([*left, *problems], ways_out(seen, repair=bool(missing)))
+        if problems:
+            raise VerifyFailed(problems)
     return report.build()
+
+
+async def _vectors(session: Session, report: ReportBuilder) -> list[str]:
+    """Say what is wrong with the vectors of the tracked indexes, one after the other: each reads a collection."""
+    problems = []
+    for record in tracked(report.snapshot.entries):
+        if record.type is IndexType.VECTOR and record.definition is not None and has_vectors(record.definition):
+            found = await look(session.db, record.collection, record.name, record.definition)
+            if found.misfits:
+                problems.append(found.sentence(found.misfits))
+            if others := [finding for finding in found.findings if finding not in found.misfits]:
+                session.warn(found.sentence(others))
+    return problems

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mydocs.migrations.errors import Interrupted, MigrationError, NotReady
+from mydocs.migrations.errors import Interrupted, MigrationError, NotReady, Unverified
 from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.indexes.standard import IndexModels, standard_names
 from mydocs.migrations.ledger.entries import Snapshot
@@ -172,6 +172,8 @@ def planned_standard(models: IndexModels) -> tuple[IndexReport, ...]:
 def _outcome(error: MigrationError) -> Outcome:
     if isinstance(error, NotReady):
         return Outcome.NOT_READY
+    if isinstance(error, Unverified):
+        return Outcome.UNVERIFIED
     return Outcome.INTERRUPTED if isinstance(error, Interrupted) else Outcome.FAILED
 
 

@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     NOT_READY = "not_ready"
     PLANNED = "planned"
     INTERRUPTED = "interrupted"
+    UNVERIFIED = "unverified"  # all is applied and ready, and a check of the data failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
