@@ -151,6 +151,22 @@ async def test_an_index_whose_update_the_server_refuses_stays_and_the_error_name
     assert await listed(any_db) == old
 
 
+@pytest.mark.parametrize("change", EMBED_CHANGES.values(), ids=EMBED_CHANGES)
+async def test_a_field_that_embeds_by_itself_is_updated_where_the_server_does_so_and_never_dropped(
+    any_db: Database, local_server: LocalServer, change: dict[str, Any]
+) -> None:
+    configure(local_server, dialect=Dialect.ATLAS)
+    await ensured(any_db, vector(EMBED))
+    old = (await listed(any_db))["ft"]
+    assert old["queryable"]
+    local_server.search.outcome("ft", build_seconds=3600.0)
+    local_server.controls.clear()
+    assert await ensured(any_db, vector({"fields": [EMBED["fields"][0] | change]})) == ["updated"]
+    assert changes_sent(local_server) == ["updateSearchIndex"]
+    found = (await listed(any_db))["ft"]
+    assert (found["id"], found["queryable"]) == (old["id"], True)
+
+
 async def test_a_vector_index_of_an_older_local_server_stays_and_the_error_names_the_ways_on(
     db: Database, local_server: LocalServer
 ) -> None:

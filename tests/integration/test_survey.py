@@ -10,6 +10,7 @@ from pymongo import IndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import MigrationError, MigrationFailed, migrate
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import LedgerInvalid, WorkLeft
 from mydocs.migrations.indexes import definitions, readiness
@@ -328,3 +329,22 @@ async def test_the_work_grows_with_the_number_of_indexes_and_not_with_its_square
     await ask(db, directory=folder, standard_indexes={})
     assert counts["parse"] == 2 * many
     assert 2 * many <= counts["normalise"] <= 2 * 2 * 2 * many  # asked and live, for the state and for the difference
+
+
+@pytest.mark.parametrize("ask", [pytest.param(status, id="status"), pytest.param(check, id="check")])
+async def test_a_listed_index_without_a_name_is_passed_over_with_a_warning(
+    any_db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch, ask: Any
+) -> None:
+    write("001_a.py", SEARCH)
+    await migrate(any_db, directory=folder, standard_indexes={}, wait=True)
+    real = mongo.search_listing
+
+    async def listing(*arguments: Any) -> list[dict[str, Any]]:
+        return [{"id": "1", "status": "READY"}, {"name": ["ft"]}, *await real(*arguments)]
+
+    monkeypatch.setattr(mongo, "search_listing", listing)
+    seen: list[Event] = []
+    report = await ask(any_db, directory=folder, standard_indexes={}, on_event=seen.append)
+    assert indexes(report) == {"ft": ("ready", True)}
+    warnings = [event.message for event in seen if isinstance(event, Warned)]
+    assert warnings == ["pages: 2 of the listed search indexes have no name and are passed over"]

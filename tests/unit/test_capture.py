@@ -192,6 +192,51 @@ async def test_what_was_done_to_an_index_of_an_earlier_run_is_recorded(
     assert (name, told, asked) == ("ft", action, definition)
 
 
+@pytest.mark.parametrize("cut", ["cut_before", "cut_after"])
+@pytest.mark.parametrize(
+    ("command", "model", "action", "definition"),
+    [
+        pytest.param("createSearchIndexes", "name='new', definition=OLD", "created", OLD, id="create"),
+        pytest.param("updateSearchIndex", "name='ft', definition=NEW", "updated", NEW, id="update"),
+        pytest.param("dropSearchIndex", None, "dropped", None, id="drop"),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_lost_reply_is_recorded_as_what_it_turns_out_to_be(
+    local_db: Db,
+    local_server: LocalServer,
+    tmp_path: Path,
+    cut: str,
+    command: str,
+    model: str | None,
+    action: str,
+    definition: Any,
+) -> None:
+    await local_db.create_collection("pages")
+    await local_db.command({"createSearchIndexes": "pages", "indexes": [{"name": "ft", "definition": OLD}]})
+    getattr(local_server.controls, cut)(command=command)
+    text = "await drop_search_indexes(pages, 'ft')"
+    if model is not None:
+        text = f"await ensure_search_indexes(pages, [SearchIndexModel({model})])"
+    ((_, _, _, told, asked),) = await recorded(local_db, tmp_path, script(ASYNC, text))
+    assert (told, asked) == (action, definition)
+
+
+@pytest.mark.anyio
+async def test_a_lost_reply_to_the_create_of_a_replacement_leaves_it_one_and_its_id_known(
+    local_db: Db, local_server: LocalServer, tmp_path: Path
+) -> None:
+    await local_db.create_collection("pages")
+    local_server.search.outcome("ft", delete_seconds=0.0)
+    await local_db.command({"createSearchIndexes": "pages", "indexes": [{"name": "ft", "definition": OLD}]})
+    local_server.controls.cut_after(command="createSearchIndexes")
+    model = "SearchIndexModel(name='ft', type='vectorSearch', definition=VECTOR)"
+    text = script(ASYNC, f"await ensure_search_indexes(pages, [{model}], replace=True)")
+    assert await recorded(local_db, tmp_path, text) == [("pages", "ft", "vectorSearch", "replaced", VECTOR)]
+    report = await wait_for_indexes(local_db, timeout=10)
+    assert [index.state for index in report.indexes] == ["ready"]
+
+
 @pytest.mark.parametrize("text", ["await pages.drop_search_index('vec')", "await drop_search_indexes(pages, 'vec')"])
 @pytest.mark.anyio
 async def test_an_index_that_is_dropped_keeps_its_type(local_db: Db, tmp_path: Path, text: str) -> None:

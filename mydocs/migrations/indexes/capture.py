@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import anyio
@@ -101,7 +102,7 @@ class Capture:
         """
         Start with nothing.
 
-        :param tracked: what the ledger says of indexes; asked only where an index is found, changed or goes
+        :param tracked: what the ledger says of indexes; asked once, and only where an index is found, changed or goes
         :param clock: the server's
         :param run: what the run signs with
         :param check_lease: raises ``LeaseLost`` where the run may write no more
@@ -126,6 +127,10 @@ class Capture:
         self._unanswered: dict[tuple[str, str], TrackedIndex] = {}
         self._found: dict[tuple[str, str], TrackedIndex] = {}
         self._names: dict[tuple[str, str], str] = {}  # (collection, id) → name, for commands that say only the id
+
+    @cached_property
+    def _ledger(self) -> dict[tuple[str, str], TrackedIndex]:
+        return {index.key: index for index in self._tracked()}
 
     @property
     def records(self) -> tuple[TrackedIndex, ...]:
@@ -160,7 +165,7 @@ class Capture:
         """What script and ledger say of an index."""
         with self._lock:
             known = self._records.get((collection, name))
-        return known or next((index for index in self._tracked() if index.key == (collection, name)), None)
+        return known or self._ledger.get((collection, name))
 
     def note_alias(self, alias: SearchAlias) -> None:
         """Take it as the latest word on what an alias names."""
@@ -180,8 +185,7 @@ class Capture:
 
     def search_indexes(self) -> list[TrackedIndex]:
         """The search indexes that should be there, as far as ledger and script tell."""
-        tracked = {index.key: index for index in self._tracked()}
-        now = tracked | {index.key: index for index in self.records}
+        now = self._ledger | {index.key: index for index in self.records}
         return [i for i in now.values() if i.type.is_search and i.action is not IndexAction.DROPPED]
 
     def has_asked_for(self, index: TrackedIndex) -> bool:
@@ -363,11 +367,10 @@ class Capture:
 
     def _there(self, collection: str) -> list[TrackedIndex]:
         """The indexes that are there at this moment, as far as ledger and script tell."""
-        tracked = {index.key: index for index in self._tracked()}
         with self._lock:
             return [
                 index
-                for index in (tracked | self._records).values()
+                for index in (self._ledger | self._records).values()
                 if index.collection == collection and index.action is not IndexAction.DROPPED
             ]
 

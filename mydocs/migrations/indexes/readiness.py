@@ -52,14 +52,12 @@ _STATES: Final[Mapping[str, IndexState]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What one host reports. ``version`` is that of the definition it serves, ``staged_*`` of the one it builds."""
+    """What one host reports. ``version`` is that of the definition it serves, ``staged`` that it builds another one."""
 
-    hostname: str | None = None
     status: str | None = None
     queryable: bool | None = None
     version: int | None = None
     staged: bool = False
-    staged_version: int | None = None
     staged_status: str | None = None
     message: str | None = None
 
@@ -78,7 +76,6 @@ class Listed:
     hosts: tuple[Host, ...] = ()
     message: str | None = None
     self_managed: bool = False
-    synonyms: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +83,6 @@ class Verdict:
     """
     What one look says about an index.
 
-    :param old_serves: queries get an earlier definition's answers
     :param differences: from the definition that was asked for, where that alone keeps it from being ready
     """
 
@@ -95,7 +91,6 @@ class Verdict:
     reason: str | None = None
     hosts_ready: int = 0
     hosts_total: int = 0
-    old_serves: bool = False
     differences: tuple[str, ...] = ()
 
 
@@ -146,7 +141,6 @@ def parse(document: object) -> Listed:
         hosts=hosts,
         message=_message(hosts, status) or _text(fields.get("message")),
         self_managed="type" not in fields and isinstance(detail, list | tuple),
-        synonyms=_word(fields.get("synonymMappingStatus")),
     )
 
 
@@ -216,7 +210,6 @@ def judge(target: TrackedIndex, listed: Listed | None) -> Verdict:
         reason=reason,
         hosts_ready=ready,
         hosts_total=len(hosts),
-        old_serves=queryable and state in (IndexState.PENDING, IndexState.BUILDING, IndexState.FAILED),
         differences=different,
     )
 
@@ -334,12 +327,10 @@ def _host(entry: object) -> Host:
     # The newer definition's message first: it is the one that somebody waits for.
     messages = (_text(part.get("message")) for part in (staged, main, fields))
     return Host(
-        hostname=_text(fields.get("hostname")),
         status=_word(fields.get("status")),
         queryable=_flag(fields.get("queryable")),
         version=_integer(_mapping(main.get("definitionVersion")).get("version")),
         staged=bool(staged) and _STATES.get(staged_status or "") is not IndexState.ABSENT,
-        staged_version=_integer(_mapping(staged.get("definitionVersion")).get("version")),
         staged_status=staged_status,
         message=next(filter(None, messages), None),
     )

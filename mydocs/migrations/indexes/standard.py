@@ -143,11 +143,12 @@ def standard_names(models: IndexModels) -> list[tuple[str, str]]:
 async def standard_listing(db: mongo.Database, where: str) -> list[mongo.Document]:
     """List the standard indexes of a collection; of one that does not exist there are none."""
     try:
-        return await mongo.documents_again(db, {"listIndexes": where, "cursor": {"batchSize": 1000}})
+        listed = await mongo.documents_again(db, {"listIndexes": where, "cursor": {"batchSize": 1000}})
     except OperationFailure as error:
         if error.code != 26:  # NamespaceNotFound: the collection does not exist yet
             raise
         return []
+    return [one for one in listed if isinstance(one.get("name"), str) and isinstance(one.get("key"), Mapping)]
 
 
 async def _create_or_ensure(db: mongo.Database, where: str, models: Sequence[IndexModel]) -> None:

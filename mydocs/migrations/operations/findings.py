@@ -74,15 +74,18 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
         names = [*(index.name for index in searched.get(collection, ())), *named.get(collection, ())]
         async with limiter:
             documents = await mongo.again(lambda: mongo.search_listing(session.db, collection, names))
-        search[collection] = readiness.by_name(map(readiness.parse, documents))
+        parsed = [readiness.parse(document) for document in documents]
+        search[collection] = readiness.by_name(parsed)
+        if nameless := sum(listed.name is None for listed in parsed):
+            session.warn(f"{collection}: {nameless} of the listed search indexes have no name and are passed over")
 
     async def list_standard(collection: str) -> None:
         async with limiter:
             standard[collection] = await standard_listing(session.db, collection)
 
-    with_standard = dict.fromkeys([*models, *made])
+    with_search, with_standard = dict.fromkeys([*searched, *named]), dict.fromkeys([*models, *made])
     async with one_error_group() as group:
-        for collection in dict.fromkeys([*searched, *named]):
+        for collection in with_search:
             group.start_soon(list_search, collection)
         for collection in with_standard:
             group.start_soon(list_standard, collection)
@@ -97,8 +100,8 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
         reports += found[0]
         differences += found[1]
         others += found[2]
-    for collection, listed in search.items():
-        found = _search_reports(collection, searched.get(collection, ()), listed)
+    for collection in with_search:
+        found = _search_reports(collection, searched.get(collection, ()), search[collection])
         reports += found[0]
         differences += found[1]
         unknown += found[2]
