@@ -11,7 +11,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import migrate
-from mydocs.migrations.ledger import lease
+from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.model import MigrationState
 from mydocs.migrations.reporting.report import RunReport
 
@@ -28,14 +28,14 @@ def test_a_script_that_blocks_the_event_loop_does_not_starve_the_lease(
     local_server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It blocks until the server has seen three renewals, and fails where they do not come."""
-    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(sys, "mydocs_test_controls", local_server.controls, raising=False)
     (tmp_path / "001_blocks.py").write_text(textwrap.dedent(SCRIPT))
 
     async def run() -> RunReport:
         client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(local_server.url)
         try:
-            return await migrate(client["test"], directory=tmp_path)
+            with limited_to(Limits(renew_every=0.05)):
+                return await migrate(client["test"], directory=tmp_path)
         finally:
             client.close()
 

@@ -18,6 +18,7 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import LeaseLost, migrate
+from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger import lease
 from mydocs.migrations.model import Entry, MigrationState
@@ -303,7 +304,6 @@ async def test_a_held_lease_is_shown_and_only_force_breaks_it(
 async def test_a_lost_lease_cancels_the_script_and_writes_nothing_more(
     kind: str, local_server: LocalServer, local_db: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     write(folder, v001_hangs=ASYNC if kind == "async" else PLAIN)
     gate = threading.Event()
     local_server.controls.delay(gate, when=on("held"))
@@ -322,7 +322,8 @@ async def test_a_lost_lease_cancels_the_script_and_writes_nothing_more(
 
             group.start_soon(steal)
             try:
-                await migrate(local_db, directory=folder)
+                with limited_to(Limits(renew_every=0.05)):
+                    await migrate(local_db, directory=folder)
             except LeaseLost as error:
                 lost = error
             else:

@@ -36,10 +36,10 @@ from mydocs.migrations import (
 )
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver import shared_looks as looks
+from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ServerUnreachable
 from mydocs.migrations.indexes import readiness
-from mydocs.migrations.indexes import waiter as waits
 from mydocs.migrations.reporting.events import IndexChanged
 from mydocs.migrations.reporting.report import Outcome, RunFinished, RunReport
 
@@ -376,16 +376,13 @@ async def test_a_probe_of_the_ledger_alone_costs_one_command(
 
 
 async def test_a_listing_that_never_comes_is_an_error_of_the_one_tree(
-    client: Any, scripts: Path, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    client: Any, scripts: Path, local_server: LocalServer
 ) -> None:
     await migrate(client["app"], directory=scripts)
-    monkeypatch.setattr(waits, "LISTING_SECONDS", 0.05)
-    monkeypatch.setattr(mongo, "TRANSIENT_SECONDS", 0.0)
-    answer = threading.Event()
-    local_server.controls.delay(answer, when=lambda r: "$listSearchIndexes" in str(r.body), times=None)
-    with pytest.raises(ServerUnreachable, match="pages cannot be listed") as caught:
+    local_server.controls.hang(when=lambda r: "$listSearchIndexes" in str(r.body), times=None)
+    limits = Limits(answer=0.2, patience=0.5)
+    with limited_to(limits), pytest.raises(ServerUnreachable, match="aggregate on pages has no answer") as caught:
         await wait_for_indexes(client["app"])
-    answer.set()
     assert caught.value.report is not None
 
 

@@ -16,6 +16,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import MigrationFailed, NotReady, migrate
+from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ChangedScripts, NeedsDecision
 from mydocs.migrations.ledger import documents
@@ -376,10 +377,9 @@ async def test_a_script_that_must_not_run_twice_does_not_even_after_the_lease_do
 
 
 async def test_a_script_that_takes_every_connection_does_not_starve_the_lease(
-    local_server: LocalServer, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+    local_server: LocalServer, folder: Path, write: Write
 ) -> None:
     """Its only connection is held up until three renewals have come, which need one of their own."""
-    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
     write("001_holds.py", "async def up(db):\n    await db['held'].insert_one({})\n")
     gate = threading.Event()
     controls = local_server.controls
@@ -395,7 +395,8 @@ async def test_a_script_that_takes_every_connection_does_not_starve_the_lease(
     controls.call(count, when=lambda recorded: recorded.body.get("update") == leases.COLLECTION, times=None)
     client: AsyncIOMotorClient[dict[str, object]] = AsyncIOMotorClient(local_server.url, maxPoolSize=1)
     try:
-        await asyncio.wait_for(migrate(client["app"], directory=folder), 15)
+        with limited_to(Limits(renew_every=0.05)):
+            await asyncio.wait_for(migrate(client["app"], directory=folder), 15)
     finally:
         client.close()
     assert renewed >= 3

@@ -18,7 +18,7 @@ from pymongo import IndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import migrate
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import (
     DirectoryMissing,
@@ -445,8 +445,7 @@ async def test_an_error_of_the_server_is_one_sentence_with_its_exit_code(
     assert caught.value.report is not None
 
 
-async def test_no_server_is_an_error_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mongo.again, "__kwdefaults__", {"seconds": 0.0})
+async def test_no_server_is_an_error_of_its_own(folder: Path) -> None:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
         "mongodb://127.0.0.1:1/", serverSelectionTimeoutMS=10
     )
@@ -513,9 +512,7 @@ async def test_the_lease_is_renewed_while_a_script_blocks_the_event_loop(
     write: Write,
     witness: Witness,
     local_server: LocalServer,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.02)
     write(
         "001_busy.py",
         """
@@ -531,7 +528,8 @@ async def test_the_lease_is_renewed_while_a_script_blocks_the_event_loop(
         witness.renewals += 1
 
     local_server.controls.call(count, command="update", when=is_renewal, times=None)
-    report = await migrate(any_db, directory=folder, standard_indexes={})
+    with limited_to(Limits(renew_every=0.02)):
+        report = await migrate(any_db, directory=folder, standard_indexes={})
     assert report.outcome is Outcome.OK
     assert witness.renewals >= 3
     assert await lease_is_free(any_db)
@@ -547,9 +545,7 @@ async def test_a_lost_lease_cancels_the_script_and_nothing_more_is_recorded(
     write: Write,
     witness: Witness,
     local_clock: ManualClock,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
     write(
         "001_long.py",
         """
@@ -575,7 +571,7 @@ async def test_a_lost_lease_cancels_the_script_and_nothing_more_is_recorded(
 
     async with asyncio.TaskGroup() as group:
         group.create_task(steal())
-        with pytest.raises(LeaseLost) as caught:
+        with pytest.raises(LeaseLost) as caught, limited_to(Limits(renew_every=0.05)):
             await migrate(any_db, directory=folder, standard_indexes={})
     assert caught.value.exit_code == 7
     assert witness.cancelled

@@ -29,6 +29,7 @@ from mydocs.migrations import (
     wait_until_current,
 )
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import NotAuthorised, ServerUnreachable
 from mydocs.migrations.indexes import readiness
@@ -310,12 +311,11 @@ async def test_a_passing_trouble_does_not_end_a_wait(
 
 
 async def test_a_trouble_that_lasts_longer_than_its_budget_ends_the_wait(
-    any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    any_db: Database, local_server: LocalServer
 ) -> None:
-    monkeypatch.setattr("mydocs.migrations.driver.mongo.TRANSIENT_SECONDS", 0.1)
     targets = await asked(any_db, "ft")
     local_server.search.unreachable(inf)
-    with pytest.raises(OperationFailure, match="Search Index Management"):
+    with limited_to(Limits(patience=0.5)), pytest.raises(OperationFailure, match="Search Index Management"):
         await waited(any_db, targets)
 
 
@@ -363,13 +363,12 @@ async def test_a_wait_that_is_broken_off_reports_what_it_has_seen(
 
 
 async def test_a_search_process_that_stays_away_is_not_taken_for_the_server(
-    any_db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer
 ) -> None:
-    monkeypatch.setattr("mydocs.migrations.driver.mongo.TRANSIENT_SECONDS", 0.0)
     write("001_search.py", TWO)
     await migrate(any_db, directory=folder)
     local_server.search.unreachable(inf)
-    with pytest.raises(ServerUnreachable, match="from its search process"):
+    with limited_to(Limits(patience=0.5)), pytest.raises(ServerUnreachable, match="from its search process"):
         await wait_for_indexes(any_db)
 
 

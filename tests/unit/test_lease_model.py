@@ -1,7 +1,6 @@
 """The lease against a model: owners that crash, pause and have wrong clocks, on a server whose clock is moved."""
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger import lease
-from mydocs.migrations.ledger.lease import LEASE_SECONDS, Lease, Owner, acquire, break_lease, release
+from mydocs.migrations.ledger.lease import LEASE_SECONDS, Lease, Owner, acquire, break_lease, clock, release
 from mydocs.migrations.model import Entry, MigrationState, RunStamp
 
 T = TypeVar("T")
@@ -108,7 +107,7 @@ class LeaseMachine(RuleBasedStateMachine):
             return
         # What the thread does: find out by itself that the lease is gone, or move its end.
         before = actor.lease.deadline
-        actor.lease.deadline = time.monotonic() + LEASE_SECONDS
+        actor.lease.deadline = clock() + LEASE_SECONDS
         beat = lease._Heartbeat(self.db, actor.lease, lambda: None)  # noqa: SLF001  # one beat without its thread
         with patch.object(beat._stopped, "wait", side_effect=lambda _: beat.stop()):  # noqa: SLF001
             beat._renew_until_stopped(self.sync["app"])  # noqa: SLF001
@@ -190,7 +189,7 @@ class LeaseMachine(RuleBasedStateMachine):
         if actor.lease is None or actor.entry is None:
             return
         if paused:  # after it has looked at its own clock for the last time
-            actor.lease = replace(actor.lease, lost=False, deadline=time.monotonic() + 60)
+            actor.lease = replace(actor.lease, lost=False, deadline=clock() + 60)
         before = self.run(ledger.read(self.db)).entries
         (first,) = self.of_first()
         ours = (

@@ -1,6 +1,5 @@
 """What stands in the ledger: written around each script, fenced by run and term, read with suspicion."""
 
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +26,7 @@ from mydocs.migrations.ledger.entries import (
     start,
     untrack,
 )
-from mydocs.migrations.ledger.lease import Lease, Owner, acquire, release
+from mydocs.migrations.ledger.lease import Lease, Owner, acquire, clock, release
 from mydocs.migrations.model import Entry, IndexAction, IndexType, MigrationState, RunStamp, StoredError, TrackedIndex
 from mydocs.migrations.scripts.discover import checksum
 
@@ -43,7 +42,7 @@ def stamp(run: str = "run", term: int = 1) -> RunStamp:
 
 
 def lease(run: str = "run", term: int = 1) -> Lease:
-    return Lease(owner=Owner(run_id=run), term=term, deadline=time.monotonic() + 30)
+    return Lease(owner=Owner(run_id=run), term=term, deadline=clock() + 30)
 
 
 async def begin(db: Db, *, previous: Entry | None = None, run: str = "run", term: int = 1, **fields: Any) -> Entry:
@@ -357,7 +356,7 @@ async def test_a_next_start_that_finds_an_entry_of_somebody_else_leaves_it_and_k
 
 @pytest.mark.anyio
 async def test_nothing_is_written_by_a_holder_whose_time_is_up(local_db: Db, local_server: LocalServer) -> None:
-    late = Lease(owner=Owner(run_id="run"), term=1, deadline=time.monotonic() - 1)
+    late = Lease(owner=Owner(run_id="run"), term=1, deadline=clock() - 1)
     entry = Entry(version="001", name="a", script=None, checksum=None, state=MigrationState.APPLIED, run=stamp())
     writes = [
         start(local_db, late, entry, None),

@@ -1,5 +1,6 @@
 """How long the runner waits for its own commands: one value for a call and all that it starts. Pure."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,13 +12,24 @@ class Limits:
     """
     Seconds, all of them.
 
-    :param record: for the record that a script starts or has ended, with all its repetitions
+    :param answer: for the answer to one command, once the driver knows a server; then the connection counts as lost
+    :param retries: no new try of a command later than this after the first
+    :param patience: how long one who waits bears a server without a good answer: elections take 12 s, a restart of
+        mongot a minute. The last 5 s of two minutes are left for the end of the program
+    :param until: the moment of the monotonic clock at which an answer comes too late in any case
     :param release: how long a leaving process may take to give the lease back
+    :param renewal: for one try to renew the lease, so that several fit into what is left of it
+    :param renew_every: from one renewal of the lease to the next, a third of it
     :param grace: for what must be finished and has not been when the caller is cancelled; Kubernetes kills 30 s later
     """
 
-    record: float = 75.0
+    answer: float = 30.0
+    retries: float = 30.0
+    patience: float = 115.0
+    until: float = math.inf
     release: float = 5.0
+    renewal: float = 5.0
+    renew_every: float = 10.0
     grace: float = 5.0
 
 

@@ -2,15 +2,20 @@
 The one seam to the drivers: Motor and PyMongo Async behind raw commands, with what may be sent again and when.
 
 Every command of the runner's own goes through :func:`command`: one command on the wire a call, on the primary, without
-read or write concern of the handle, and no retry by the driver, so that what is sent again is decided here alone.
+read or write concern of the handle, and no retry by the driver, so that what is sent again is decided here alone, and
+how long an answer is waited for.
 """
 
+import asyncio
 import inspect
 import logging
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
@@ -27,13 +32,15 @@ from pymongo.errors import (
     ExecutionTimeout,
     InvalidName,
     InvalidURI,
+    NetworkTimeout,
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
 )
-from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, stop_after_delay
+from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, stop_after_delay, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from mydocs.migrations.driver.limits import limited_to, limits
 from mydocs.migrations.errors import (
     CommandRefused,
     IndexFailed,
@@ -76,11 +83,14 @@ _NO_ROOM = re.compile(r"(?=.*\b(maximum|limit|quota|exceed\w*|too many)\b).*\b(i
 ATLAS_CODE = 8000  # any error of Atlas' own: "bad auth", "user is not allowed to do action", but also a quota
 
 LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
+# What works on documents takes as long as it takes, where they are the application's.
+_ON_DOCUMENTS = frozenset({"aggregate", "count", "delete", "distinct", "find", "findAndModify", "insert", "update"})
+OWN_COLLECTIONS = ("_migrations", "_search_aliases")  # and those whose names begin so
 _DRIVER_DUMP = re.compile(r"(, Timeout: | \(configured timeouts: |, full error: ).*", re.DOTALL)
-TRANSIENT_SECONDS = (
-    120.0  # that a wait goes on without a good answer: elections take 12 s, a restart of mongot a minute
-)
-RETRY_SECONDS = 30.0  # no new try later than this after the first; one try may itself take the driver's selection time
+
+
+class NoAnswer(NetworkTimeout):
+    """A command of the runner's own that was not answered in time: what it was for may have happened."""
 
 
 def is_search_starting(error: BaseException) -> bool:
@@ -144,7 +154,6 @@ def is_unauthorised(error: BaseException) -> bool:
 # For one idempotent command. A poll that waits for a state is a loop with a deadline and not a retry.
 RETRY = AsyncRetrying(
     retry=retry_if_exception(is_worth_another_try),
-    stop=stop_after_delay(RETRY_SECONDS),
     wait=wait_random_exponential(multiplier=0.2, max=2.0),
     sleep=anyio.sleep,
     before_sleep=before_sleep_log(logger, logging.INFO),
@@ -152,28 +161,32 @@ RETRY = AsyncRetrying(
 )
 
 
-PATIENT = RETRY.copy(
-    retry=retry_if_exception(is_transient),
-    stop=stop_after_delay(TRANSIENT_SECONDS),
-    wait=wait_random_exponential(multiplier=0.2, max=10.0),
-)
-"""For a look of somebody who waits: there is time, and whoever is waited for may be waiting for the same server."""
+# For a look of somebody who waits: there is time, and whoever is waited for may be waiting for the same server.
+_PATIENT = RETRY.copy(retry=retry_if_exception(is_transient), wait=wait_random_exponential(multiplier=0.2, max=10.0))
 
 
-async def again(
-    call: Callable[[], Awaitable[T]], *, seconds: float = RETRY_SECONDS, retrying: AsyncRetrying | None = None
-) -> T:
+async def again(call: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
     """
     Await ``call()``, again after each transient error; only for what is idempotent.
 
-    :param seconds: no new try later than this after the first
-    :param retrying: in place of that, how to go on
+    :param seconds: no new try later than this after the first; those of ``Limits.retries`` if not given
     """
 
     async def attempt() -> T:  # tenacity awaits only what is defined as a coroutine, and a lambda is not
         return await call()
 
-    return await (retrying.copy() if retrying else RETRY.copy(stop=stop_after_delay(seconds)))(attempt)
+    return await RETRY.copy(stop=stop_after_delay(limits().retries if seconds is None else seconds))(attempt)
+
+
+async def again_patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Await ``call()`` as one does who waits: again after each transient error, for ``Limits.patience`` in all."""
+    until = min(limits().until, time.monotonic() + limits().patience)
+
+    async def attempt() -> T:
+        with limited_to(replace(limits(), until=until)):
+            return await call()
+
+    return await _PATIENT.copy(stop=stop_before_delay(limits().patience))(attempt)
 
 
 async def command(
@@ -182,19 +195,72 @@ async def command(
     *,
     session: Any = None,
     codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
+    long: bool | None = None,
 ) -> Document:
     """
     Send one command once.
 
     :param session: one of :func:`session_of`, where the command is part of its transaction
     :param codec_options: how the reply is decoded; by default not as the application has set it for its client
+    :param long: whether to wait for the answer without a limit; decided by the command if not given
     :raises OperationFailure: also for an error of a single write, which drivers leave inside the reply
+    :raises NoAnswer: where the server does not answer within ``Limits.answer``
     """
-    reply: Document = await db.command(dict(body), session=session, codec_options=codec_options)
+    asked = db.command(dict(body), session=session, codec_options=codec_options)
+    takes_long = _takes_long(body) if long is None else long
+    reply: Document = await (asked if takes_long else answered(db, asked, _label(body)))
     concern = reply.get("writeConcernError")
     for problem in [*reply.get("writeErrors", ()), *([concern] if concern else [])]:
         raise OperationFailure(problem.get("errmsg", ""), problem.get("code"), problem)
     return reply
+
+
+async def answered(db: Database, asked: Awaitable[T], what: str) -> T:
+    """
+    Await what the runner itself has asked the server for; nothing of that waits without a limit.
+
+    The driver's search for a server has its own limit, ``serverSelectionTimeoutMS``, which comes on top. A thread in
+    which Motor waits for the answer cannot be stopped and is left to itself.
+
+    :param what: names it in the error
+    :raises NoAnswer: where it has no answer within ``Limits.answer``
+    """
+    client = client_of(db)
+    limit = limits().answer
+    if not client.topology_description.has_writable_server():
+        limit += client.options.server_selection_timeout
+    limit = max(0.0, min(limit, limits().until - time.monotonic()))
+    timeout = asyncio.timeout(limit)
+    try:
+        async with timeout:
+            return await asked
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        raise NoAnswer(f"{what} has no answer within {limit:.1f} s{why_unknown(db)}") from error
+
+
+def why_unknown(db: Database) -> str:
+    """Say why the driver knows no server, in brackets; empty where it knows one, or has no reason yet."""
+    topology = client_of(db).topology_description
+    errors = {
+        _DRIVER_DUMP.sub("", str(server.error)) for server in topology.server_descriptions().values() if server.error
+    }
+    return "" if topology.has_known_servers or not errors else f" ({'; '.join(sorted(errors))})"
+
+
+def _takes_long(body: Mapping[str, Any]) -> bool:
+    """Whether a server may rightly be long about a command: it builds an index, or works on the application's data."""
+    name = next(iter(body))
+    if name == "createIndexes":
+        return True
+    looks = "pipeline" in body and "$listSearchIndexes" in str(body["pipeline"][:1])
+    return name in _ON_DOCUMENTS and not looks and not str(body[name]).startswith(OWN_COLLECTIONS)
+
+
+def _label(body: Mapping[str, Any]) -> str:
+    name, where = next(iter(body.items()))
+    return f"{name} on {where}" if isinstance(where, str) else name
 
 
 async def command_again(db: Database, body: Mapping[str, Any]) -> Document:
@@ -206,12 +272,13 @@ async def documents(
     db: Database, body: Mapping[str, Any], *, codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
 ) -> list[Document]:
     """Send a command that answers with a cursor once, and read it to its end."""
-    cursor = (await command(db, body, codec_options=codec_options))["cursor"]
+    long = _takes_long(body)
+    cursor = (await command(db, body, codec_options=codec_options, long=long))["cursor"]
     found: list[Document] = list(cursor["firstBatch"])
     while cursor["id"]:
         collection = cursor["ns"].split(".", 1)[1]
         more = {"getMore": cursor["id"], "collection": collection}
-        cursor = (await command(db, more, codec_options=codec_options))["cursor"]
+        cursor = (await command(db, more, codec_options=codec_options, long=long))["cursor"]
         found += cursor["nextBatch"]
     return found
 
@@ -221,10 +288,15 @@ async def documents_again(
     body: Mapping[str, Any],
     *,
     codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
-    retrying: AsyncRetrying | None = None,
+    patiently: bool = False,
 ) -> list[Document]:
-    """Read what a command finds, from its start again after each transient error."""
-    return await again(lambda: documents(db, body, codec_options=codec_options), retrying=retrying)
+    """
+    Read what a command finds, from its start again after each transient error.
+
+    :param patiently: as one does who waits; see :func:`again_patiently`
+    """
+    read = partial(documents, db, body, codec_options=codec_options)
+    return await (again_patiently(read) if patiently else again(read))
 
 
 async def search_listing(db: Database, collection: str, names: Sequence[str]) -> list[Document]:

@@ -55,9 +55,9 @@ class Looks(Generic[T]):
         self._is_looking = True
         try:
             found = await ask()
-        except (PyMongoError, TimeoutError) as error:
+        except PyMongoError as error:
             # A refusal may be meant for this task's login alone, and a closed client is nobody else's.
-            if isinstance(error, TimeoutError) or mongo.is_transient(error):
+            if mongo.is_transient(error):
                 self._answer, self._ended = error, self._begun
             raise
         else:

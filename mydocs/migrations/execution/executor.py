@@ -223,7 +223,7 @@ class Executor:
         if self.begun is None:
             # Not cancelled: Motor would send the record even if nobody waited for its answer any more.
             start = ledger.start(self.db, self.lease, entry, previous)
-            await interruption.finish(start, f"the record that {entry.name} starts", limit=limits().record)
+            await interruption.finish(start, f"the record that {entry.name} starts")
         else:
             self.lease.check()
             entry, self.begun = self.begun, None
@@ -272,7 +272,7 @@ class Executor:
         if ended is None:
             ended = self._ended(entry, started, error, indexes)
         finish = self._finish(ended, goes_on=error is None and not interruption.requested)
-        await interruption.finish(finish, f"the record that {entry.name} has ended", limit=limits().record)
+        await interruption.finish(finish, f"the record that {entry.name} has ended")
 
     def _ended(
         self, entry: Entry, started: float, error: BaseException | None, indexes: tuple[TrackedIndex, ...]
@@ -397,4 +397,6 @@ async def _lightodm_bound(db: mongo.Database, step: Step) -> AsyncIterator[None]
             with lightodm_bound_to(sync):
                 yield
         finally:
-            await anyio.to_thread.run_sync(stack.close)
+            # Without a limit a client says goodbye to a server that may not answer.
+            with anyio.move_on_after(limits().release):
+                await anyio.to_thread.run_sync(stack.close, abandon_on_cancel=True)

@@ -72,7 +72,7 @@ async def in_transaction(db: mongo.Database, interruption: Interruption, work: W
                 await interruption.run(work(session))
                 if not session.in_transaction:
                     raise NotPossible(ENDED_BY_SCRIPT)
-                await interruption.finish(_end(session, seal), "the commit")
+                await interruption.finish(_end(db, session, seal), "the commit")
             except (Exception, asyncio.CancelledError) as error:
                 # After a try to commit the driver takes the transaction for ended, and it was there until then.
                 gone = session.in_transaction and _code(error) == NO_SUCH_TRANSACTION
@@ -102,14 +102,15 @@ async def _begin(session: Any) -> None:
         await begun
 
 
-async def _end(session: Any, seal: Seal) -> None:
+async def _end(db: mongo.Database, session: Any, seal: Seal) -> None:
     await seal(session)
     started, pause = time.monotonic(), FIRST_PAUSE
     while True:
         try:
-            await session.commit_transaction()
+            await mongo.answered(db, session.commit_transaction(), "commitTransaction")
         except PyMongoError as error:
-            if not _has_label(error, UNKNOWN) or time.monotonic() - started >= COMMIT_SECONDS:
+            unknown = isinstance(error, mongo.NoAnswer) or _has_label(error, UNKNOWN)
+            if not unknown or time.monotonic() - started >= COMMIT_SECONDS:
                 raise
         else:
             return

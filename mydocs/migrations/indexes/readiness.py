@@ -18,7 +18,7 @@ SELF_MANAGED_FAILED_GRACE = 35.0  # seconds: mongot publishes its status every 3
 APPEAR_SECONDS = 60.0  # an index that was accepted is listed within seconds, only not always at once
 # Atlas goes on to list the old version for a while after an update, seconds as a rule. After this long nothing is under
 # way: somebody changed the index, or the server took a create for one of the index that it has. To be wrong costs one
-# more `wait`; the number is that of the longest trouble which a wait bears, TRANSIENT_SECONDS.
+# more `wait`; the number is that of the longest trouble which a wait bears, ``Limits.patience``.
 DIFFERENT_GRACE = 120.0  # seconds
 SHOWN_DIFFERENCES = 3  # of the key paths that differ; the first ones tell whose definition it is
 GONE_LOOKS = 3  # the look that misses it, and two more: a listing may skip an index once while a host restarts

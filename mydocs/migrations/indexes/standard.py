@@ -16,6 +16,7 @@ from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.limits import Limits
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import IndexConflict, UsageError
 from mydocs.migrations.indexes import capture, standard_definitions
@@ -26,7 +27,7 @@ from mydocs.migrations.model import IndexAction, IndexType, TrackedIndex
 IndexModels: TypeAlias = Mapping[str, Sequence[IndexModel]]
 
 WHAT_TO_PASS = 'pass a list of pymongo.IndexModel, such as [IndexModel("status")]'
-LONG_WORK = 3 * mongo.RETRY_SECONDS  # seconds; less of it than this is the retries' own time
+LONG_WORK = 3 * Limits().retries  # seconds; less of it than this is the retries' own time
 BUILD_TRIES = 100  # each of them took LONG_WORK at least, which makes two and a half hours
 BUILDS_AT_ONCE = 3  # the server's own limit, maxNumActiveUserIndexBuilds; further builds would queue there
 

@@ -5,14 +5,16 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import anyio
 from pymongo.errors import PyMongoError
 
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.limits import limited_to, limits
 from mydocs.migrations.driver.shared_looks import Looks, shared_looks
-from mydocs.migrations.errors import IndexFailed, NotReady, ServerUnreachable
+from mydocs.migrations.errors import IndexFailed, NotReady
 from mydocs.migrations.indexes import capture, readiness
 from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.model import IndexAction, IndexState, TrackedIndex
@@ -21,7 +23,6 @@ from mydocs.migrations.reporting.events import IndexChanged, Sink, StillWaiting,
 logger = logging.getLogger(__name__)
 
 LISTINGS_AT_ONCE = 8  # collections; Motor has five threads a core for everything
-LISTING_SECONDS = 30.0  # on the client; the server's own limit is a third of it
 SIGN_OF_LIFE_SECONDS = 30.0
 
 
@@ -137,7 +138,7 @@ class _Poller:
     ) -> None:
         async def ask() -> list[mongo.Document]:
             async with limiter:
-                with anyio.fail_after(LISTING_SECONDS):
+                with limited_to(replace(limits(), until=last_answer + limits().patience)):
                     return await mongo.search_listing(self._db, self._collection, names)
 
         within = 0.0
@@ -145,14 +146,8 @@ class _Poller:
         while True:
             try:
                 documents = await looks.next(ask, within=within)
-            except (PyMongoError, TimeoutError) as error:
-                silent = time.monotonic() - last_answer
-                late = isinstance(error, TimeoutError)
-                if late and silent > mongo.TRANSIENT_SECONDS:
-                    raise ServerUnreachable(
-                        f"{self._collection} cannot be listed within {LISTING_SECONDS:.0f} s"
-                    ) from error
-                if silent > mongo.TRANSIENT_SECONDS or not (late or mongo.is_transient(error)):
+            except PyMongoError as error:
+                if not mongo.is_transient(error) or time.monotonic() - last_answer + within > limits().patience:
                     raise
                 logger.info("listing the search indexes of %s: %s; trying again", self._collection, error)
             else:

@@ -91,7 +91,7 @@ async def read(db: mongo.Database, *, patiently: bool = False, aliases: bool = F
             "pipeline": [*leases.view_stages(), {"$unionWith": COLLECTION}, *(_WITH_ALIASES if aliases else ())],
             "cursor": {"batchSize": BATCH},
         },
-        retrying=mongo.PATIENT if patiently else None,
+        patiently=patiently,
     )
     # An ObjectId, a version or "standard" are the keys of the ledger; the lease is the only "lease".
     shown = next((document for document in found if document["_id"] == "lease"), None)

@@ -15,13 +15,14 @@ Who decides
     - *renew*: where owner and term are still ours, ``expires_at = $$NOW + 30 s``.
     - *release*: where owner and term are still ours, ``expires_at = $$NOW`` and no owner.
 
-    The holder's own clock only ever stops it earlier: it counts 30 s from *before* it sent the last renewal
-    that succeeded, on a monotonic clock, so its deadline lies before the server's. Clocks of two machines are
-    never compared.
+    The holder's own clock only ever stops it earlier: it counts 29 s from *before* it sent the last renewal
+    that succeeded, on a clock that goes on while the machine sleeps, so its deadline lies a second before the
+    server's at least. Clocks of two machines are never compared.
 
 What each side may assume
     - A renewal that finds no document of ours: the lease is lost. Somebody else has it, or had it.
-    - A renewal without an answer: it may have happened. Ask again until the deadline, then count it as lost.
+    - A renewal without an answer: it may have happened. Ask again after 5 s, on another connection, until the deadline;
+      then count it as lost.
     - A holder that was paused beyond its deadline may run a few more instructions before it notices. The *term*
       fences those off: each ledger write names the term of its writer, and a successor replaces a ledger entry
       only if it is as it read it (ledger.py). So either the late write comes first and the successor sees it,
@@ -39,9 +40,10 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -49,13 +51,13 @@ from typing import Any
 
 import anyio
 import pymongo
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
 import mydocs
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.driver.limits import limits
-from mydocs.migrations.errors import LeaseLost, LedgerInvalid, ServerUnreachable
+from mydocs.migrations.errors import LeaseLost, LedgerInvalid, MigrationError, NotPossible, ServerUnreachable
 from mydocs.migrations.ledger.documents import time_of
 from mydocs.migrations.model import LeaseView, RunStamp
 
@@ -63,8 +65,19 @@ logger = logging.getLogger(__name__)
 
 COLLECTION = "_migrations_lock"
 LEASE_SECONDS = 30.0
-RENEW_SECONDS = 10.0  # two renewals may be lost before the lease is
+MARGIN_SECONDS = 1.0  # the holder's deadline is so much earlier than the server's
 RETRY_RENEWAL_SECONDS = 0.5
+SLICE_SECONDS = 1.0  # of a pause: a thread's waits stand still while the machine sleeps
+PING_SECONDS = 2.0  # whether the server answers at all
+
+
+def clock() -> float:
+    """Tell the seconds of a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
+# On Linux and macOS `time.monotonic()` stands still while the machine sleeps; Windows' does not.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if sys.platform == "darwin" else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,16 +94,19 @@ class Lease:
     """
     A lease that was acquired.
 
-    :param deadline: on this process' monotonic clock
-    :param acquired_at: by the server's clock; its answer came at ``since`` of the monotonic one
+    :param deadline: by :func:`clock`
+    :param acquired_at: by the server's clock; its answer came at ``since`` of :func:`clock`
+    :param lost: somebody else has it, or may have it
+    :param silent: it is lost since no renewal had an answer, and not since somebody else has it
     """
 
     owner: Owner
     term: int
     deadline: float
     acquired_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=clock)
     lost: bool = False
+    silent: bool = False
 
     def now(self) -> datetime:
         """
@@ -98,12 +114,12 @@ class Lease:
 
         Two hosts' clocks may differ by more than two of their runs are apart, and the later entry of the ledger counts.
         """
-        now = self.acquired_at + timedelta(seconds=time.monotonic() - self.since)
+        now = self.acquired_at + timedelta(seconds=clock() - self.since)
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
     @property
     def is_ours(self) -> bool:
-        return not self.lost and time.monotonic() < self.deadline
+        return not self.lost and clock() < self.deadline
 
     def check(self) -> None:
         """:raises LeaseLost: where nothing may be written any more"""
@@ -166,7 +182,7 @@ async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
     :return: the lease, or ``None`` while somebody else holds it
     :raises LedgerInvalid: where the document is none of ours; it is left as it is
     """
-    sent = time.monotonic()
+    sent = clock()
 
     async def ask() -> dict[str, Any]:
         return await to_the_end(mongo.command(db, _acquire_command(owner)), "the request for the lease")
@@ -180,11 +196,16 @@ async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
         if error.code != 11000:
             raise
         return None  # two were the first ever, and the other one was quicker
+    if not isinstance(reply.get("value"), Mapping):
+        raise NotPossible(
+            "findAndModify with `upsert` and `new` has given no document back, so nobody can tell who holds the lease; "
+            "this server does not do what MongoDB does, use one that does"
+        )
     view = parse(reply["value"])
     if view.run_id != owner.run_id:
         return None
     acquired_at = view.acquired_at or datetime.now(UTC)  # it was set by this very command
-    return Lease(owner=owner, term=view.term, deadline=sent + LEASE_SECONDS, acquired_at=acquired_at)
+    return Lease(owner=owner, term=view.term, deadline=_deadline(sent), acquired_at=acquired_at)
 
 
 @asynccontextmanager
@@ -193,6 +214,7 @@ async def held(db: mongo.Database, lease: Lease) -> AsyncIterator[Lease]:
     Keep the lease for the length of a block, and give it back.
 
     :raises LeaseLost: in place of whatever the block raised, once the lease is gone; the block is cancelled then
+    :raises ServerUnreachable: likewise, where it is gone since the server does not answer
     """
     loop = asyncio.get_running_loop()
     scope = anyio.CancelScope()
@@ -202,15 +224,25 @@ async def held(db: mongo.Database, lease: Lease) -> AsyncIterator[Lease]:
         with scope:
             yield lease
         if lease.lost:
-            raise LeaseLost(lease.term)
+            raise await _loss(db, lease)
     except Exception as error:
-        if lease.lost and not isinstance(error, LeaseLost):
-            raise LeaseLost(lease.term) from error
+        if lease.lost and not isinstance(error, LeaseLost | ServerUnreachable):
+            raise await _loss(db, lease) from error
         raise
     finally:
         beat.stop()
         if not lease.lost:
             await release(db, lease)
+
+
+async def _loss(db: mongo.Database, lease: Lease) -> MigrationError:
+    """Say why a lease is lost: a server that does not answer at all is another cause than another holder."""
+    if lease.silent:
+        try:
+            await to_the_end(mongo.command(db, {"ping": 1}), "a ping of the server", limit=PING_SECONDS)
+        except (ConnectionFailure, ServerUnreachable) as error:
+            return ServerUnreachable(f"the lease of term {lease.term} could not be renewed ({mongo.text_of(error)})")
+    return LeaseLost(lease.term)
 
 
 async def release(db: mongo.Database, lease: Lease) -> None:
@@ -263,6 +295,10 @@ async def _release(db: mongo.Database, whose: dict[str, Any]) -> None:
         logger.warning("the lease could not be released and runs out within %.0f s: %s", LEASE_SECONDS, error)
 
 
+def _deadline(sent: float) -> float:
+    return sent + LEASE_SECONDS - MARGIN_SECONDS
+
+
 def _change(whose: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "update": COLLECTION,
@@ -276,6 +312,7 @@ class _Heartbeat:
 
     def __init__(self, db: mongo.Database, lease: Lease, on_lost: Callable[[], object]) -> None:
         self._db, self._lease, self._on_lost = db, lease, on_lost
+        self._limits = limits()  # a thread has none of its own
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"mydocs-lease-{lease.term}", daemon=True)
 
@@ -288,7 +325,7 @@ class _Heartbeat:
 
     def _run(self) -> None:
         # A lease that took long to get has less time left until its first renewal than others.
-        if self._stopped.wait(min(RENEW_SECONDS, max(0.0, self._lease.deadline - time.monotonic()) / 3)):
+        if self._pause(min(self._limits.renew_every, max(0.0, self._lease.deadline - clock()) / 3)):
             return  # most runs are over before the first renewal, and never make a client for it
         try:
             with mongo.private_database(self._db) as db:
@@ -306,20 +343,28 @@ class _Heartbeat:
     def _renew_until_stopped(self, db: Any) -> None:
         whose = {"owner.id": self._lease.owner.run_id, "term": self._lease.term}
         while not self._stopped.is_set():
-            sent = time.monotonic()
+            sent = clock()
             remaining = self._lease.deadline - sent
             if remaining <= 0:
+                self._lease.silent = True
                 return
             try:
-                with pymongo.timeout(remaining):
+                with pymongo.timeout(min(self._limits.renewal, remaining)):
                     reply = db.command(_change(whose, {"expires_at": _UNTIL}))
             except PyMongoError as error:
                 logger.info("renewing the lease: %s; %.0f s left", error, remaining)
                 if isinstance(error, OperationFailure) and not mongo.is_transient(error):
                     logger.warning("renewing the lease was refused: %s", error)
-                self._stopped.wait(RETRY_RENEWAL_SECONDS)
+                self._pause(RETRY_RENEWAL_SECONDS)
                 continue
             if not reply["n"]:
                 return
-            self._lease.deadline = sent + LEASE_SECONDS
-            self._stopped.wait(RENEW_SECONDS)
+            self._lease.deadline = _deadline(sent)
+            self._pause(self._limits.renew_every)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait, also through a sleep of the machine; says whether to stop."""
+        until = clock() + seconds
+        while not self._stopped.is_set() and (left := until - clock()) > 0:
+            self._stopped.wait(min(left, SLICE_SECONDS))
+        return self._stopped.is_set()

@@ -9,12 +9,13 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.shared_looks import shared_looks
-from mydocs.migrations.errors import NotReady
+from mydocs.migrations.errors import NotReady, ServerUnreachable
 from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.indexes.standard import IndexModels
 from mydocs.migrations.indexes.waiter import SIGN_OF_LIFE_SECONDS, raise_unready, wait_for
 from mydocs.migrations.ledger import documents
 from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import classify, standard_is_applied, tracked
 from mydocs.migrations.ledger.turn import look
 from mydocs.migrations.model import MigrationState
@@ -24,6 +25,7 @@ from mydocs.migrations.reporting.events import Sink, StillWaiting
 from mydocs.migrations.reporting.report import RunReport
 from mydocs.migrations.scripts.discover import Discovery
 
+LEAST_SECONDS = 1.0  # for the first look: a wait of 0 s is a question about what is so now
 UNAPPLIED = "`mydocs migrate run` runs what is still pending, `mydocs migrate wait` resumes the wait"
 
 
@@ -38,8 +40,9 @@ async def wait_for_indexes(
     :raises NotReady: where the time is up; the builds go on
     """
     async with reported(db, on_event) as (session, report):
-        report.snapshot = await ledger.read(db)
-        await wait_for_tracked(session, report, timeout)
+        started = time.monotonic()
+        report.snapshot = await _first_look(db, timeout)
+        await wait_for_tracked(session, report, timeout, waited=time.monotonic() - started)
     return report.build()
 
 
@@ -61,8 +64,9 @@ async def wait_until_current(
     started = time.monotonic()
     async with reported(db, on_event) as (session, report):
         found = await discovered(session, report, directory)
-        report.snapshot = await ledger.read(db)
-        with anyio.move_on_after(timeout), shared_looks(db, documents.COLLECTION) as looks:
+        report.snapshot = await _first_look(db, timeout)
+        left = None if timeout is None else timeout - (time.monotonic() - started)
+        with anyio.move_on_after(left), shared_looks(db, documents.COLLECTION) as looks:
             told: tuple[list[str], float] = ([], -SIGN_OF_LIFE_SECONDS)
             while late := _unapplied(report, found, standard_indexes):
                 waited = time.monotonic() - started
@@ -75,6 +79,17 @@ async def wait_until_current(
             raise NotReady(late, waited, UNAPPLIED)
         await wait_for_tracked(session, report, timeout, waited=waited)
     return report.build()
+
+
+async def _first_look(db: mongo.Database, timeout: float | None) -> Snapshot:
+    """
+    Read the ledger within the time of the whole wait.
+
+    :raises ServerUnreachable: where there is no answer by then
+    """
+    with anyio.move_on_after(None if timeout is None else max(timeout, LEAST_SECONDS)):
+        return await ledger.read(db)
+    raise ServerUnreachable(f"the ledger could not be read within {timeout:g} s{mongo.why_unknown(db)}")
 
 
 async def wait_for_tracked(
