@@ -65,6 +65,9 @@ WaitTimeout = Annotated[
         "--timeout", metavar="DURATION", help="Limit of --wait, such as 90s (1h); 0 is none.", show_default=False
     ),
 ]
+ScriptTimeout = Annotated[
+    str, typer.Option("--script-timeout", metavar="DURATION", help="Limit of each script, such as 10m; 0 is none.")
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="End only when every search index can be queried.")]
 ReportFile = Annotated[
     str | None,
@@ -113,10 +116,12 @@ def run(
         ),
     ] = None,
     indexes: Indexes = None,
+    script_timeout: ScriptTimeout = "0",
     report: ReportFile = None,
 ) -> None:
     """Run what is pending, and with --wait end when every search index can be queried."""
     limit, lock_limit = calls.wait_limit(wait, timeout), calls.duration(lock_timeout, "--lock-timeout")
+    script_limit = calls.limit(script_timeout, "--script-timeout")
     file, models = calls.report_file(report, "run"), calls.standard_indexes(indexes)
     from mydocs.cli.render import run_text
 
@@ -141,6 +146,7 @@ def run(
             allow_changed=allow_changed,
             allow_out_of_order=allow_out_of_order,
             standard_indexes=models,
+            script_timeout=script_limit,
             max_building=max_building,
             **shared,
         )
@@ -252,12 +258,14 @@ def rollback(
     timeout: WaitTimeout = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be taken back; change nothing.")] = False,
     lock_timeout: LockTimeout = "10m",
+    script_timeout: ScriptTimeout = "0",
     report: ReportFile = None,
 ) -> None:
     """Take applied migrations back with their `down`, newest first."""
     if steps is not None and to is not None:
         raise calls.usage("--steps and --to exclude each other; leave one of them out")
     limit, lock_limit = calls.wait_limit(wait, timeout), calls.duration(lock_timeout, "--lock-timeout")
+    script_limit = calls.limit(script_timeout, "--script-timeout")
     file = calls.report_file(report, "rollback")
     from mydocs.cli.render import rollback_text
 
@@ -269,6 +277,7 @@ def rollback(
             wait=wait,
             timeout=limit,
             lock_timeout=lock_limit,
+            script_timeout=script_limit,
             dry_run=dry_run,
             **shared,
         )

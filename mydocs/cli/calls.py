@@ -1,16 +1,17 @@
 """From the options of a command to its one call of an operation. Drivers are imported when the call is made."""
 
 import os
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from mydocs.cli.options import Common
 from mydocs.cli.streams import current
 
 if TYPE_CHECKING:  # help and `list` start without them
-    from pathlib import Path
-
     from mydocs.cli.report_file import ReportFile
     from mydocs.migrations.indexes.standard import IndexModels
     from mydocs.migrations.operations.connection import Database
@@ -24,7 +25,7 @@ T = TypeVar("T")
 class Shared(TypedDict):
     """What every operation with a report takes."""
 
-    directory: "Path"
+    directory: Path
     on_event: "Sink"
 
 
@@ -61,11 +62,27 @@ def call(common: Common, operation: "Callable[[Database, Shared], Awaitable[T]]"
     from mydocs.cli import connect, live, script_output
     from mydocs.migrations.reporting.sinks import fan_out
 
-    with script_output.collected(streams), live.view(streams) as view:
+    with script_output.collected(streams), live.view(streams) as view, _importable_from_here():
         sink = fan_out(*watchers, view) if watchers else view
         return connect.call(
             chosen, streams, sink, lambda db, sink: operation(db, {"directory": chosen.directory, "on_event": sink})
         )
+
+
+@contextmanager
+def _importable_from_here() -> Iterator[None]:
+    """Let scripts import what lies in the working directory, as `python -m` would."""
+    try:
+        here = str(Path.cwd())
+    except OSError:  # it is gone
+        yield
+        return
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # a script may have taken it out itself
+            sys.path.remove(here)
 
 
 def report_file(name: str | None, command: str) -> "ReportFile | None":

@@ -13,6 +13,7 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     │   └── SquashIncomplete
     ├── LedgerInvalid                   1  a stored document that is none of ours
     ├── MigrationFailed                 1  a script raised
+    ├── TimedOut                        1  why a script failed that took too long
     ├── IndexConflict                   1  an existing index stands in the way
     ├── IndexRefused                    1  the server does not take a definition
     ├── ChangeInvalid                   1  what a script makes of a document is no change of it
@@ -208,6 +209,15 @@ class MigrationFailed(MigrationError):
         if self.by_hand is not None or cause is IN_THE_SENTENCE:
             return IN_THE_SENTENCE
         return NOT_THE_SCRIPT.get(self.exit_code) or cause or self.next_step
+
+
+class TimedOut(MigrationError):
+    """A script ran longer than a script may; what it did until then stays. The cause of a :class:`MigrationFailed`."""
+
+    def __init__(self, seconds: float) -> None:
+        """:param seconds: that it was given"""
+        self.seconds = seconds
+        super().__init__(f"it ran longer than {seconds:g} s, which is the limit for a script (--script-timeout)")
 
 
 class IndexConflict(MigrationError):

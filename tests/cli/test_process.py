@@ -18,7 +18,8 @@ from mydocs.localserver import LocalServer
 QUIET_SCRIPT = "async def up(db):\n    await db.things.insert_one({'a': 1})\n"
 SLOW = "import asyncio\nasync def up(db):\n    print('begun', flush=True)\n    await asyncio.sleep(60)\n"
 SLOW_PLAIN = (
-    "import pathlib, time\nprint('begun', flush=True)\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n"
+    "import pathlib, signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('begun')\n"
+    "while not pathlib.Path('go').exists(): time.sleep(0.01)\n"
 )
 NOISY = """
 import os, subprocess, sys
@@ -196,7 +197,7 @@ def test_signal_cancels_and_records_an_async_script(
     assert program("migrate", "unlock", "--url", local_url, "--db", "x").out == "no lease is held\n"
 
 
-def test_signal_lets_a_plain_script_end_and_starts_no_other(
+def test_a_plain_script_that_ends_although_it_was_interrupted_is_applied_and_the_last(
     start: Start, folder: Path, local_url: str, tmp_path: Path
 ) -> None:
     (folder / "001_slow.py").write_text(SLOW_PLAIN)

@@ -130,22 +130,22 @@ async def test_a_signal_cancels_an_async_script_and_frees_the_lease(
     assert await local_db["after"].count_documents({}) == 0
 
 
-async def test_a_signal_waits_for_a_plain_script_and_starts_nothing_more(
-    local_server: LocalServer, local_db: Database, folder: Path, start: Callable[..., Runner]
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_interrupts_a_plain_script_and_starts_nothing_more(
+    number: int, code: int, local_server: LocalServer, local_db: Database, folder: Path, start: Callable[..., Runner]
 ) -> None:
     write(folder, v001_hangs=PLAIN, v002_next=NEXT)
     gate = threading.Event()
     local_server.controls.delay(gate, when=on("held"))
     runner = start("run")
     await seen(local_server, on("held"))
-    runner.process.send_signal(signal.SIGINT)
-    assert runner.process.stderr is not None
-    await anyio.to_thread.run_sync(_read_until, runner.process.stderr, "interrupted")
+    runner.process.send_signal(number)
+    await seen(local_server, lambda r: r.name == "update" and '"Cancelled"' in _text(r))
     gate.set()
-    assert (await runner.end())[0] == 130
+    assert (await runner.end())[0] == code
     entry = await entry_of(local_db, "001")
-    assert entry is not None and entry.state is MigrationState.APPLIED  # noqa: PT018
-    assert await local_db["after"].count_documents({}) == 1
+    assert entry is not None and entry.error is not None and entry.error.type == "Cancelled"  # noqa: PT018
+    assert await local_db["after"].count_documents({}) == 0
     assert await entry_of(local_db, "002") is None
     assert await lease_is_free(local_db)
 
@@ -177,7 +177,7 @@ async def test_a_signal_between_two_scripts_leaves_no_trace_of_the_second(
 async def test_a_second_signal_leaves_at_once_with_the_entry_running(
     local_server: LocalServer, local_db: Database, folder: Path, start: Callable[..., Runner]
 ) -> None:
-    write(folder, v001_hangs=PLAIN)
+    write(folder, v001_hangs="import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + textwrap.dedent(PLAIN))
     gate = threading.Event()
     local_server.controls.delay(gate, when=on("held"))
     runner = start("run")
@@ -334,8 +334,7 @@ async def test_a_lost_lease_cancels_the_script_and_writes_nothing_more(
     assert entry is not None and entry.state is MigrationState.RUNNING  # noqa: PT018
     view = (await ledger.read(local_db)).lease
     assert view is not None and view.run_id == "thief" and view.term == 2  # noqa: PT018
-    if kind == "async":
-        assert await local_db["after"].count_documents({}) == 0
+    assert await local_db["after"].count_documents({}) == 0
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 5, 8, 13])

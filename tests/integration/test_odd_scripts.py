@@ -1,7 +1,6 @@
 """Scripts that leave in odd ways, close what is not theirs, or are begun twice."""
 
 import asyncio
-import io
 import sys
 import threading
 from collections.abc import Callable
@@ -219,18 +218,6 @@ async def test_a_working_directory_that_is_gone_is_no_script_s_failure(
     write("001_plain.py", "print('done')\n")
     report = await migrate(db, directory=folder)
     assert report.migrations[0].state is MigrationState.APPLIED
-
-
-async def test_a_plain_script_has_the_terminal_that_the_run_has(
-    db: Database, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    write("001_plain.py", "import sys\nassert sys.stdout.isatty() and sys.stderr.isatty()\n")
-    await migrate(db, directory=folder)
 
 
 async def test_a_plain_script_may_print_where_there_is_no_standard_error(

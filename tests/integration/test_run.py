@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -650,18 +651,31 @@ WORK = {
     ),
     "plain script": (
         """
-        import witness
-        witness.begin()
-        assert witness.go.wait(15)
+        import time
+        print("begun")
+        time.sleep(60)
+        """,
+        "failed",
+    ),
+    "plain script that ends all the same": (
+        """
+        import time
+        try:
+            print("begun")
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
         """,
         "applied",
     ),
     "plain script that fails then": (
         """
-        import witness
-        witness.begin()
-        assert witness.go.wait(15)
-        raise SystemExit(3)
+        import time
+        try:
+            print("begun")
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise SystemExit(3)
         """,
         "failed",
     ),
@@ -718,6 +732,7 @@ async def test_a_cancelled_run_passes_it_on_and_leaves_a_true_ledger_and_a_free_
     write: Write,
     witness: Witness,
     local_server: LocalServer,
+    monkeypatch: pytest.MonkeyPatch,
     kind: str,
     cancelled: Callable[[Coroutine[Any, Any, Any], Witness], Awaitable[None]],
 ) -> None:
@@ -733,12 +748,12 @@ async def test_a_cancelled_run_passes_it_on_and_leaves_a_true_ledger_and_a_free_
         if isinstance(event, IndexChanged):
             witness.begin()
 
+    if kind.startswith("plain"):
+        monkeypatch.setattr(sys, "stderr", Mock(write=lambda _: witness.begin()))
     await cancelled(migrate(any_db, directory=folder, wait=True, standard_indexes={}, on_event=sink), witness)
     assert await states(any_db) == {"001": state}
     if state == "failed":
-        assert (await entry(any_db, "001"))["error"]["type"] == (
-            "Cancelled" if kind == "async script" else "SystemExit"
-        )
+        assert (await entry(any_db, "001"))["error"]["type"] == "Cancelled"
     assert await any_db["runs"].count_documents({}) == 0
     assert await lease_is_free(any_db)
     assert isinstance(seen[-1], RunFinished)

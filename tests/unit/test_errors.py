@@ -40,6 +40,7 @@ from mydocs.migrations.errors import (
     ServerUnreachable,
     SettingsInvalid,
     SquashIncomplete,
+    TimedOut,
     UnknownVersion,
     VectorsUnfit,
     VerifyFailed,
@@ -65,6 +66,7 @@ EXAMPLES = [
     ),
     (LedgerInvalid("_migrations", "'x'", "its state is 5"), 1, ["_migrations", "'x'", "mend or remove"]),
     (MigrationFailed("001_a.py", ", line 3", "ValueError: no"), 1, ["001_a.py", "line 3", "ValueError: no"]),
+    (TimedOut(5.0), 1, ["longer than 5 s", "--script-timeout"]),
     (IndexConflict("pages", "x stands in the way"), 1, ["pages", "x stands in the way"]),
     (
         IndexRefused("pages", ["no room for ft"], others_created=True),

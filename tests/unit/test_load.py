@@ -1,9 +1,9 @@
 """Scripts are run as their authors expect: whole, once, off the event loop, on the run's own database."""
 
 import asyncio
+import os
 import sys
 import textwrap
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ TOP_LEVEL = """
     print("Created index ft_pages")
 """
 FACTS = """
-    import asyncio, sys, threading
+    import asyncio, os, sys, threading
     from lightodm import get_database
     try:
         asyncio.get_running_loop()
@@ -59,6 +59,7 @@ FACTS = """
         loop = False
     import __main__
     get_database()["facts"].insert_one({
+        "pid": os.getpid(),
         "name": __name__, "main": __main__.__dict__ is globals(), "thread": threading.current_thread().name,
         "loop": loop, "argv": sys.argv, "file": __file__, "path": sys.path[0], "doc": __doc__,
     })
@@ -106,15 +107,15 @@ async def test_the_application_s_own_scripts_run_once_and_unchanged(
 
 
 @pytest.mark.anyio
-async def test_a_plain_script_is_the_main_module_of_a_worker_thread(local_db: Db, write: Write) -> None:
+async def test_a_plain_script_is_the_main_module_of_a_process_of_its_own(local_db: Db, write: Write) -> None:
     path = write(FACTS)
     before = (sys.argv, sys.path[:], sys.modules["__main__"], sys.stdout)
     await run(local_db, path)
     facts = await local_db["facts"].find_one({}, {"_id": 0})
     assert facts is not None
-    thread = facts.pop("thread")
-    assert thread != threading.main_thread().name
+    assert facts.pop("pid") != os.getpid()
     assert facts == {
+        "thread": "MainThread",
         "name": "__main__",
         "main": True,
         "loop": False,
@@ -294,6 +295,8 @@ def test_a_dataclass_can_be_defined_in_a_script(write: Write) -> None:
         async def up(db): pass
     """)
     (script,) = discover(path.parent).scripts
-    module = load.load_async(script)
-    assert module.Row().number == 1
+    with load.importable([path.parent]):
+        module = load.load_async(script)
+        assert module.Row().number == 1
+        assert sys.modules[module.__name__] is module
     assert module.__name__ not in sys.modules

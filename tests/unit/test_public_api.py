@@ -40,6 +40,7 @@ def test_migrate_takes_what_was_promised_with_the_promised_defaults() -> None:
         "allow_changed": False,
         "allow_out_of_order": False,
         "standard_indexes": STANDARD_INDEXES,
+        "script_timeout": None,
         "max_building": None,
         "on_event": None,
     }

@@ -363,7 +363,7 @@ def sync_database(db: Database) -> Iterator[SyncDatabase[Document]]:
     if isinstance(db, AsyncIOMotorDatabase):
         yield db.delegate
         return
-    arguments = _arguments_of(db)
+    arguments = arguments_of(db)
     if arguments is None:
         raise SettingsInvalid(
             "this PyMongo does not tell how its client was made, so no synchronous one can be made for a thread; "
@@ -376,7 +376,7 @@ def sync_database(db: Database) -> Iterator[SyncDatabase[Document]]:
 @contextmanager
 def private_database(db: Database) -> Iterator[SyncDatabase[Document]]:
     """Yield a synchronous database with a connection of its own, which no script can take all of."""
-    arguments = _arguments_of(db)
+    arguments = arguments_of(db)
     if arguments is None:
         with sync_database(db) as shared:
             yield shared
@@ -385,7 +385,7 @@ def private_database(db: Database) -> Iterator[SyncDatabase[Document]]:
         yield client[db.name]
 
 
-def _arguments_of(db: Database) -> dict[str, Any] | None:
+def arguments_of(db: Database) -> dict[str, Any] | None:
     """What the client was made from; the same that PyMongo's ``_duplicate()`` reads."""
     return getattr(client_of(db), "_init_kwargs", None)
 

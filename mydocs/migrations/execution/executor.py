@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
+import math
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import anyio
@@ -20,9 +21,10 @@ from pymongo.errors import PyMongoError
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end, to_the_end
 from mydocs.migrations.driver.limits import limits
-from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible, ServerUnreachable
+from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible, ServerUnreachable, TimedOut
 from mydocs.migrations.execution import transaction
-from mydocs.migrations.indexes.capture import Capture, capturing, current
+from mydocs.migrations.execution.plain_process import PlainFailed, PlainScripts, plain_scripts
+from mydocs.migrations.indexes.capture import Capture, Store, capturing, current
 from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes, standard_checksum
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.lease import Lease
@@ -52,11 +54,11 @@ Indexes: TypeAlias = Callable[[], tuple[TrackedIndex, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A script that is checked and can be called: the module of an async one, the code of a plain one."""
+    """A script that is checked and can be run: the module of an async one, the text of a plain one."""
 
     script: Script
     previous: Entry | None
-    loaded: ModuleType | CodeType
+    loaded: ModuleType | str
 
     @property
     def version(self) -> str:
@@ -64,7 +66,7 @@ class Step:
         return self.previous.version if self.previous else self.script.version
 
 
-def prepare(standings: tuple[Standing, ...]) -> list[Step]:
+def prepare(standings: Sequence[Standing]) -> list[Step]:
     """
     Load every async script before the first one runs. Imports them, and blocks meanwhile.
 
@@ -77,7 +79,7 @@ def prepare(standings: tuple[Standing, ...]) -> list[Step]:
             loaded = load.load_async(script) if script.kind is ScriptKind.ASYNC else load.load_plain(script)
             steps.append(Step(script=script, previous=standing.entry, loaded=loaded))
     if any(_can_meet_lightodm(step) for step in steps):
-        import_module("mydocs.migrations.scripts.binding")  # here in a thread: lightodm takes longer than most scripts
+        import_module("mydocs.migrations.scripts.binding")  # here in a thread, as lightodm takes a third of a second
     return steps
 
 
@@ -89,12 +91,14 @@ class Executor:
     lease: Lease
     stamp: RunStamp
     sink: Sink | None
+    script_timeout: float | None = None  # seconds for each script; None for no limit
     max_building: int | None = None  # search indexes, when a helper submits one more
     done: list[Entry] = field(default_factory=list)
     staying: tuple[Entry, ...] = ()
     entries: tuple[Entry, ...] = ()  # the ledger before the first step
     sealed: Entry | None = None  # what the present step's own transaction records of its success
     following: Step | None = None  # what comes after the present step
+    plain: PlainScripts | None = None
     begun: Entry | None = None  # of the next step, recorded in one command with the end of the one before
 
     async def run(self, plan: Plan, models: IndexModels) -> None:
@@ -107,22 +111,21 @@ class Executor:
         :raises LeaseLost: where the lease was gone before a step's end was recorded
         """
         self.entries = plan.entries
-        steps = await anyio.to_thread.run_sync(prepare, plan.steps)
-        await self._check_transactions(steps)
-        try:
-            if plan.standard:
-                previous = next((e for e in plan.entries if e.version == STANDARD_VERSION), None)
-                self.following = next(iter(steps), None)
-                await self._to_the_end(partial(self._standard, models, previous))
-            for step, following in zip(steps, [*steps[1:], None], strict=False):
-                self.following = following
-                await self._to_the_end(partial(self._run, step, "up"))
-        finally:
-            await self._forget_begun()
+        async with self._prepared(plan.steps) as steps:
+            try:
+                if plan.standard:
+                    previous = next((e for e in plan.entries if e.version == STANDARD_VERSION), None)
+                    self.following = next(iter(steps), None)
+                    await self._to_the_end(partial(self._standard, models, previous))
+                for step, following in zip(steps, [*steps[1:], None], strict=False):
+                    self.following = following
+                    await self._to_the_end(partial(self._run, step, "up"))
+            finally:
+                await self._forget_begun()
 
-    async def take_back(self, steps: Sequence[Step], entries: Sequence[Entry]) -> None:
+    async def take_back(self, standings: Sequence[Standing], entries: Sequence[Entry]) -> None:
         """
-        Run the ``down`` of each step, and forget its entry.
+        Run the ``down`` of each migration, and forget its entry.
 
         :param entries: the ledger; those that stay are told of the indexes that a ``down`` has dropped
         :raises NotPossible: before the first step, where the deployment lacks what a script needs
@@ -130,11 +133,24 @@ class Executor:
         :raises LeaseLost: where the lease was gone before a step's end was recorded
         """
         self.entries = tuple(entries)
-        leaving = {step.version for step in steps}
-        self.staying = tuple(entry for entry in entries if entry.version not in leaving)
-        await self._check_transactions(steps)
-        for step in steps:
-            await self._to_the_end(partial(self._run, step, "down"))
+        async with self._prepared(standings) as steps:
+            leaving = {step.version for step in steps}
+            self.staying = tuple(entry for entry in entries if entry.version not in leaving)
+            for step in steps:
+                await self._to_the_end(partial(self._run, step, "down"))
+
+    @asynccontextmanager
+    async def _prepared(self, standings: Sequence[Standing]) -> AsyncIterator[list[Step]]:
+        """Check and load all scripts, and keep what they need until the block ends."""
+        scripts = [standing.script for standing in standings if standing.script is not None]
+        folders = [script.path.parent for script in scripts if script.kind is ScriptKind.ASYNC]
+        needed = any(script.kind is ScriptKind.PLAIN for script in scripts)
+        async with AsyncExitStack() as stack:
+            await anyio.to_thread.run_sync(stack.enter_context, load.importable(folders))
+            steps = await anyio.to_thread.run_sync(prepare, standings)
+            await self._check_transactions(steps)
+            self.plain = await stack.enter_async_context(plain_scripts(self.db, self.lease, needed=needed))
+            yield steps
 
     async def _to_the_end(self, step: Callable[[Interruption], Coroutine[Any, Any, None]]) -> None:
         """Take a step: once it is recorded as running, nothing but its own work can be cancelled."""
@@ -174,11 +190,12 @@ class Executor:
         self.sealed = None
         async with _lightodm_bound(self.db, step):
             entry = await self._start(interruption, self._opening(step, direction), step.previous)
+            store = partial(ledger.keep_place, self.db, self.lease, entry)
             captured = Capture(
                 self.sink,
                 transactional=script.transactional,
                 places=entry.checkpoint,
-                store=partial(ledger.keep_place, self.db, self.lease, entry),
+                store=store,
                 tracked=self._tracked,
                 run=self.stamp,
                 check_lease=self.lease.check,
@@ -187,18 +204,55 @@ class Executor:
             )
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
             indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
+            work: Callable[[], Awaitable[None]]
+            if isinstance(step.loaded, str):
+                # What others do on the run's own client meanwhile is not the script's, so nobody listens to that.
+                captured.database = self.db.name
+                run = partial(self._run_plain, script, step.loaded, captured, store, entry.checkpoint)
+                work = lambda: interruption.run(self._limited(run))  # noqa: E731  # a coroutine only where it is called
+                token = current.set(captured)
+                try:
+                    await self._attempt(interruption, entry, work, indexes, script)
+                finally:
+                    current.reset(token)
+                return
             with capturing(self.db, captured), mongo.kept_open(self.db, lambda: current.get() is not None):
-                work: Callable[[], Awaitable[None]]
-                if isinstance(step.loaded, CodeType):
-                    work = partial(load.run_plain, script.path, step.loaded)
+                function = partial(load.call, getattr(step.loaded, direction), self.db)
+                if script.transactional:
+                    deadline = self._deadline()
+                    limited = lambda session: self._limited(partial(function, session), deadline)  # noqa: E731
+                    seal = partial(self._seal, entry, indexes, time.monotonic())
+                    work = partial(transaction.in_transaction, self.db, interruption, limited, seal)
                 else:
-                    function = partial(load.call, getattr(step.loaded, direction), self.db)
-                    if script.transactional:
-                        seal = partial(self._seal, entry, indexes, time.monotonic())
-                        work = partial(transaction.in_transaction, self.db, interruption, function, seal)
-                    else:
-                        work = lambda: interruption.run(function())  # noqa: E731  # a coroutine only where it is called
+                    work = lambda: interruption.run(self._limited(function))  # noqa: E731
                 await self._attempt(interruption, entry, work, indexes, script)
+
+    async def _run_plain(
+        self, script: Script, source: str, captured: Capture, store: Store, places: Mapping[str, Any] | None
+    ) -> None:
+        assert self.plain is not None  # as there is a plain script
+        await self.plain.run(script, source, captured, store=store, tracked=self._tracked(), places=places)
+
+    def _deadline(self) -> float:
+        return math.inf if self.script_timeout is None else anyio.current_time() + self.script_timeout
+
+    async def _limited(self, work: Callable[[], Awaitable[None]], deadline: float | None = None) -> None:
+        """
+        Do a script's work, and cancel it when its time is up.
+
+        :param deadline: where the time has begun before
+        :raises TimedOut: where it was cancelled because of that
+        """
+        limit = self._deadline() if deadline is None else deadline
+        with anyio.CancelScope(deadline=limit) as scope:
+            try:
+                await work()
+            except Exception as error:
+                if scope.cancel_called and self.script_timeout is not None:
+                    raise TimedOut(self.script_timeout) from error
+                raise
+        if scope.cancelled_caught and self.script_timeout is not None:
+            raise TimedOut(self.script_timeout)
 
     def _tracked(self) -> tuple[TrackedIndex, ...]:
         """What each index should be by the steps before the present one."""
@@ -348,11 +402,15 @@ class Executor:
     def _stored(self, error: BaseException) -> StoredError:
         if isinstance(error, asyncio.CancelledError):
             return StoredError(type="Cancelled", message="the run was interrupted")
+        if isinstance(error, PlainFailed):
+            return StoredError(type=error.kind, message=self._clean(error.text))
         cause = load.cause_of(error)
         return StoredError(type=type(cause).__name__, message=self._text_of(cause))
 
     def _text_of(self, cause: BaseException) -> str:
-        text = mongo.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause)
+        return self._clean(mongo.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause))
+
+    def _clean(self, text: str) -> str:
         # A file's name may have put half of a surrogate pair into it, which neither a stream nor BSON takes.
         text = text.encode("utf-8", "backslashreplace").decode()
         return mongo.without_secrets(self.db, text)[:MESSAGE_LENGTH]
@@ -360,13 +418,18 @@ class Executor:
     def _failure(self, script: Script, error: Exception) -> Exception:
         if isinstance(error, LeaseLost):
             return error
-        cause = load.cause_of(error)
-        text = self._text_of(cause)
-        named = text if isinstance(cause, SystemExit) else f"{type(cause).__name__}: {text}".rstrip(": ")
+        if isinstance(error, PlainFailed):
+            kind, text, named = error.kind, self._clean(error.text), error.named
+            line, exit_code, advice = error.line, error.exit_code, error.advice
+        else:
+            cause = load.cause_of(error)
+            kind, text, named = type(cause).__name__, self._text_of(cause), not isinstance(cause, SystemExit)
+            line, exit_code, advice = load.line_in(script.path, error), mongo.exit_code_of(cause), load.advice_on(cause)
+        where = "" if line is None else f", line {line}"
+        problem = (f"{kind}: {text}".rstrip(": ") if named else text) + advice
         by_hand = None if script.idempotent else script.version
-        failure = MigrationFailed(script.file_name, load.place_in(script.path, error), named, by_hand=by_hand)
-        failure.exit_code = mongo.exit_code_of(cause)
-        failure.path, failure.line = script.path, load.line_in(script.path, error)
+        failure = MigrationFailed(script.file_name, where, problem, by_hand=by_hand)
+        failure.exit_code, failure.path, failure.line = exit_code, script.path, line
         return failure
 
 
@@ -380,8 +443,9 @@ def _is_new(step: Step) -> bool:
 
 
 def _can_meet_lightodm(step: Step) -> bool:
-    """Whether a script may ask lightodm for its database: any plain one, one that names it, or any once it is there."""
-    return isinstance(step.loaded, CodeType) or step.script.names_lightodm or "lightodm" in sys.modules
+    """Whether an async script may ask lightodm for its database: one that names it, or any once it is there."""
+    is_async = step.script.kind is ScriptKind.ASYNC
+    return is_async and (step.script.names_lightodm or "lightodm" in sys.modules)
 
 
 @asynccontextmanager

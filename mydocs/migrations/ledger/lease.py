@@ -107,6 +107,7 @@ class Lease:
     since: float = field(default_factory=clock)
     lost: bool = False
     silent: bool = False
+    watch: Callable[[], object] | None = None  # called after each renewal and at the loss, by the thread that renews
 
     def now(self) -> datetime:
         """
@@ -334,11 +335,16 @@ class _Heartbeat:
             logger.exception("the heartbeat of the lease broke")
         if not self._stopped.is_set():
             self._lease.lost = True
+            self._told()
             try:
                 self._on_lost()
                 logger.warning("the lease of term %d is lost", self._lease.term)
             except RuntimeError:  # the event loop has been closed meanwhile: nobody is left to be told
                 logger.debug("the lease was lost after its event loop had ended")
+
+    def _told(self) -> None:
+        if (watch := self._lease.watch) is not None:
+            watch()
 
     def _renew_until_stopped(self, db: Any) -> None:
         whose = {"owner.id": self._lease.owner.run_id, "term": self._lease.term}
@@ -360,6 +366,7 @@ class _Heartbeat:
             if not reply["n"]:
                 return
             self._lease.deadline = _deadline(sent)
+            self._told()
             self._pause(self._limits.renew_every)
 
     def _pause(self, seconds: float) -> bool:

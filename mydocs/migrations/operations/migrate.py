@@ -38,6 +38,7 @@ async def migrate(
     allow_changed: bool = False,
     allow_out_of_order: bool = False,
     standard_indexes: IndexModels = STANDARD_INDEXES,
+    script_timeout: float | None = None,
     max_building: int | None = None,
     on_event: Sink | None = None,
 ) -> RunReport:
@@ -54,6 +55,7 @@ async def migrate(
     :param allow_changed: go on although applied scripts were edited
     :param allow_out_of_order: run pending scripts below the highest applied one
     :param standard_indexes: collection → index models, created before the scripts
+    :param script_timeout: seconds for each script, which is then cancelled and fails; ``None`` for no limit
     :param max_building: how many search indexes may be building at a time, for clusters that more of them saturate; the
         helpers submit the others as these become ready; ``None`` for no limit
     :param on_event: takes each event as it happens, on the event loop or a driver's thread; without one they are
@@ -68,7 +70,17 @@ async def migrate(
         snapshot = await ledger.read(db)
         plan = _announce(session, report, _plan(found, snapshot, options, standard_indexes), snapshot)
         if not plan.is_empty:
-            await _migrate(session, report, directory, found, options, standard_indexes, lock_timeout, max_building)
+            await _migrate(
+                session,
+                report,
+                directory,
+                found,
+                options,
+                standard_indexes,
+                lock_timeout,
+                script_timeout,
+                max_building,
+            )
         if wait:
             await wait_for_tracked(session, report, timeout)
     return report.build()
@@ -106,6 +118,7 @@ async def _migrate(
     options: Options,
     models: IndexModels,
     lock_timeout: float | None,
+    script_timeout: float | None,
     max_building: int | None,
 ) -> None:
     """Do the work under the lease, or see somebody else finish it."""
@@ -130,7 +143,13 @@ async def _migrate(
                 await mark_applied(session, lease, standing)
         report.standard = models
         executor = Executor(
-            db=session.db, lease=lease, stamp=stamp, sink=session.sink, done=report.done, max_building=max_building
+            db=session.db,
+            lease=lease,
+            stamp=stamp,
+            sink=session.sink,
+            done=report.done,
+            script_timeout=script_timeout,
+            max_building=max_building,
         )
         await executor.run(plan, models)
 

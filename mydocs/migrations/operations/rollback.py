@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import NotReady, PlanError
-from mydocs.migrations.execution.executor import Executor, prepare
+from mydocs.migrations.execution.executor import Executor
 from mydocs.migrations.indexes.search import until_gone
 from mydocs.migrations.indexes.waiter import LISTINGS_AT_ONCE
 from mydocs.migrations.ledger import entries as ledger
@@ -38,6 +37,7 @@ async def rollback(
     wait: bool = False,
     timeout: float | None = 3600.0,
     lock_timeout: float | None = 600.0,
+    script_timeout: float | None = None,
     dry_run: bool = False,
     on_event: Sink | None = None,
 ) -> RunReport:
@@ -48,6 +48,7 @@ async def rollback(
     :param target: take back all above this version, in place of ``steps``
     :param wait: return only when dropped search indexes are gone and the others can be queried
     :param timeout: seconds for all of that wait together, ``None`` for no limit
+    :param script_timeout: seconds for each ``down``, which is then cancelled and fails; ``None`` for no limit
     :param dry_run: say what would be taken back, and do nothing
     :raises UsageError: where ``steps`` is less than 1, or both are given
     :raises PlanError: where somebody else has migrated while the lease was waited for, so that ``steps`` means others
@@ -59,7 +60,7 @@ async def rollback(
         found = await discovered(session, report, directory)
         chosen = await _plan(session, report, found, steps, target)
         if chosen and not dry_run:
-            dropped = await _roll_back(session, report, found, chosen, target, lock_timeout)
+            dropped = await _roll_back(session, report, found, chosen, target, lock_timeout, script_timeout)
             if wait:
                 started = time.monotonic()
                 await _until_all_gone(db, dropped, timeout)
@@ -91,6 +92,7 @@ async def _roll_back(
     named: Sequence[Standing],
     target: str | None,
     lock_timeout: float | None,
+    script_timeout: float | None,
 ) -> list[TrackedIndex]:
     """:param named: what was to be taken back before the lease was waited for"""
     async with leading(session, lock_timeout) as lease:
@@ -104,8 +106,15 @@ async def _roll_back(
                 f"somebody else has migrated meanwhile, and {', '.join(now) or 'nothing'} would be taken back instead "
                 f"of {', '.join(before)}; nothing was, look at `mydocs migrate status`"
             )
-        executor = Executor(db=session.db, lease=lease, stamp=stamp_of(lease), sink=session.sink, done=report.done)
-        await executor.take_back(await anyio.to_thread.run_sync(prepare, chosen), report.snapshot.entries)
+        executor = Executor(
+            db=session.db,
+            lease=lease,
+            stamp=stamp_of(lease),
+            sink=session.sink,
+            done=report.done,
+            script_timeout=script_timeout,
+        )
+        await executor.take_back(chosen, report.snapshot.entries)
     taken_back = [entry for entry in report.done if entry.state is MigrationState.PENDING]
     latest = {index.key: index for entry in taken_back for index in entry.indexes}
     return [index for index in latest.values() if index.action is IndexAction.DROPPED and index.type.is_search]

@@ -1,16 +1,15 @@
 """
-Give scripts that use lightodm the run's own connection, whatever lightodm would have made of the environment.
+Give scripts that use lightodm the run's own database, whatever lightodm would have made of the environment.
 
 lightodm keeps one connection for the process, insists on user and password, and opens a client that blocks the event
-loop. While scripts run, its singleton is an object of ours: each run sees its own database through a context variable,
-so that two runs in one process do not meet; a thread that a script started itself falls back on the only run there is.
+loop. While scripts run, its singleton is an object of ours. In the process of a plain script that is for good; in the
+run's own process, for its async scripts, until the last run that needs it has ended.
 """
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import lightodm.connection
@@ -20,8 +19,10 @@ from pymongo.collection import Collection as SyncCollection
 from pymongo.database import Database as SyncDatabase
 
 from mydocs.migrations.driver.mongo import Document
+from mydocs.migrations.errors import NotPossible
 
-_current: ContextVar[SyncDatabase[Document] | None] = ContextVar("mydocs_lightodm_database", default=None)
+Find = Callable[[], SyncDatabase[Document]]
+
 _lock = threading.Lock()
 _bound: list[SyncDatabase[Document]] = []  # of all runs of this process that have scripts under way
 _before: list[tuple[Any, Any]] = []  # lightodm's two globals as they were before the first of them
@@ -30,26 +31,22 @@ _before: list[tuple[Any, Any]] = []  # lightodm's two globals as they were befor
 class _BoundConnection(lightodm.connection.MongoConnection):
     """lightodm's connection without a life of its own: opens nothing, closes nothing."""
 
-    def __new__(cls) -> "_BoundConnection":
+    _find: Find
+
+    def __new__(cls, find: Find | None = None) -> "_BoundConnection":
         return object.__new__(cls)
 
-    def __init__(self) -> None:
-        """Do nothing: lightodm calls the class again each time that somebody asks for the instance."""
+    def __init__(self, find: Find | None = None) -> None:
+        """:param find: nothing where lightodm calls the class again, as it does each time that it is asked for it"""
+        if find is not None:
+            self._find = find
 
     def _initialize_connection(self) -> None:
         """Do nothing: there is a connection."""
 
     @property
     def database(self) -> SyncDatabase[Document]:
-        found = _current.get()
-        if found is None and len(_bound) == 1:
-            found = _bound[0]
-        if found is None:
-            raise RuntimeError(
-                "lightodm was asked for a database in a thread of its own while several runs are under way; pass the "
-                "database to the thread"
-            )
-        return found
+        return self._find()
 
     @property
     def client(self) -> MongoClient[Document]:
@@ -68,15 +65,27 @@ class _BoundConnection(lightodm.connection.MongoConnection):
         """Do nothing: the connection is the run's."""
 
 
+def bind(find: Find) -> None:
+    """
+    Let ``lightodm.get_database()`` give what ``find`` gives, from now on.
+
+    :param find: asked each time, from any thread
+    """
+    connection = _BoundConnection(find)
+    _set_globals(connection, connection)
+
+
 @contextmanager
 def lightodm_bound_to(db: SyncDatabase[Document]) -> Iterator[None]:
-    """Let ``lightodm.get_database()`` give ``db`` until the block ends."""
-    token = _current.set(db)
+    """
+    Let ``lightodm.get_database()`` give ``db`` until the block ends.
+
+    Two runs of one process on different databases may overlap as long as no script asks lightodm for its database.
+    """
     with _lock:
         if not _bound:
             _before.append(_globals())
-            connection = _BoundConnection()
-            _set_globals(connection, connection)
+            bind(_only_database)
         _bound.append(db)
     try:
         yield
@@ -85,7 +94,17 @@ def lightodm_bound_to(db: SyncDatabase[Document]) -> Iterator[None]:
             _bound.remove(db)
             if not _bound:
                 _set_globals(*_before.pop())
-        _current.reset(token)
+
+
+def _only_database() -> SyncDatabase[Document]:
+    databases = list(_bound)
+    if any(database != databases[0] for database in databases[1:]):
+        names = " and ".join(sorted({database.name for database in databases}))
+        raise NotPossible(
+            f"lightodm has one connection for the process, and runs on {names} are under way in it; migrate one after "
+            "the other, or use `db` instead"
+        )
+    return databases[0]
 
 
 # lightodm has no way to be given a client, so its two globals are what there is to hold on to.

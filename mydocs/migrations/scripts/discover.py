@@ -13,6 +13,7 @@ import re
 import threading
 import tokenize
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -112,6 +113,19 @@ def read_source(path: Path) -> str:
 def _decoded(raw: bytes) -> str:
     encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
     return raw.decode(encoding)
+
+
+def imports_of(folder: Path) -> set[str]:
+    """Name the modules that the files of a folder import, as far as parsing tells."""
+    names: set[str] = set()
+    for path in sorted(folder.glob("*.py")):
+        with suppress(OSError, ValueError, SyntaxError, LookupError, RecursionError, MemoryError), _parser_lock:
+            for node in ast.walk(ast.parse(read_source(path))):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+                    names.add(node.module.partition(".")[0])
+    return names
 
 
 class _Problem(Exception):

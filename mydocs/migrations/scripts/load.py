@@ -1,28 +1,29 @@
-"""Turn a script into something to call: an async ``up`` and ``down``, or the whole module in a worker thread."""
+"""Turn a script into what is run: a module with ``up`` and ``down``, or a plain script's text. Executes async ones."""
 
 import asyncio
-import contextlib
-import io
 import os
 import sys
 import threading
 import traceback
 import types
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import invalidate_caches
+from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
-
-import anyio.to_thread
+from typing import Any
 
 from mydocs.migrations.errors import ScriptsInvalid
 from mydocs.migrations.model import Script
-from mydocs.migrations.scripts.discover import checksum, read_source
+from mydocs.migrations.scripts.discover import checksum, imports_of, read_source
+
+PREFIX = "mydocs_migration_"  # of the name of a script's module
+MODULE_ADVICE = (
+    "install it where mydocs runs, or run mydocs in the folder that holds it (the working directory and the folder of "
+    "the scripts are searched)"
+)
 
 Step = Callable[..., Awaitable[None]]
-
-# What `python script.py` sets for the whole process (sys.argv, sys.path, __main__, standard output) is set for one
-# plain script at a time.
-_process_lock = threading.Lock()
 
 
 class ScriptExit(Exception):
@@ -33,42 +34,57 @@ class ScriptExit(Exception):
         self.__cause__ = error
 
 
+@contextmanager
+def importable(folders: Iterable[Path]) -> Iterator[None]:
+    """
+    Keep scripts, and the modules beside them, importable until the block ends.
+
+    What was imported from a folder is forgotten with the last block on it, so that the scripts of another folder find
+    their own modules.
+
+    :raises ScriptsInvalid: where a script would be given another module than that beside it; names both
+    """
+    with ExitStack() as stack:
+        for folder in dict.fromkeys(folders):
+            _enter(folder)
+            stack.callback(_leave, folder)
+        yield
+
+
 def load_async(script: Script) -> types.ModuleType:
     """
     Execute the module of an async script and check its functions.
 
     :raises ScriptsInvalid: with file and line, where it cannot be imported
     """
-    module = types.ModuleType(f"mydocs_migration_{script.version}")
-    module.__file__ = str(script.path)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up by its name
+    module = _registered(script)
     try:
-        with _import_path(script.path.parent):
-            exec(_compile(script), module.__dict__)
+        exec(_compile(script), module.__dict__)
     except ScriptsInvalid:
         raise
     except (Exception, SystemExit) as error:
         where = place_in(script.path, error)
         problem = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
-        raise ScriptsInvalid([f"{script.file_name}{where} cannot be loaded: {problem}"]) from error
-    finally:
-        sys.modules.pop(module.__name__, None)  # two runs of one process may load the same script at once
+        raise ScriptsInvalid([f"{script.file_name}{where} cannot be loaded: {problem}{advice_on(error)}"]) from error
     for name in ("up", "down") if script.reversible else ("up",):
         if not callable(getattr(module, name, None)):
             raise ScriptsInvalid([f"{script.file_name}: after its import there is no function `{name}` any more"])
     return module
 
 
-def load_plain(script: Script) -> types.CodeType:
+def load_plain(script: Script) -> str:
     """
     Compile a plain script, which finds what parsing does not, and run nothing of it.
 
+    :return: its text: what runs is what was checked, whatever becomes of the file meanwhile
     :raises ScriptsInvalid: with file and line, where it cannot be compiled
     """
+    source = _source(script)
     try:
-        return _compile(script)
+        compile(source, str(script.path), "exec", dont_inherit=True)
     except SyntaxError as error:
         raise ScriptsInvalid([f"{script.file_name}, line {error.lineno} is not valid Python: {error.msg}"]) from error
+    return source
 
 
 async def call(step: Step, *arguments: object) -> None:
@@ -84,18 +100,6 @@ async def call(step: Step, *arguments: object) -> None:
     except BaseException as error:
         if not _is_success(error):
             raise ScriptExit(error) from error
-
-
-async def run_plain(path: Path, code: types.CodeType) -> None:
-    """
-    Run a whole file once as ``python path`` would, in a worker thread.
-
-    A thread cannot be stopped, and what it does must be recorded as it ended: await it where nothing is cancelled.
-
-    :param code: of :func:`load_plain`: what runs is what was checked, whatever has become of the file since
-    :raises ScriptExit: where it leaves with a status other than 0
-    """
-    await anyio.to_thread.run_sync(_run_as_main, path, code)
 
 
 def place_in(path: Path, error: BaseException) -> str:
@@ -132,94 +136,100 @@ def line_in(path: Path, error: BaseException) -> int | None:
     return error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
 
 
-def _run_as_main(path: Path, code: types.CodeType) -> None:
-    module = types.ModuleType("__main__")
-    module.__file__ = str(path)
-    module.__dict__["__builtins__"] = __builtins__
-    with _process_lock, _as_main(module, path):
-        try:
-            exec(code, module.__dict__)
-        except Exception:
-            raise
-        except BaseException as error:
-            if not _is_success(error):
-                raise ScriptExit(error) from error
+def advice_on(error: BaseException) -> str:
+    """Say what to do about a module that is not found; empty for any other error."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    return f"; {MODULE_ADVICE}"
 
 
-class _ToStderr(io.RawIOBase):
-    """Where a plain script's streams end. To close them closes this object and not standard error."""
-
-    def __init__(self, stderr: TextIO | None) -> None:
-        self._stderr = stderr
-
-    def writable(self) -> bool:
-        return True
-
-    def isatty(self) -> bool:
-        isatty = getattr(self._stderr, "isatty", None)  # an application may have put an object with a `write` there
-        return isatty is not None and bool(isatty())
-
-    def fileno(self) -> int:
-        return super().fileno() if self._stderr is None else self._stderr.fileno()
-
-    def write(self, data: Any) -> int:
-        raw = bytes(data)
-        if self._stderr is None:  # `2>&-`
-            return len(raw)
-        buffer = getattr(self._stderr, "buffer", None)
-        if buffer is None:
-            self._stderr.write(raw.decode("utf-8", "backslashreplace"))
-        else:
-            self._stderr.flush()
-            buffer.write(raw)
-        self._stderr.flush()
-        return len(raw)
+_lock = threading.Lock()
+_open: dict[Path, tuple[int, frozenset[str]]] = {}  # folder → in how many runs, what was imported before the first
 
 
-@contextlib.contextmanager
-def _as_main(module: types.ModuleType, path: Path) -> Iterator[None]:
-    arguments, main, stdout, stderr = sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr
-    output, errors = _stream(stderr), _stream(stderr)
-    folder = None
-    with contextlib.suppress(OSError):
-        folder = os.getcwd()  # noqa: PTH109  # Path.cwd() is no other
-    sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr = [str(path)], module, output, errors
-    try:
-        with _import_path(path.parent):
-            yield
-    finally:
-        if folder is not None:
-            with contextlib.suppress(OSError):  # it may be gone by now
-                os.chdir(folder)
-        sys.argv, sys.modules["__main__"], sys.stdout, sys.stderr = arguments, main, stdout, stderr
-        for stream in (output, errors):
-            with contextlib.suppress(ValueError):  # closed by the script
-                stream.flush()
+def _enter(folder: Path) -> None:
+    with _lock:
+        count, before = _open.get(folder, (0, frozenset(sys.modules)))
+        if not count:
+            _refuse_other_modules(folder)
+            sys.path.insert(0, str(folder))
+            invalidate_caches()  # the files may be younger than the last look at the folder
+        _open[folder] = count + 1, before
 
 
-def _stream(stderr: TextIO | None) -> TextIO:
-    buffer = io.BufferedWriter(_ToStderr(stderr))
-    return io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
-
-
-@contextlib.contextmanager
-def _import_path(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the script may have taken it out itself
+def _leave(folder: Path) -> None:
+    with _lock:
+        count, before = _open.pop(folder)
+        if count > 1:
+            _open[folder] = count - 1, before
+            return
+        with suppress(ValueError):  # a script may have taken it out itself
             sys.path.remove(str(folder))
+        for name, module in list(sys.modules.items()):
+            if name not in before and _is_of(folder, name, module):
+                del sys.modules[name]
+
+
+def _refuse_other_modules(folder: Path) -> None:
+    """Refuse what ``import`` would answer with a module of somebody else, as one process has one module of a name."""
+    own = _modules_of(folder)
+    for other in [each for each in _open if each != folder]:
+        others = _modules_of(other)
+        if mixed := (own & imports_of(other) if own else set()) | (others & imports_of(folder) if others else set()):
+            name = min(mixed)
+            problem = f"scripts of {folder} and of {other} run in one process at the same time"
+            remedy = f"`import {name}` can mean one module only; run them one after the other, or rename it"
+            raise ScriptsInvalid([f"{problem}, and {remedy}"])
+    loaded = {name for name in own & sys.modules.keys() if not _is_of(folder, name, sys.modules[name])}
+    loaded -= sys.stdlib_module_names
+    for name in sorted(loaded & imports_of(folder) if loaded else ()):
+        place = getattr(sys.modules[name], "__file__", None) or "elsewhere"
+        problem = f"`import {name}` in {folder} means {name} in that folder"
+        raise ScriptsInvalid([f"{problem}, and this program has loaded another one from {place}; rename the former"])
+
+
+def _modules_of(folder: Path) -> set[str]:
+    """Name what can be imported from a folder."""
+    names = {path.stem for path in folder.glob("*.py")}
+    names |= {path.parent.name for path in folder.glob("*/*.py")}
+    return {name for name in names if name.isidentifier()}
+
+
+def _is_of(folder: Path, name: str, module: Any) -> bool:
+    """Whether a module is a script of a folder, or was found in it by its name."""
+    top = name.partition(".")[0]
+    places = [getattr(module, "__file__", None)]
+    with suppress(Exception):  # whatever stands in sys.modules
+        places += [f"{place}{os.sep}" for place in getattr(module, "__path__", ())]
+    beginnings = (f"{folder}{os.sep}{top}.", f"{folder}{os.sep}{top}{os.sep}")
+    is_script = top.startswith(PREFIX) and str(places[0]).startswith(f"{folder}{os.sep}")
+    return is_script or any(isinstance(place, str) and place.startswith(beginnings) for place in places)
+
+
+def _registered(script: Script) -> types.ModuleType:
+    """Make a script's module, under a name that no other run of this process has taken for its own."""
+    name = base = f"{PREFIX}{script.version}"
+    with _lock:
+        numbers = count(2)
+        while name in sys.modules:
+            name = f"{base}_{next(numbers)}"
+        module = sys.modules[name] = types.ModuleType(name)
+    module.__file__ = str(script.path)
+    return module
 
 
 def _compile(script: Script) -> types.CodeType:
+    return compile(_source(script), str(script.path), "exec", dont_inherit=True)
+
+
+def _source(script: Script) -> str:
     source = None
-    with contextlib.suppress(OSError, SyntaxError, UnicodeDecodeError):
+    with suppress(OSError, SyntaxError, UnicodeDecodeError, LookupError):
         source = read_source(script.path)
     if source is None or checksum(source) != script.checksum:  # what was planned, and will be recorded, is another text
         problem = "was edited or removed while this run began; give the same command again"
         raise ScriptsInvalid([f"{script.file_name} {problem}"])
-    return compile(source, str(script.path), "exec", dont_inherit=True)
+    return source
 
 
 def _is_success(error: BaseException) -> bool:

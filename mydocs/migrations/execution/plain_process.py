@@ -1,0 +1,479 @@
+"""
+Run plain scripts, each in a process of its own, and hear from it what it does. I/O.
+
+The host of these processes (``plain_child.py``) starts with the run. A thread of this process listens to it, so neither
+a blocked event loop nor a blocked standard error keeps a signal or the end of the lease from the script.
+"""
+
+import asyncio
+import contextlib
+import json
+import multiprocessing.spawn
+import os
+import pickle
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.errors import NotPossible, SettingsInvalid
+from mydocs.migrations.execution.plain_messages import (
+    Exited,
+    Extend,
+    Failed,
+    Incoming,
+    Job,
+    Keep,
+    Kept,
+    Noted,
+    Over,
+    Ready,
+    Said,
+    Seen,
+    Settings,
+    Signal,
+    framed,
+    receive,
+    send,
+)
+from mydocs.migrations.indexes.capture import Capture, Store
+from mydocs.migrations.ledger.lease import Lease, clock
+from mydocs.migrations.model import Script, SearchAlias, TrackedIndex
+from mydocs.migrations.reporting.escaping import harmless
+
+GRACE_SECONDS = 10.0  # between SIGINT and SIGKILL
+LEAVE_SECONDS = 5.0  # for the end of a process that was killed, and of the host
+PIECE = 1 << 16  # bytes read at once
+LINE_BYTES = 1 << 16  # of a line that does not end, before its beginning is shown
+
+# What the host runs. The folder of `python -c` goes off the path first, as a file there may be named like a module.
+_START = """
+import sys
+sys.flags.safe_path or sys.path.pop(0)
+import json
+control, channel = map(int, sys.argv[-2:])
+sys.path[:] = json.loads(open(control, "rb", buffering=0, closefd=False).readline())
+from mydocs.migrations.execution.plain_child import main
+main(control, channel)
+"""
+# Arguments of a client that are the application's own and change nothing for a script.
+_LEFT_OUT = frozenset({"event_listeners"})
+
+
+class PlainFailed(Exception):
+    """
+    A plain script raised, or its process ended in another way than by its end.
+
+    :param kind: the type of the error, as the ledger keeps it
+    :param line: in the script, where the error passed through it
+    :param named: whether the type belongs into the sentence
+    :param advice: what to do about it, as the end of the sentence
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        text: str,
+        *,
+        line: int | None = None,
+        named: bool = True,
+        exit_code: int = 1,
+        advice: str = "",
+    ) -> None:
+        self.kind, self.text, self.line, self.named = kind, text, line, named
+        self.exit_code, self.advice = exit_code, advice
+        super().__init__(f"{kind}: {text}".rstrip(": ") if named else text)
+
+
+@asynccontextmanager
+async def plain_scripts(db: mongo.Database, lease: Lease, *, needed: bool) -> AsyncIterator["PlainScripts"]:
+    """
+    Start the host of a run's plain scripts, and end it after the block.
+
+    :param needed: where not, nothing is started
+    :raises NotPossible: where there can be no such process
+    :raises SettingsInvalid: where the client cannot be made again in one
+    """
+    scripts = PlainScripts(db, lease)
+    try:
+        if needed:
+            await anyio.to_thread.run_sync(scripts.start)
+        yield scripts
+    finally:
+        if needed:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(scripts.close)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Current:
+    """The script under way, and what is known of it."""
+
+    number: int
+    capture: Capture
+    store: Store
+    loop: asyncio.AbstractEventLoop
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    failed: Failed | None = None
+    came_to_its_end: bool = False
+    status: int | None = None
+
+    def end(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            self.loop.call_soon_threadsafe(self.over.set)
+
+
+class PlainScripts:
+    """The host process, and the thread that listens to it."""
+
+    def __init__(self, db: mongo.Database, lease: Lease) -> None:
+        self._db, self._lease = db, lease
+        self._output = _Lines(lambda line: _to_stderr(harmless(mongo.without_secrets(db, line))))
+        self._sending = threading.Lock()
+        self._number = 0
+        self._current: _Current | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """
+        Start the host and wait until it is ready. Blocks.
+
+        :raises MigrationError: see :func:`plain_scripts`
+        """
+        settings = framed(Settings(arguments=_pickled_arguments(self._db), database=self._db.name))
+        control, controlled = socket.socketpair()
+        channel, channeled = socket.socketpair()
+        output, written = os.pipe()
+        self._control = control
+        channel.setblocking(False)
+        os.set_blocking(output, False)
+        try:
+            self._process = subprocess.Popen(
+                [_interpreter(), "-c", _START, str(controlled.fileno()), str(channeled.fileno())],
+                stdout=written,
+                stderr=written,
+                pass_fds=(controlled.fileno(), channeled.fileno()),
+                start_new_session=True,  # a Ctrl-C is the run's, which passes it on
+            )
+        except OSError as error:
+            channel.close()
+            os.close(output)
+            raise NotPossible(f"a process for plain scripts cannot be started: {error.strerror}") from error
+        finally:
+            controlled.close()
+            channeled.close()
+            os.close(written)
+        self._thread = threading.Thread(
+            target=self._listen, args=(control, channel, output), name="mydocs-plain-scripts", daemon=True
+        )
+        try:
+            path = [entry or "." for entry in sys.path]
+            control.sendall(json.dumps(path).encode() + b"\n" + settings)
+            ready: Ready = receive(control)
+        except (EOFError, OSError):
+            status = self._process.wait()
+            ready = Ready(f"the process ended with status {status}")
+        self._thread.start()
+        if ready.problem is not None:
+            raise SettingsInvalid(_not_again(ready.problem))
+        self._lease.watch = self._lease_changed
+
+    def close(self) -> None:
+        """End the host, and what it still runs. Blocks for a moment."""
+        self._lease.watch = None
+        if self._control is None:
+            return
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_WR)
+        if self._process is not None:
+            try:
+                self._process.wait(LEAVE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(LEAVE_SECONDS)
+        self._control.close()
+
+    async def run(
+        self,
+        script: Script,
+        source: str,
+        capture: Capture,
+        *,
+        store: Store,
+        tracked: tuple[TrackedIndex, ...] = (),
+        places: Mapping[str, Any] | None = None,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
+        """
+        Run a script to its end.
+
+        A cancellation sends it SIGINT, and SIGKILL after the grace; where the lease is lost, SIGKILL at once. A script
+        that comes to its end all the same has succeeded.
+
+        :param source: as it was checked, whatever has become of the file since
+        :param capture: learns what the script does to indexes
+        :param store: keeps how far a helper has come
+        :param tracked: what the ledger says of indexes
+        :param places: how far the helpers came in an earlier attempt
+        :param grace: seconds
+        :raises PlainFailed: where it raised, or ended otherwise
+        """
+        self._number += 1
+        current = _Current(number=self._number, capture=capture, store=store, loop=asyncio.get_running_loop())
+        job = Job(
+            number=current.number,
+            path=str(script.path),
+            source=source,
+            deadline=self._lease.deadline,
+            server_time=self._lease.now(),
+            at=clock(),
+            run=capture.run,
+            tracked=tracked,
+            places=places,
+        )
+        self._current = current
+        try:
+            await anyio.to_thread.run_sync(self._tell, job)
+            await current.over.wait()
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await self._stop(current, grace)
+            if not _succeeded(current):
+                raise
+        finally:
+            self._current = None
+        _raise_failure(current)
+
+    async def _stop(self, current: _Current, grace: float) -> None:
+        loop = asyncio.get_running_loop()
+        for number, seconds in ((signal.SIGINT, grace), (signal.SIGKILL, LEAVE_SECONDS)):
+            if number is signal.SIGINT and not self._lease.is_ours:
+                continue
+            await anyio.to_thread.run_sync(self._tell, Signal(number))
+            deadline = loop.time() + seconds
+            while not current.over.is_set() and (left := deadline - loop.time()) > 0:
+                try:
+                    with anyio.move_on_after(left):
+                        await current.over.wait()
+                except asyncio.CancelledError:  # again: it has been told
+                    continue
+            if current.over.is_set():
+                return
+
+    def _lease_changed(self) -> None:
+        """Pass on how long the script may run. Called by the thread that renews the lease."""
+        self._tell(Extend(self._lease.deadline) if self._lease.is_ours else Signal(signal.SIGKILL))
+
+    def _tell(self, message: object) -> None:
+        if self._control is None:
+            return
+        with self._sending, contextlib.suppress(OSError):  # without a host, the listener says how it ended
+            send(self._control, message)
+
+    def _listen(self, control: socket.socket, channel: socket.socket, output: int) -> None:
+        said = Incoming()
+        with selectors.DefaultSelector() as selector:
+            for source in (control, channel, output):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                ready = {key.fileobj for key, _ in selector.select()}
+                if output in ready and not self._output.read(output):
+                    selector.unregister(output)
+                if channel in ready:
+                    self._hear(channel, said)
+                if control in ready:
+                    try:
+                        exited: Exited = receive(control)
+                    except (EOFError, OSError):
+                        break
+                    # What it wrote before its end is there by now; what holds the pipe open may be a child of it.
+                    self._hear(channel, said)
+                    said.clear()
+                    self._output.read(output)
+                    self._output.flush()
+                    self._ended(exited)
+        self._output.read(output)
+        self._output.flush()
+        self._ended(None)
+        channel.close()
+        os.close(output)
+
+    def _ended(self, exited: Exited | None) -> None:
+        current = self._current
+        if current is not None and (exited is None or exited.number == current.number):
+            current.status = None if exited is None else exited.status
+            current.end()
+
+    def _hear(self, channel: socket.socket, said: Incoming) -> None:
+        while True:
+            try:
+                data = channel.recv(PIECE)
+            except OSError:  # nothing more, for now
+                return
+            if not data:
+                return
+            for frame in said.feed(data):
+                if self._current is not None:
+                    self._take(channel, self._current, frame)
+
+    def _take(self, channel: socket.socket, current: _Current, frame: bytes) -> None:
+        match pickle.loads(frame):
+            case Seen(name, body, reply):
+                current.capture.seen(name, body, reply)
+            case Noted(what):
+                if isinstance(what, SearchAlias):
+                    current.capture.note_alias(what)
+                else:
+                    current.capture.note(what)
+            case Said(event):
+                current.capture.emit(event)
+            case Failed() as failed:
+                current.failed = failed
+            case Over():
+                current.came_to_its_end = True
+            case Keep(number, key, place):
+                keep = self._keep(channel, current, number, key, place)
+                asyncio.run_coroutine_threadsafe(keep, current.loop)  # its answer goes out by itself
+            case _:
+                pass
+
+    async def _keep(self, channel: socket.socket, current: _Current, number: int, key: str, place: Any) -> None:
+        problem = None
+        try:
+            await current.store(key, place)
+        except Exception as error:  # noqa: BLE001  # told to the script, whose helper raises it
+            problem = mongo.without_secrets(self._db, str(error))
+        with contextlib.suppress(OSError):
+            send(channel, Kept(current.number, number, problem))
+
+
+def _raise_failure(current: _Current) -> None:
+    if _succeeded(current):
+        return
+    if (failed := current.failed) is not None:
+        error = PlainFailed(failed.kind, failed.text, line=failed.line, named=failed.named, exit_code=failed.exit_code)
+        if failed.traceback:
+            error.add_note(failed.traceback)
+        raise error
+    raise PlainFailed("ProcessEnded", _ending(current), named=False)
+
+
+def _succeeded(current: _Current) -> bool:
+    return current.status == 0 and current.came_to_its_end and current.failed is None
+
+
+def _ending(current: _Current) -> str:
+    status = current.status
+    if status is None:
+        return "the process that watches over plain scripts was ended from outside, and the script with it"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"its process was ended by {signal.Signals(-status).name}, and not by the run"
+        return f"its process was ended by signal {-status}, and not by the run"
+    if status == 0:
+        return "its process ended with status 0 before the script came to its end (`os._exit`?)"
+    return f"exited with status {status}"
+
+
+def _interpreter() -> str:
+    executable = multiprocessing.spawn.get_executable() or sys.executable
+    if not executable:
+        raise NotPossible(
+            "a plain script needs a process of its own, and this program does not know its Python "
+            "(`multiprocessing.set_executable` tells it)"
+        )
+    return os.fsdecode(executable)
+
+
+class _Pickler(pickle.Pickler):
+    """Refuses what only this process can find again."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | types.FunctionType) and obj.__module__ == "__main__":
+            raise pickle.PicklingError(f"{obj.__qualname__} is defined in the program's main file")
+        return NotImplemented
+
+
+def _pickled_arguments(db: mongo.Database) -> bytes:
+    arguments = mongo.arguments_of(db)
+    if arguments is None:
+        raise SettingsInvalid(_not_again("this PyMongo does not tell how it was made"))
+    data = BytesIO()
+    kept = {}
+    for name, value in arguments.items():
+        if name in _LEFT_OUT:
+            continue
+        try:
+            _Pickler(BytesIO()).dump(value)
+        except Exception as error:
+            raise SettingsInvalid(_not_again(f"{name}: {error}")) from error
+        kept[name] = value
+    _Pickler(data).dump(kept)
+    return data.getvalue()
+
+
+def _not_again(problem: str) -> str:
+    return (
+        f"a plain script runs in a process of its own, and the client cannot be made again there ({problem}); write it "
+        "as an async script (`async def up(db)`), or pass a client without callbacks"
+    )
+
+
+class _Lines:
+    """Lines out of what is written to a pipe."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show_line = show
+        self._data = bytearray()
+
+    def read(self, output: int) -> bool:
+        """Take all that is there. Returns whether more may come."""
+        while True:
+            try:
+                data = os.read(output, PIECE)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            *lines, rest = re.split(rb"\n", self._data + data)
+            for line in lines:
+                self._show(line)
+            self._data = bytearray(rest)
+            if len(rest) > LINE_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Show a line that does not end."""
+        if self._data:
+            self._show(bytes(self._data))
+            self._data.clear()
+
+    def _show(self, line: bytes) -> None:
+        # A progress bar goes back to the line's start to write it again; each state is a line here.
+        shown = [part for part in line.split(b"\r") if part] or [b""]
+        for part in shown:
+            self._show_line(part.decode("utf-8", "backslashreplace"))
+
+
+def _to_stderr(line: str) -> None:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
