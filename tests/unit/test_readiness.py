@@ -385,6 +385,14 @@ def test_an_index_that_was_ready_once_stays_settled() -> None:
     assert watch((1, READY), (2, None), (3, FAILED)) == watch((1, READY))
 
 
+def test_a_build_that_shows_nothing_new_is_not_judged_again() -> None:
+    track = watch((1, STARTED))
+    assert look(track, STARTED, 1000.0) is track
+    again = parse(atlas(status="BUILDING"))
+    assert again == STARTED
+    assert look(track, again, 1000.0) == track
+
+
 @pytest.mark.parametrize(
     ("looks", "outcome", "reason"),
     [

@@ -101,6 +101,7 @@ class Track:
 
     :param asked_at: when the index was asked for; the start of the wait where nobody knows
     :param since: what the seconds of a report count from: a build of an earlier run ended nobody knows when
+    :param listed: what the last look found
     :param seen: it was listed at least once
     :param missing_looks: how many looks in a row did not find it
     :param failed_since: the first of the looks in a row that found it failed
@@ -112,6 +113,7 @@ class Track:
     asked_at: float
     since: float
     verdict: Verdict
+    listed: Listed | None = None
     seen: bool = False
     missing_looks: int = 0
     failed_since: float | None = None
@@ -224,6 +226,8 @@ def look(track: Track, listed: Listed | None, now: float) -> Track:
     """Take one good answer of the server into account; an index that is settled stays as it is."""
     if track.outcome is not None:
         return track
+    if listed is not None and listed is track.listed and _is_patient(track.verdict):
+        return track
     verdict = judge(track.index, listed)
     absent = verdict.state is IndexState.ABSENT
     failed = verdict.state is IndexState.FAILED
@@ -231,6 +235,7 @@ def look(track: Track, listed: Listed | None, now: float) -> Track:
     differs = track.different_since if track.different_since is not None else now
     track = replace(
         track,
+        listed=listed,
         verdict=verdict,
         # The index that is about to be replaced does not count: it goes before its successor is listed.
         seen=track.seen or not (absent or listed is None or _is_another(track.index, listed)),
@@ -251,6 +256,11 @@ def look(track: Track, listed: Listed | None, now: float) -> Track:
     if absent and not track.seen and looked and now - track.since >= APPEAR_SECONDS:
         return _settle(track, IndexState.FAILED, _NEVER_SEEN, now)
     return track
+
+
+def _is_patient(verdict: Verdict) -> bool:
+    """Whether time alone changes nothing: a build may take as long as it does."""
+    return verdict.state in (IndexState.PENDING, IndexState.BUILDING) and not verdict.differences
 
 
 def at_timeout(track: Track, now: float | None = None) -> Track:

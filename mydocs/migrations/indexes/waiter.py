@@ -16,7 +16,7 @@ from mydocs.migrations.driver.limits import limited_to, limits
 from mydocs.migrations.driver.shared_looks import Looks, shared_looks
 from mydocs.migrations.errors import IndexFailed, NotReady
 from mydocs.migrations.indexes import capture, readiness
-from mydocs.migrations.indexes.readiness import Track
+from mydocs.migrations.indexes.readiness import Listed, Track
 from mydocs.migrations.model import IndexAction, IndexState, TrackedIndex
 from mydocs.migrations.reporting.events import IndexChanged, Sink, StillWaiting, Warned, emit
 
@@ -122,6 +122,7 @@ class _Poller:
     def __init__(self, db: mongo.Database, collection: str, tracks: Sequence[Track], sink: Sink | None) -> None:
         self._db, self._collection, self._sink = db, collection, sink
         self.tracks = tuple(tracks)
+        self._read: list[tuple[mongo.Document, Listed]] = []
 
     @property
     def is_settled(self) -> bool:
@@ -158,8 +159,8 @@ class _Poller:
             jitter = random.uniform(-readiness.JITTER, readiness.JITTER)
             within = readiness.gap(self.tracks, time.monotonic(), jitter)
 
-    def _take(self, documents: Iterable[mongo.Document], now: float) -> None:
-        listing = readiness.by_name(map(readiness.parse, documents))
+    def _take(self, documents: Sequence[mongo.Document], now: float) -> None:
+        listing = readiness.by_name(self._parsed(documents))
         before = self.tracks
         self.tracks = tuple(
             readiness.look(track, readiness.pick(track.index, listing.get(track.index.name, ())), now)
@@ -168,6 +169,17 @@ class _Poller:
         for old, new in zip(before, self.tracks, strict=True):
             if new.verdict != old.verdict or new.outcome is not old.outcome:
                 self._tell(new, now)
+
+    def _parsed(self, documents: Sequence[mongo.Document]) -> list[Listed]:
+        """Read a listing; most of it is as it was at the look before, and not read again."""
+        known = self._read
+        self._read = [
+            known[place]
+            if place < len(known) and known[place][0] == document
+            else (document, readiness.parse(document))
+            for place, document in enumerate(documents)
+        ]
+        return [listed for _, listed in self._read]
 
     def _tell(self, track: Track, now: float) -> None:
         verdict, index = track.verdict, track.index
