@@ -9,6 +9,7 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationFailed, migrate, wait_for_indexes
+from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.reporting.events import Event, IndexDefined, Warned
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
@@ -220,6 +221,21 @@ async def test_a_lost_reply_is_recorded_as_what_it_turns_out_to_be(
         text = f"await ensure_search_indexes(pages, [SearchIndexModel({model})])"
     ((_, _, _, told, asked),) = await recorded(local_db, tmp_path, script(ASYNC, text))
     assert (told, asked) == (action, definition)
+
+
+@pytest.mark.parametrize("model", ["name='new', definition=OLD", "name='ft', definition=NEW"])
+@pytest.mark.anyio
+async def test_a_reply_that_never_comes_is_recorded_as_what_it_turns_out_to_be(
+    local_db: Db, local_server: LocalServer, tmp_path: Path, model: str
+) -> None:
+    await local_db.create_collection("pages")
+    await local_db.command({"createSearchIndexes": "pages", "indexes": [{"name": "ft", "definition": OLD}]})
+    command = "createSearchIndexes" if "new" in model else "updateSearchIndex"
+    local_server.controls.hang(command=command, after=True)
+    text = f"await ensure_search_indexes(pages, [SearchIndexModel({model})])"
+    with limited_to(Limits(answer=0.5)):
+        ((*_, told, _),) = await recorded(local_db, tmp_path, script(ASYNC, text))
+    assert told == ("created" if "new" in model else "updated")
 
 
 @pytest.mark.anyio

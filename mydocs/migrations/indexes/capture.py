@@ -523,6 +523,13 @@ def type_of(database: str, collection: str, name: str) -> IndexType | None:
     return None if capture is None else capture.type_of(collection, name)
 
 
+def unanswered(database: str, command: Mapping[str, Any]) -> None:
+    """Tell the step under way of a helper's command for which no answer was waited any longer."""
+    capture = of_database(database)
+    if capture is not None:
+        capture.seen(next(iter(command)), command, UNANSWERED)
+
+
 def server_now() -> datetime | None:
     """The time by the server's clock, as the step under way knows it."""
     capture = current.get()

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.operations import SearchIndexModel
 
 from mydocs.migrations.driver import mongo
@@ -333,6 +333,8 @@ async def _create_together(db: mongo.Database, where: str, asked: Sequence[_Aske
             limit = GONE_SECONDS if name_taken else NO_COLLECTION_SECONDS if no_collection else SEARCH_SECONDS
             if not (no_collection or name_taken or mongo.is_transient(error)) or time.monotonic() - started > limit:
                 raise
+            if isinstance(error, ConnectionFailure):
+                capture.unanswered(db.name, command)
             logger.info("creating search indexes on %s: %s; looking what is there", where, error)
             await anyio.sleep(gap)
             gap = min(2 * gap, 10 * GONE_GAP)
@@ -379,9 +381,10 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
     :raises IndexRefused: where it does not take the definition
     """
     started = time.monotonic()
+    command = {"updateSearchIndex": where, "name": item.name, "definition": item.definition}
     while True:
         try:
-            await mongo.command(db, {"updateSearchIndex": where, "name": item.name, "definition": item.definition})
+            await mongo.command(db, command)
         except PyMongoError as error:
             if isinstance(error, OperationFailure) and error.code == 27:  # dropped by somebody since we looked
                 return IndexAction.CREATED
@@ -392,6 +395,8 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
                 raise IndexRefused(where, [_refusal(item, error)]) from error
             if not mongo.is_transient(error) or time.monotonic() - started > SEARCH_SECONDS:
                 raise
+            if isinstance(error, ConnectionFailure):
+                capture.unanswered(db.name, command)
             logger.info("updating search index %s of %s: %s; looking what is there", item.name, where, error)
             await anyio.sleep(GONE_GAP)
             found = (await _listed(db, where, [item])).get(item.name)

@@ -145,19 +145,22 @@ class _Poller:
         within = 0.0
         last_answer = time.monotonic()
         while True:
+            trouble: PyMongoError | None = None
             try:
                 documents = await looks.next(ask, within=within)
             except PyMongoError as error:
-                if not mongo.is_transient(error) or time.monotonic() - last_answer + within > limits().patience:
-                    raise
-                logger.info("listing the search indexes of %s: %s; trying again", self._collection, error)
+                trouble = error
+                logger.info("listing the search indexes of %s: %s", self._collection, error)
             else:
                 last_answer = time.monotonic()
                 self._take(documents, last_answer)
                 if self.is_settled:
                     return
-            jitter = random.uniform(-readiness.JITTER, readiness.JITTER)
-            within = readiness.gap(self.tracks, time.monotonic(), jitter)
+            now = time.monotonic()
+            within = readiness.gap(self.tracks, now, random.uniform(-readiness.JITTER, readiness.JITTER))
+            # Not where there is no time for another look: it would end in words about that.
+            if trouble and not (mongo.is_transient(trouble) and now + within < last_answer + limits().patience):
+                raise trouble
 
     def _take(self, documents: Sequence[mongo.Document], now: float) -> None:
         listing = readiness.by_name(self._parsed(documents))
