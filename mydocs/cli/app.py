@@ -69,6 +69,7 @@ ScriptTimeout = Annotated[
     str, typer.Option("--script-timeout", metavar="DURATION", help="Limit of each script, such as 10m; 0 is none.")
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="End only when every search index can be queried.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ReportFile = Annotated[
     str | None,
     typer.Option("--report", metavar="FILE", help="Also write a report: .html is a page, .xml is JUnit."),
@@ -193,17 +194,20 @@ def status(
     common: Common,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 8 if anything is left to do.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Also show every attempt, oldest first.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Show only what is left to do.")] = False,
     indexes: Indexes = None,
 ) -> None:
     """Show every migration and every tracked index with its state."""
-    from mydocs.cli.render import status_text
+    from mydocs.cli.render import only_left, pending_text, status_text
 
     models = calls.standard_indexes(indexes)
 
     def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
         return migrations.status(db, history=history, standard_indexes=models, **shared)
 
-    report = calls.report(common, operation, status_text)
+    report = calls.report(common, operation, pending_text if pending else status_text)
+    if pending:
+        report = only_left(report)
     if exit_code:
         from mydocs.migrations.errors import WorkLeft
         from mydocs.migrations.operations.status import ways_out
@@ -315,15 +319,23 @@ def mark(
         bool | None, typer.Option("--applied/--pending", help="What they are from now on.", show_default=False)
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every script: baselines an existing database.")] = False,
+    yes: Yes = False,
     lock_timeout: LockTimeout = "10m",
 ) -> None:
-    """Settle what the ledger says of a migration without running it."""
+    """Record migrations as applied or as pending, without running them."""
     if applied is None:
         raise calls.usage("say what they are: --applied or --pending")
     if everything == bool(versions):
         raise calls.usage("name the versions, or --all for every script" + (", not both" if everything else ""))
     lock_limit = calls.duration(lock_timeout, "--lock-timeout")
     from mydocs.cli.render import mark_text
+
+    if everything and not applied and not yes:
+        from mydocs.cli.ask import consent
+
+        settings = calls.settings(common)
+        what = f"Every migration of {settings.directory} counts as not begun in {settings.database}; each runs again."
+        consent(current(), what, "Mark all as pending?")
 
     def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
         return migrations.mark(
@@ -396,7 +408,7 @@ def pull(
 @with_common
 def repair(
     common: Common,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     lock_timeout: LockTimeout = "10m",
 ) -> None:
     """Accept edited scripts as they are now and forget missing ones; shows them and asks."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mydocs.cli import actions
+from mydocs.cli.light import CLICK_ERROR
 from mydocs.cli.results import hand_out
 from mydocs.cli.streams import LogFormat, Output, Streams
 
@@ -29,9 +30,6 @@ EXIT_CODES = {
     143: "terminated",
 }
 INTERRUPTED = 130
-
-# Typer brings its own copy of click or uses the package, depending on its version; this name exists either way.
-CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def run(streams: Streams, invoke: Callable[[], Any]) -> int:

@@ -13,6 +13,10 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+# Typer brings its own copy of click or uses the package, depending on its version; this name exists either way.
+CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
+NEAR = 0.7  # of difflib: one letter wrong, missing or swapped in a short word
+
 
 class LightCommand(TyperCommand):
     """A command whose texts and choices need no pydantic."""
@@ -23,7 +27,30 @@ class LightCommand(TyperCommand):
 
 
 class LightGroup(TyperGroup):
-    """A group whose texts and choices need no pydantic."""
+    """A group whose texts and choices need no pydantic, and which suggests commands that are near, or deeper down."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that was named, or say which one is like it."""
+        self.suggest_commands = False  # Typer's also takes what is not near
+        try:
+            return super().resolve_command(ctx, args)
+        except CLICK_ERROR as error:
+            near = self._near(ctx.command_path, args[0]) if args else []
+            if near and hasattr(error, "message"):
+                error.message = f"{str(error.message).rstrip('.')}. Did you mean {' or '.join(near)}?"
+            raise
+
+    def _near(self, path: str, word: str) -> list[str]:
+        """Name commands of this group that are spelt like a word, or those of its groups that are spelt so."""
+        from difflib import get_close_matches
+
+        found = [f"'{name}'" for name in get_close_matches(word, list(self.commands), cutoff=NEAR)]
+        deeper = [
+            f"'{path} {group} {word}'"
+            for group, command in self.commands.items()
+            if word in getattr(command, "commands", ())
+        ]
+        return deeper or found
 
     def get_params(self, ctx: Any) -> Any:
         """Return the parameters, --help with them, with their light conversions."""

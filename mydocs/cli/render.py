@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 from collections import Counter
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:  # the result of an operation, which a view need not import
     from mydocs.migrations.operations.settle import Repair
 
 MIGRATION_HEAD = ("VERSION", "NAME", "STATE", "SECONDS")
-IN_ORDER = (MigrationState.APPLIED, *(state for state in MigrationState if state is not MigrationState.APPLIED))
+MIGRATION_STATES = sorted(MigrationState, key=lambda state: state is not MigrationState.APPLIED)  # what is done first
+INDEX_STATES = sorted(IndexState, key=lambda state: state is not IndexState.READY)
 INDEX_HEAD = ("INDEX", "TYPE", "STATE", "SECONDS", "REASON")
 
 
@@ -98,6 +100,21 @@ def status_text(report: RunReport) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def only_left(report: RunReport) -> RunReport:
+    """Leave out of a report what is done: applied migrations, and indexes that are ready."""
+    return replace(
+        report,
+        migrations=tuple(m for m in report.migrations if m.state is not MigrationState.APPLIED),
+        indexes=tuple(index for index in report.indexes if index.state is not IndexState.READY),
+    )
+
+
+def pending_text(report: RunReport) -> str:
+    """Show what is left to do."""
+    left = only_left(report)
+    return status_text(left) if left.migrations or left.indexes else "nothing to do"
+
+
 def aliases_text(report: RunReport) -> str:
     """Show what search aliases name; empty where there is none."""
     return table(
@@ -119,12 +136,11 @@ def standing_text(report: RunReport) -> str:
     """Count what stands where: ``3 applied, 1 pending; 10 indexes ready``."""
     states = Counter(m.state for m in report.migrations if m.version != STANDARD_VERSION)
     indexes = Counter(index.state for index in report.indexes)
-    migrations = ", ".join(f"{states[state]} {state.value}" for state in IN_ORDER if states[state])
-    kinds = [
-        f"{indexes[state]} {state.value}" for state in IndexState if indexes[state] and state is not IndexState.READY
-    ]
-    ready = _count(indexes[IndexState.READY], "index") + " ready" if indexes else ""
-    return "; ".join(part for part in (migrations, ", ".join([ready, *kinds]) if indexes else "") if part)
+    migrations = [f"{states[state]} {state.value}" for state in MIGRATION_STATES if states[state]]
+    found = [state for state in INDEX_STATES if indexes[state]]
+    first = [f"{_count(indexes[state], 'index')} {state.value}" for state in found[:1]]
+    others = [f"{indexes[state]} {state.value}" for state in found[1:]]
+    return "; ".join(", ".join(part) for part in (migrations, [*first, *others]) if part)
 
 
 def summary(report: RunReport) -> str:

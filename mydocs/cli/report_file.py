@@ -1,5 +1,6 @@
 """Write the report of a call to the file that `--report` names. I/O."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class ReportFile:
         self.recorder.finish()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(self._text(streams, report), encoding="utf-8", errors="backslashreplace")
+            _write(self.path, self._text(streams, report))
         except OSError as error:
             streams.note(f"the report cannot be written to {self.path}: {error.strerror}", "warning")
 
@@ -38,6 +39,20 @@ class ReportFile:
         from mydocs.cli import page
 
         return page.document(report, self.recorder, command=self.command, clean=streams.readable)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a whole file or none: where the disk is full, no empty one is left, and the one before stays."""
+    if path.exists() and not path.is_file():  # a pipe, such as that of `--report >(…)`
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        return
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_text(text, encoding="utf-8", errors="backslashreplace")
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def report_file(name: str | None, command: str) -> ReportFile | None:

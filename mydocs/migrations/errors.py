@@ -5,8 +5,10 @@ Every error that a caller can meet, with the sentence that it says. Pure.
 
     MigrationError                      exit code
     ├── ScriptsInvalid                  1  files that cannot be migrations
+    ├── ScriptUnfinished                1  a script that is not written yet
     ├── PlanError                       1  files and ledger do not fit together
     │   ├── ChangedScripts
+    │   ├── RenamedScripts
     │   ├── OutOfOrder
     │   ├── NeedsDecision
     │   ├── NotReversible
@@ -44,7 +46,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mydocs.migrations.model import LeaseView, MigrationState, Script
+from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script
 
 if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is needed here
     from mydocs.migrations.indexes.vectors import VectorReport
@@ -108,6 +110,22 @@ class ScriptsInvalid(MigrationError):
         super().__init__("; ".join(self.problems))
 
 
+class ScriptUnfinished(MigrationError):
+    """Scripts that raise NotImplementedError before they do anything, as a new one does; none was run."""
+
+    next_step = NextStep("write what is to change, take that line out, and give the same command again")
+
+    def __init__(self, scripts: Sequence[Script]) -> None:
+        super().__init__(
+            "; ".join(
+                f"{script.file_name}, line {script.unfinished}: it is not written yet, its `up` begins with `raise "
+                "NotImplementedError`"
+                for script in scripts
+            )
+        )
+        self.path, self.line = scripts[0].path, scripts[0].unfinished
+
+
 class PlanError(MigrationError):
     """Files and ledger do not fit together."""
 
@@ -124,6 +142,20 @@ class ChangedScripts(PlanError):
         super().__init__(
             f"{', '.join(file_names)} changed after being applied; restore the applied text, accept the new one for "
             "good with `mydocs migrate repair`, or for this run with --allow-changed"
+        )
+
+
+class RenamedScripts(PlanError):
+    """Scripts have the text of migrations that are applied under other numbers, whose files are gone."""
+
+    next_step = IN_THE_SENTENCE
+
+    def __init__(self, renamed: Sequence[tuple[Script, Entry]]) -> None:
+        said = [f"{script.file_name} has the text of {entry.script or entry.version}" for script, entry in renamed]
+        versions = " ".join(script.version for script, _ in renamed)
+        super().__init__(
+            f"{', '.join(said)}, which is applied; give the file its name back, or keep the new one with `mydocs "
+            f"migrate mark {versions} --applied` and `mydocs migrate repair`, or run it again with --allow-changed"
         )
 
 
@@ -154,6 +186,8 @@ class NeedsDecision(PlanError):
 
 class SquashIncomplete(PlanError):
     """Of the migrations that a script replaces, some are applied and some are not."""
+
+    next_step = IN_THE_SENTENCE
 
     def __init__(self, script: Script, applied: Sequence[str], missing: Sequence[tuple[str, MigrationState]]) -> None:
         """:param missing: versions with their states"""
@@ -213,6 +247,8 @@ class MigrationFailed(MigrationError):
 
 class TimedOut(MigrationError):
     """A script ran longer than a script may; what it did until then stays. The cause of a :class:`MigrationFailed`."""
+
+    next_step = NextStep("raise --script-timeout, or mend the script, and give the same command again")
 
     def __init__(self, seconds: float) -> None:
         """:param seconds: that it was given"""

@@ -84,6 +84,7 @@ class Script:
     transactional: bool = False
     names_lightodm: bool = False  # somewhere in its text
     replaces: tuple[str, ...] = ()  # versions of the migrations that it stands for in a new database
+    unfinished: int | None = None  # the line on which its `up` raises NotImplementedError before it does anything
 
     @property
     def file_name(self) -> str:

@@ -1,6 +1,8 @@
 """The program as a process against a local server: streams, exit codes, signals, secrets."""
 
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -145,6 +147,41 @@ def test_mark_rollback_repair_and_unlock(program: Program, folder: Path, local_u
     assert program("migrate", "repair", "--yes", *server).code == 0
     assert program("migrate", "run", *server).out == "nothing to do\n"
     assert program("migrate", "unlock", *server).out == "no lease is held\n"
+
+
+def test_mark_all_as_pending_asks_first(program: Program, start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    server = ("--url", local_url, "--db", "x")
+    assert program("migrate", "run", *server).code == 0
+    mark = ("migrate", "mark", "--all", "--pending", *server)
+    refused = program(*mark)
+    assert (refused.code, refused.out) == (1, "")
+    assert "each runs again" in refused.err
+    assert "agree with --yes" in refused.err
+    for answer, code in (("n", 1), ("y", 0)):
+        ours, theirs = pty.openpty()
+        with start(*mark, stdin=theirs) as process:
+            os.close(theirs)
+            os.write(ours, f"{answer}\n".encode())
+            process.communicate()
+        os.close(ours)
+        assert process.returncode == code
+    assert program("migrate", "status", "--pending", *server).out.splitlines()[-1] == "1 pending"
+    assert program("migrate", "run", *server).code == 0
+    assert program(*mark, "--yes").code == 0
+
+
+def test_status_of_what_is_left(program: Program, folder: Path, local_url: str) -> None:
+    server = ("--url", local_url, "--db", "x")
+    (folder / "001_first.py").write_text(QUIET_SCRIPT)
+    program("migrate", "run", *server)
+    assert program("migrate", "status", "--pending", *server).out == "nothing to do\n"
+    assert program("migrate", "status", *server).out.splitlines()[-1] == "1 applied; 7 indexes ready"
+    (folder / "002_next.py").write_text(QUIET_SCRIPT)
+    left = program("migrate", "status", "--pending", *server)
+    assert left.out.splitlines()[1:] == ["002      next  pending", "", "1 pending"]
+    listed = program("migrate", "status", "--pending", *server, "-o", "json").json
+    assert ([m["version"] for m in listed["migrations"]], listed["indexes"]) == (["002"], [])
 
 
 def test_unlock_says_what_it_has_done(program: Program, local_url: str) -> None:

@@ -1,10 +1,12 @@
 """What a run waited for, as a time line, a page and JUnit XML."""
 
+import errno
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -342,3 +344,20 @@ def test_a_report_that_cannot_be_written_changes_no_exit_code(
     ended = cli("migrate", "run", "--url", local_url, "--db", "x", "--report", "file/run.html")
     assert ended.exit_code == code
     assert "warning: the report cannot be written to file/run.html" in ended.stderr
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(
+    monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Result], folder: Path, local_url: str
+) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    for before in (None, b"before"):
+        if before is not None:
+            Path("report.html").write_bytes(before)
+        ended = cli("migrate", "run", "--url", local_url, "--db", "x", "--report", "report.html")
+        assert "the report cannot be written to report.html: No space left on device" in ended.stderr
+        assert (Path("report.html").read_bytes() if before else None) == before
+        assert {path.name for path in Path().iterdir()} == {"migrations"} | ({"report.html"} if before else set())

@@ -19,6 +19,12 @@ SERVER = "--url=mongodb://127.0.0.1:1/x"
     ("arguments", "sentence"),
     [
         pytest.param(["migrate", "rn"], "Did you mean 'run'?", id="command mistyped"),
+        pytest.param(["run"], "Did you mean 'mydocs migrate run'?", id="group forgotten"),
+        pytest.param(["migrat", "run"], "Did you mean 'migrate'?", id="group mistyped"),
+        pytest.param(
+            ["migrate", "run", "--dir", "x" * 300, SERVER], "cannot be read", id="folder that cannot be looked for"
+        ),
+        pytest.param(["migrate", "new", "a", "--dir", "x" * 300], "cannot be read", id="folder that cannot be made"),
         pytest.param(["migrate", "run", "--wiat"], "--wait", id="option mistyped"),
         pytest.param(["migrate", "run", "--output", "yaml"], "'table', 'json', 'quiet'", id="unknown format"),
         pytest.param(["migrate", "run", "--url"], "requires an argument", id="value forgotten"),
@@ -137,3 +143,10 @@ def test_log_lines_as_json(cli: Callable[..., Result]) -> None:
     ended = cli("migrate", "list", "--log-format", "json")
     line = json.loads(ended.stderr)
     assert (line["event"], line["type"], line["exit_code"]) == ("error", "DirectoryMissing", 2)
+
+
+@pytest.mark.parametrize("word", ["apply", "upgrade", "undo", "reload"])
+def test_no_command_is_suggested_that_is_not_near(cli: Callable[..., Result], word: str) -> None:
+    ended = cli("migrate", word)
+    assert ended.exit_code == 2
+    assert f"No such command '{word}'; see `mydocs migrate --help`" in ended.stderr

@@ -117,7 +117,11 @@ def sections() -> Iterator[Any]:
     lines: dict[tuple[str, str], list[str]] = {}
     for block in blocks():
         if block.language == "sh":
-            found = [line for line in block.code.replace("\\\n", " ").splitlines() if line.startswith("mydocs migrate")]
+            found = [
+                line
+                for line in block.code.replace("\\\n", " ").splitlines()
+                if line.startswith(("mydocs migrate", "perl"))
+            ]
             lines.setdefault((block.page, block.section), []).extend(found)
     for (page, section), found in lines.items():
         if found:
@@ -159,6 +163,9 @@ def test_commands_of_a_section_run_one_after_the_other(
             collection, documents = SEEDS[section]
             client["mydocs"][collection].insert_many([dict(document) for document in documents])
     for line in lines:
+        if not line.startswith("mydocs"):
+            subprocess.run(line, shell=True, check=True)
+            continue
         expected = re.search(r"#\s*exit (\d+)", line)
         ended = CliRunner().invoke(app, calls(line)[1:], prog_name="mydocs")
         assert ended.exit_code == int(expected[1] if expected else 0), f"{line}\n{ended.output}"

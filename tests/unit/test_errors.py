@@ -1,6 +1,7 @@
 """Each error says what, which one and what to do next, and carries its exit code."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
+from mydocs.cli.errors import EXIT_CODES
 from mydocs.migrations import errors
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import (
@@ -35,7 +37,9 @@ from mydocs.migrations.errors import (
     NotReady,
     NotReversible,
     OutOfOrder,
+    RenamedScripts,
     ScriptsInvalid,
+    ScriptUnfinished,
     SearchUnavailable,
     ServerUnreachable,
     SettingsInvalid,
@@ -47,15 +51,18 @@ from mydocs.migrations.errors import (
     WorkLeft,
 )
 from mydocs.migrations.indexes.vectors import VectorReport
-from mydocs.migrations.model import LeaseView, MigrationState, Script, ScriptKind
+from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script, ScriptKind
 from mydocs.migrations.operations import status as survey
 
 SCRIPT = Script(number=1, version="001", name="a", path=Path("001_a.py"), checksum="", kind=ScriptKind.ASYNC)
+ENTRY = Entry(version="002", name="a", script="002_a.py", checksum="", state=MigrationState.APPLIED)
 HOLDER = LeaseView(host="web-1", pid=7, run_id="x", term=3, live=True, remaining=12.4)
 
 EXAMPLES = [
     (ScriptsInvalid(["001_a.py is bad"]), 1, ["001_a.py"]),
     (ChangedScripts(["001_a.py"]), 1, ["001_a.py", "mydocs migrate repair", "--allow-changed"]),
+    (RenamedScripts([(SCRIPT, ENTRY)]), 1, ["001_a.py has the text of 002_a.py", "mydocs migrate mark 001 --applied"]),
+    (ScriptUnfinished([replace(SCRIPT, unfinished=7)]), 1, ["001_a.py, line 7", "NotImplementedError"]),
     (OutOfOrder(["001"], "002"), 1, ["001", "002", "--allow-out-of-order"]),
     (NeedsDecision(SCRIPT, MigrationState.FAILED), 1, ["001_a.py", "mark 001 --applied", "mark 001 --pending"]),
     (NotReversible(["001_a.py has no down"]), 1, ["001_a.py"]),
@@ -111,6 +118,28 @@ def test_every_error_is_one_of_the_tree_and_has_an_example() -> None:
     bases = {base for c in defined for base in c.__bases__}
     assert all(issubclass(c, MigrationError) for c in defined)
     assert set(defined) - bases == {type(error) for error, _, _ in EXAMPLES}
+
+
+STOPPED = [error for error, code, _ in EXAMPLES if code != 2]  # a wrong option is mended in the command itself
+
+
+@pytest.mark.parametrize("error", STOPPED, ids=lambda error: type(error).__name__)
+def test_what_to_do_is_named_by_the_sentence_or_after_it(error: MigrationError) -> None:
+    hint = error.next_step_after("run")
+    assert "mydocs migrate" in f"{error} {hint}" or "the same command again" in str(hint)
+    assert hint is None or "mydocs migrate" not in str(error)
+
+
+@pytest.mark.parametrize("error", STOPPED, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("command", ["status", "list", "wait"])
+def test_no_command_sends_its_reader_to_itself_alone(error: MigrationError, command: str) -> None:
+    """What follows a failed `status` is not `mydocs migrate status`, unless there is more to do first."""
+    hint = error.next_step_after(command) or ""
+    assert not hint.startswith(f"`mydocs migrate {command}`") or ";" in hint
+
+
+def test_every_exit_code_has_an_error() -> None:
+    assert {code for _, code, _ in EXAMPLES} == EXIT_CODES.keys() - {0}
 
 
 def failure(code: int | None, text: str = "no") -> OperationFailure:

@@ -15,6 +15,8 @@ from mydocs.migrations.errors import (
     NotReversible,
     OutOfOrder,
     PlanError,
+    RenamedScripts,
+    ScriptUnfinished,
     SquashIncomplete,
     UnknownVersion,
     UsageError,
@@ -40,10 +42,10 @@ STATES = {
 }
 
 
-def script(number: int, *, checksum: str = "sha256:1", **options: object) -> Script:
+def script(number: int, *, checksum: str | None = None, **options: object) -> Script:
     version = f"{number:03}"
     fields: dict[str, object] = {"kind": ScriptKind.ASYNC, "reversible": True} | options
-    path = Path(f"{version}_s{number}.py")
+    path, checksum = Path(f"{version}_s{number}.py"), checksum or f"sha256:{number}"
     return Script(number=number, version=version, name=f"s{number}", path=path, checksum=checksum, **fields)  # type: ignore[arg-type]  # the options are a Script's own
 
 
@@ -51,12 +53,12 @@ def scripts(numbers: str) -> tuple[Script, ...]:
     return tuple(script(int(number)) for number in numbers)
 
 
-def entry(number: int, state: str = "a", *, term: int = 1, checksum: str | None = "sha256:1") -> Entry:
+def entry(number: int, state: str = "a", *, term: int = 1, checksum: str | None = "its own") -> Entry:
     return Entry(
         version=f"{number:03}",
         name=f"s{number}",
         script=f"{number:03}_s{number}.py",
-        checksum=checksum,
+        checksum=f"sha256:{number}" if checksum == "its own" else checksum,
         state=STATES[state],
         started_at=NOON + timedelta(seconds=number),
         run=RunStamp(run_id="run", term=term, host="h", pid=1, tool="t"),
@@ -414,3 +416,31 @@ def test_what_only_counts_as_applied_cannot_be_rolled_back(in_ledger: str) -> No
 def test_a_squash_that_ran_itself_can_be_rolled_back() -> None:
     standings = classify([*scripts("12"), squash(3, "001", "002")], entries("3a"), None)
     assert [s.version for s in make_rollback(standings, steps=1, target=None)] == ["003"]
+
+
+def test_a_renamed_script_is_named_with_what_it_was() -> None:
+    renamed = script(4, checksum="sha256:2")
+    with pytest.raises(RenamedScripts, match=r"004_s4\.py has the text of 002_s2\.py, which is applied") as caught:
+        plan([script(1), renamed], [entry(1), entry(2)])
+    assert "mydocs migrate mark 004 --applied" in str(caught.value)
+    assert numbers_of(plan([script(1), renamed], [entry(1), entry(2)], Options(allow_changed=True))) == "4"
+
+
+def test_a_copy_of_a_script_that_is_still_there_is_no_renamed_one() -> None:
+    assert numbers_of(plan([script(1), script(2, checksum="sha256:1")], [entry(1)])) == "2"
+
+
+def test_a_script_that_is_not_written_yet_stops_the_run_before_anything() -> None:
+    with pytest.raises(ScriptUnfinished, match=r"002_s2\.py, line 9") as caught:
+        plan([script(1), script(2, unfinished=9)], [])
+    assert (caught.value.path, caught.value.line) == (Path("002_s2.py"), 9)
+    assert numbers_of(plan([script(1), script(2, unfinished=9)], [], Options(target="1"))) == "1"
+    assert numbers_of(plan([script(1), script(2, unfinished=9)], [entry(1), entry(2)])) == ""
+
+
+@pytest.mark.parametrize(("asked", "meant"), [("0100", "010"), ("9", None), ("021", "012"), ("s1O", None)])
+def test_only_a_version_that_is_near_is_suggested(asked: str, meant: str | None) -> None:
+    with pytest.raises(UnknownVersion) as caught:
+        plan([script(number) for number in (1, 2, 10, 12)], [], Options(target=asked))
+    assert ("did you mean" in str(caught.value)) is (meant is not None)
+    assert meant is None or f"did you mean {meant}?" in str(caught.value)

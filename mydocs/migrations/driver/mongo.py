@@ -22,7 +22,8 @@ import anyio
 import anyio.lowlevel
 import pymongo
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
-from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.database import Database as SyncDatabase
@@ -340,6 +341,25 @@ def database_of(collection: Collection) -> Database:
         )
     database: Database = collection.database  # type: ignore[assignment]  # Motor's stub says a collection
     return database
+
+
+def check_database(db: object) -> None:
+    """
+    Say what to pass where somebody passes something else, before that fails somewhere inside.
+
+    :raises UsageError: where this is no database of a driver that can be awaited
+    """
+    if isinstance(db, AsyncIOMotorDatabase | AsyncDatabase):
+        return
+    kind = "None" if db is None else f"{type(db).__module__.partition('.')[0]}'s {type(db).__name__}"
+    advice = (
+        'pass an AsyncIOMotorDatabase of Motor or an AsyncDatabase of PyMongo, such as AsyncMongoClient(url)["app"]'
+    )
+    if isinstance(db, AsyncIOMotorClient | AsyncMongoClient):
+        advice = 'pass one of its databases, such as client["app"]'
+    elif isinstance(db, AsyncIOMotorCollection | AsyncCollection):
+        advice = "pass its database"
+    raise UsageError(f"this takes a database that can be awaited, and was given {kind}; {advice}")
 
 
 def client_of(db: Database | SyncDatabase[Document]) -> Any:

@@ -9,6 +9,8 @@ from mydocs.migrations.errors import (
     NeedsDecision,
     NotReversible,
     OutOfOrder,
+    RenamedScripts,
+    ScriptUnfinished,
     SquashIncomplete,
     UnknownVersion,
     UsageError,
@@ -181,11 +183,15 @@ def make_plan(
         and standing.state not in (MigrationState.APPLIED, MigrationState.CHANGED)
         and (limit is None or standing.number <= limit)
     )
+    if not options.allow_changed and (renamed := _renamed(steps, standings)):
+        raise RenamedScripts(renamed)
     done = [s for s in standings if s.squashed or (s.entry is not None and s.entry.state is MigrationState.APPLIED)]
     if done and not options.allow_out_of_order:
         late = [s.version for s in steps if s.state is MigrationState.PENDING and s.number < done[-1].number]
         if late:
             raise OutOfOrder(late, done[-1].version)
+    if unfinished := [step.script for step in steps if step.script is not None and step.script.unfinished is not None]:
+        raise ScriptUnfinished(unfinished)
     for step in steps:
         _check_replaced(step, standings)
         if (
@@ -201,6 +207,13 @@ def make_plan(
         entries=tuple(entries),
         warnings=tuple(_warnings(standings)),
     )
+
+
+def _renamed(steps: Sequence[Standing], standings: Sequence[Standing]) -> list[tuple[Script, Entry]]:
+    """Find the scripts that would run again what is applied under another number whose file is gone: same text."""
+    gone = {s.entry.checksum: s.entry for s in standings if s.state is MigrationState.MISSING and s.entry is not None}
+    pending = [step.script for step in steps if step.script is not None and step.entry is None]
+    return [(script, gone[script.checksum]) for script in pending if script.checksum in gone]
 
 
 def _check_replaced(step: Standing, standings: Sequence[Standing]) -> None:
@@ -266,7 +279,10 @@ def find(standings: Sequence[Standing], version: str) -> Standing:
     for standing in standings:
         if version in (standing.name, f"{standing.version}_{standing.name}", f"{standing.version}_{standing.name}.py"):
             return standing
-    near = difflib.get_close_matches(version.zfill(3), known, n=1, cutoff=0.6)
+    # Another digit makes another number, so that is not near; the same digits in another order are.
+    digits = version.zfill(3)
+    near = difflib.get_close_matches(digits, known, n=1, cutoff=0.8)
+    near += [each for each in known if sorted(each) == sorted(digits)]
     raise UnknownVersion(version, known, near[0] if near else None)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mydocs.migrations.errors import MigrationError, SettingsInvalid
+from mydocs.migrations.errors import DirectoryMissing, MigrationError, SettingsInvalid
 from mydocs.migrations.scripts.discover import Discovery, discover
 from mydocs.migrations.scripts.templates import TemplateKind as TemplateKind
 from mydocs.migrations.scripts.templates import file_name, render
@@ -40,7 +40,10 @@ def write_text(directory: Path, description: str, text: str) -> Path:
     :raises SettingsInvalid: where the description makes no file name
     :raises MigrationError: where the file cannot be written
     """
-    scripts = discover(directory).scripts if directory.is_dir() else ()
+    try:
+        scripts = discover(directory).scripts if directory.is_dir() else ()
+    except OSError as error:
+        raise DirectoryMissing(directory, error.strerror) from error
     try:
         name = file_name(1 + max((script.number for script in scripts), default=0), description)
     except ValueError:

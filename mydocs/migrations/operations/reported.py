@@ -27,7 +27,9 @@ async def reported(
 
     :param on_event: takes each event, stamped with database and run; without one they are logged
     :param outcome: of an operation that ends well
+    :raises UsageError: where ``db`` is no database of a driver that can be awaited
     """
+    mongo.check_database(db)
     taken_by, run_id = on_event or logging_sink, secrets.token_hex(12)
 
     def stamped(event: Event) -> None:

@@ -55,8 +55,11 @@ def discover(directory: Path) -> Discovery:
     :raises DirectoryMissing: where there is no such folder
     :raises ScriptsInvalid: with every problem of every file, so that one look mends them all
     """
-    if not directory.is_dir():
-        raise DirectoryMissing(directory)
+    try:
+        if not directory.is_dir():
+            raise DirectoryMissing(directory)
+    except OSError as error:  # a folder above it that may not be searched, a name that is too long
+        raise DirectoryMissing(directory, error.strerror) from error
     scripts: list[Script] = []
     problems: list[str] = []
     warnings: list[str] = []
@@ -180,6 +183,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         transactional=facts.constant("TRANSACTIONAL", default=False),
         names_lightodm="lightodm" in source,
         replaces=facts.replaces(int(match["version"])),
+        unfinished=facts.unfinished,
     )
     return script, facts.warning
 
@@ -202,6 +206,7 @@ class _Facts:
                 raise _Problem(
                     f"{file_name}, line {self.functions[name].lineno}: `def {name}` must be `async def {name}(db)`"
                 )
+        self.unfinished = _unfinished(self.functions.get("up"))
         self.reversible = self.kind is ScriptKind.ASYNC and "down" in self.functions
         self.warning: str | None = None
         if self.kind is ScriptKind.PLAIN and "up" in self.bound:
@@ -272,6 +277,17 @@ class _Facts:
                 f"{self.file_name}, line {self.functions[name].lineno}: `{name}` is called as "
                 f"`{name}({', '.join(given)})`; its parameters do not fit that"
             )
+
+
+def _unfinished(up: ast.FunctionDef | ast.AsyncFunctionDef | None) -> int | None:
+    """Return the line on which an `up` raises NotImplementedError before anything else, as templates do."""
+    for node in up.body if up else ():
+        if isinstance(node, ast.Raise):
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            return node.lineno if isinstance(raised, ast.Name) and raised.id == "NotImplementedError" else None
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            return None
+    return None
 
 
 def _calls(tree: ast.Module) -> Iterable[tuple[int, str]]:

@@ -15,6 +15,7 @@ def change(document: dict[str, Any]) -> dict[str, Any]:
 
 
 async def up(db: Any) -> None:
+    raise NotImplementedError("say what is to change in which documents, and take this line out")
     # In batches, and safe to run twice: what is done no longer matches the filter.
     await transform(db.documents, {{"example": {{"$exists": False}}}}, change)
 
@@ -43,6 +44,7 @@ INDEX = SearchIndexModel(
 
 
 async def up(db: Any) -> None:
+    raise NotImplementedError("say which index on which collection, and take this line out")
     await ensure_search_indexes(db.documents, [INDEX])
 
 
@@ -71,6 +73,7 @@ INDEX = SearchIndexModel(
 
 
 async def up(db: Any) -> None:
+    raise NotImplementedError("say which index on which collection, and take this line out")
     await ensure_search_indexes(db.pages, [INDEX])
 
 
@@ -88,6 +91,7 @@ from mydocs.migrations import ensure_indexes
 
 
 async def up(db: Any) -> None:
+    raise NotImplementedError("say which index on which collection, and take this line out")
     await ensure_indexes(db.documents, [IndexModel([("example", ASCENDING)])])
 
 
