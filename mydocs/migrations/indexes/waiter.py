@@ -144,21 +144,21 @@ class _Poller:
 
         within = 0.0
         last_answer = time.monotonic()
+        trouble: PyMongoError | None = None  # since the last good answer
         while True:
-            trouble: PyMongoError | None = None
             try:
                 documents = await looks.next(ask, within=within)
             except PyMongoError as error:
-                trouble = error
+                # A look that has hardly any time left says less than the server did before.
+                trouble = trouble if trouble and isinstance(error, mongo.NoAnswer) else error
                 logger.info("listing the search indexes of %s: %s", self._collection, error)
             else:
-                last_answer = time.monotonic()
+                trouble, last_answer = None, time.monotonic()
                 self._take(documents, last_answer)
                 if self.is_settled:
                     return
             now = time.monotonic()
             within = readiness.gap(self.tracks, now, random.uniform(-readiness.JITTER, readiness.JITTER))
-            # Not where there is no time for another look: it would end in words about that.
             if trouble and not (mongo.is_transient(trouble) and now + within < last_answer + limits().patience):
                 raise trouble
 
