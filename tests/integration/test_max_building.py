@@ -42,6 +42,19 @@ UPDATES = (
     await ensure_search_indexes(db["pages"], [model(f"i{n}", dynamic=True) for n in range(3)])
 """
 )
+PLAIN = """
+import asyncio
+import lightodm
+from pymongo.operations import SearchIndexModel
+from mydocs.migrations import ensure_search_indexes
+
+async def main():
+    db = await lightodm.get_async_database()
+    models = [SearchIndexModel(name=f"i{n}", definition={"mappings": {}}) for n in range(3)]
+    await ensure_search_indexes(db["pages"], models)
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +92,7 @@ def busiest(local_server: LocalServer, local_clock: ManualClock) -> Callable[[],
         pytest.param(FIVE_IN_A_ROW, id="in several calls"),
         pytest.param(FIVE_ON_COLLECTIONS, id="on several collections at the same time"),
         pytest.param(UPDATES, id="updates"),
+        pytest.param(PLAIN, id="by a plain script"),
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2])

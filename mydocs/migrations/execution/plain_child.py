@@ -295,7 +295,13 @@ def _capture_class() -> Callable[..., Any]:
         """What the script does to indexes, for the helpers in its process; and told to the run as it happens."""
 
         def __init__(self, tell: Callable[[object], None], keep: Any, job: Job) -> None:
-            super().__init__(places=job.places, tracked=lambda: job.tracked, clock=server_clock(job), run=job.run)
+            super().__init__(
+                places=job.places,
+                tracked=lambda: job.tracked,
+                clock=server_clock(job),
+                run=job.run,
+                max_building=job.max_building,
+            )
             self._tell, self._keep = tell, keep
             self._reading = threading.local()
 

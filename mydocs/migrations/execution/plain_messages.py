@@ -45,6 +45,7 @@ class Job:
     :param deadline: by :func:`mydocs.migrations.ledger.lease.clock`; later than this it must not run
     :param server_time: the server's clock at the moment ``at``, by the same clock as ``deadline``
     :param run: what the run signs with
+    :param max_building: how many search indexes may be building when a helper submits one more
     :param tracked: what the ledger says of indexes
     :param places: how far the helpers came in an earlier attempt
     """
@@ -56,6 +57,7 @@ class Job:
     server_time: datetime
     at: float
     run: RunStamp | None
+    max_building: int | None = None
     tracked: tuple[TrackedIndex, ...] = ()
     places: Mapping[str, Any] | None = None
 

@@ -245,6 +245,7 @@ class PlainScripts:
             server_time=self._lease.now(),
             at=clock(),
             run=capture.run,
+            max_building=capture.max_building,
             tracked=tracked,
             places=places,
         )
