@@ -14,6 +14,7 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     │   ├── NotReversible
     │   └── SquashIncomplete
     ├── LedgerInvalid                   1  a stored document that is none of ours
+    ├── LedgerChanged                   1  an entry that is gone while its script runs
     ├── MigrationFailed                 1  a script raised
     ├── TimedOut                        1  why a script failed that took too long
     ├── IndexConflict                   1  an existing index stands in the way
@@ -218,6 +219,18 @@ class LedgerInvalid(MigrationError):
     def __init__(self, collection: str, key: str, problem: str) -> None:
         super().__init__(
             f"the document {key} in {collection} is not one of ours: {problem}; it was left as it is, mend or remove it"
+        )
+
+
+class LedgerChanged(MigrationError):
+    """An entry is gone from the ledger although this run holds the lease."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        super().__init__(
+            f"the entry of {version} is gone from _migrations although this run holds the lease: a script has removed "
+            "it, or somebody by hand; leave the ledger to mydocs. What the script did is done: record it with "
+            f"`mydocs migrate mark {version} --applied`"
         )
 
 

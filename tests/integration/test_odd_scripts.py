@@ -106,6 +106,21 @@ async def entry_of(db: Database, version: str) -> Entry:
             id="no text",
         ),
         pytest.param(
+            "class Odd(Exception):\n    def __str__(self): raise SystemExit(0)\nasync def up(db):\n    raise Odd()",
+            4,
+            "Odd",
+            "its text cannot be shown",
+            id="a text that exits",
+        ),
+        pytest.param(
+            "import pymongo.errors\nclass Odd(pymongo.errors.PyMongoError):\n    def __str__(self): raise ValueError\n"
+            "async def up(db):\n    raise Odd()",
+            5,
+            "Odd",
+            "its text cannot be shown",
+            id="a driver's error without text",
+        ),
+        pytest.param(
             "import asyncio\nasync def bad():\n    raise ValueError('inner')\nasync def up(db):\n"
             "    async with asyncio.TaskGroup() as g:\n        g.create_task(bad())",
             3,

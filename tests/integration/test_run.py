@@ -34,8 +34,8 @@ from mydocs.migrations.errors import (
     ServerUnreachable,
     UnknownVersion,
 )
-from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger import lease as leases
+from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.lease import Owner, acquire
 from mydocs.migrations.model import Entry, IndexState, IndexType, MigrationState
 from mydocs.migrations.operations.migrate import dry_run
@@ -115,14 +115,14 @@ async def test_a_lease_that_is_lost_between_two_scripts_starts_nothing(
 ) -> None:
     write("001_first.py", TRIVIAL)
     write("002_second.py", TRIVIAL)
-    hand_over = ledger.hand_over
+    finish_and_start = HeldLedger.finish_and_start
 
-    async def lose(db: Database, lease: leases.Lease, ended: Entry, following: Entry) -> bool:
-        done = await hand_over(db, lease, ended, following)
-        lease.lost = following.version == "002"
+    async def lose(held: HeldLedger, ended: Entry, following: Entry) -> tuple[Entry, Entry | None]:
+        done = await finish_and_start(held, ended, following)
+        held.lease.lost = following.version == "002"
         return done
 
-    monkeypatch.setattr(ledger, "hand_over", lose)
+    monkeypatch.setattr(HeldLedger, "finish_and_start", lose)
     with pytest.raises(LeaseLost) as caught:
         await migrate(db, directory=folder)
     assert len(await documents(db, "runs")) == 1

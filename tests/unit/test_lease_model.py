@@ -18,6 +18,7 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger import lease
+from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.lease import LEASE_SECONDS, Lease, Owner, acquire, break_lease, clock, release
 from mydocs.migrations.model import Entry, MigrationState, RunStamp
 
@@ -166,7 +167,7 @@ class LeaseMachine(RuleBasedStateMachine):
         previous = actor.known[0] if actor.known else None
         entry = self.opening(name, actor.lease, "001", previous)
         try:
-            self.run(ledger.start(self.db, actor.lease, entry, previous))
+            self.run(HeldLedger(self.db, actor.lease).start(entry, previous))
         except LeaseLost:
             actor.entry = None
             assert self.of_first() == before
@@ -199,9 +200,9 @@ class LeaseMachine(RuleBasedStateMachine):
         following = self.opening(name, actor.lease, "002")
         try:
             if goes_on:
-                self.run(ledger.hand_over(self.db, actor.lease, ended, following))
+                self.run(HeldLedger(self.db, actor.lease).finish_and_start(ended, following))
             else:
-                self.run(ledger.finish(self.db, actor.lease, ended))
+                self.run(HeldLedger(self.db, actor.lease).finish(ended))
         except LeaseLost:
             assert self.run(ledger.read(self.db)).entries == before, "nothing is begun by who cannot end what it ran"
         else:
@@ -219,7 +220,7 @@ class LeaseMachine(RuleBasedStateMachine):
         )
 
 
-TestLease = LeaseMachine.TestCase
+TestLease = pytest.mark.seconds(90)(LeaseMachine.TestCase)  # it starts 60 servers
 TestLease.settings = settings(max_examples=60, stateful_step_count=25)
 
 

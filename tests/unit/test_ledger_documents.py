@@ -1,31 +1,32 @@
 """What stands in the ledger: written around each script, fenced by run and term, read with suspicion."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import bson
 import pytest
 from bson import ObjectId
+from bson.datetime_ms import DatetimeMS
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import migrate
-from mydocs.migrations.errors import ChangedScripts, LeaseLost, LedgerInvalid, ServerError
-from mydocs.migrations.ledger import documents
-from mydocs.migrations.ledger import entries as ledger
-from mydocs.migrations.ledger.documents import attempt_of, finished_fields, parse, parse_attempt
-from mydocs.migrations.ledger.entries import (
-    finish,
-    hand_over,
-    log,
-    opening,
-    put,
-    read,
-    remove,
-    start,
-    untrack,
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.errors import (
+    ChangedScripts,
+    LeaseLost,
+    LedgerChanged,
+    LedgerInvalid,
+    NotPossible,
+    ServerError,
 )
+from mydocs.migrations.ledger import documents
+from mydocs.migrations.ledger import lease as leases
+from mydocs.migrations.ledger.documents import attempt_of, finished_fields, parse, parse_attempt
+from mydocs.migrations.ledger.entries import opening, read
+from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.lease import Lease, Owner, acquire, clock, release
 from mydocs.migrations.model import Entry, IndexAction, IndexType, MigrationState, RunStamp, StoredError, TrackedIndex
 from mydocs.migrations.scripts.discover import checksum
@@ -48,7 +49,7 @@ def lease(run: str = "run", term: int = 1) -> Lease:
 async def begin(db: Db, *, previous: Entry | None = None, run: str = "run", term: int = 1, **fields: Any) -> Entry:
     given = {"version": "001", "name": "a", "script": "001_a.py", "checksum": "sha256:1"} | fields
     entry = opening(stamp(run, term), at=NOON, previous=previous, **given)
-    await start(db, lease(run, term), entry, previous)
+    await HeldLedger(db, lease(run, term)).start(entry, previous)
     return entry
 
 
@@ -142,7 +143,7 @@ async def test_what_is_written_is_read_again(local_db: Db) -> None:
         asked_at=NOON,
     )
     done = ended(entry, MigrationState.FAILED, error=StoredError(type="ValueError", message="no"), indexes=(record,))
-    await finish(local_db, lease(), done)
+    await HeldLedger(local_db, lease()).finish(done)
     assert (await read(local_db)).entries == (done,)
 
 
@@ -209,7 +210,7 @@ async def test_the_ledger_says_running_before_the_script_and_applied_after_it(
 @pytest.mark.anyio
 async def test_a_first_attempt_writes_nothing_to_the_log(local_db: Db, local_server: LocalServer) -> None:
     entry = await begin(local_db)
-    await finish(local_db, lease(), ended(entry))
+    await HeldLedger(local_db, lease()).finish(ended(entry))
     assert local_server.controls.counts()["update"] == 2
     assert await logged(local_db) == []
 
@@ -217,7 +218,7 @@ async def test_a_first_attempt_writes_nothing_to_the_log(local_db: Db, local_ser
 @pytest.mark.anyio
 async def test_a_second_attempt_moves_the_first_one_to_the_log(local_db: Db) -> None:
     failed = ended(await begin(local_db), MigrationState.FAILED, error=StoredError(type="E", message="m"))
-    await finish(local_db, lease(), failed)
+    await HeldLedger(local_db, lease()).finish(failed)
     again = await begin(local_db, previous=failed, run="second", term=2)
     assert again.attempts == 2
     (kept,) = await logged(local_db)
@@ -225,7 +226,7 @@ async def test_a_second_attempt_moves_the_first_one_to_the_log(local_db: Db) -> 
         *("001", 1, "failed"),
         {"type": "E", "message": "m"},
     )
-    await log(local_db, failed, direction="up")
+    await HeldLedger(local_db, lease()).log(failed, direction="up")
     assert len(await logged(local_db)) == 1, "keeping an attempt twice changes nothing"
 
 
@@ -242,7 +243,7 @@ async def test_checkpoints_count_only_for_the_same_function_of_the_same_text(
     local_db: Db, changes: dict[str, Any], kept: object
 ) -> None:
     failed = ended(await begin(local_db), MigrationState.FAILED)
-    await finish(local_db, lease(), failed)
+    await HeldLedger(local_db, lease()).finish(failed)
     previous = replace(failed, checkpoint={"step": 1})
     again = await begin(local_db, previous=previous, run="second", term=2, **changes)
     assert again.checkpoint == kept
@@ -271,7 +272,7 @@ async def taken_over(db: Db) -> tuple[Entry, Entry]:
 async def test_the_end_of_an_older_term_does_not_overwrite_a_successor(local_db: Db) -> None:
     old, new = await taken_over(local_db)
     with pytest.raises(LeaseLost):
-        await finish(local_db, lease("old", 1), ended(old))
+        await HeldLedger(local_db, lease("old", 1)).finish(ended(old))
     assert (await read(local_db)).entries == (new,)
 
 
@@ -287,7 +288,7 @@ async def test_the_start_of_an_older_term_does_not_overwrite_a_successor(local_d
 async def test_a_successor_that_meets_a_late_end_is_told_and_does_not_run_the_script_again(local_db: Db) -> None:
     old = await begin(local_db, run="old", term=1)
     (known,) = (await read(local_db)).entries
-    await finish(local_db, lease("old", 1), ended(old))
+    await HeldLedger(local_db, lease("old", 1)).finish(ended(old))
     with pytest.raises(LeaseLost):
         await begin(local_db, previous=known, run="new", term=2)
     assert (await stored(local_db))[0]["state"] == "applied"
@@ -298,11 +299,11 @@ async def test_put_remove_and_untrack_leave_an_entry_alone_that_somebody_else_ha
     old, new = await taken_over(local_db)
     record = TrackedIndex(collection="p", name="ft", type=IndexType.SEARCH, action=IndexAction.CREATED)
     with pytest.raises(LeaseLost):
-        await put(local_db, lease(), ended(old), old)
+        await HeldLedger(local_db, lease()).put(ended(old), old)
     with pytest.raises(LeaseLost):
-        await put(local_db, lease(), ended(old), None)
-    await remove(local_db, lease(), old)
-    await untrack(local_db, lease(), [replace(old, indexes=(record,))], [record])
+        await HeldLedger(local_db, lease()).put(ended(old), None)
+    await HeldLedger(local_db, lease()).remove(old)
+    await HeldLedger(local_db, lease()).untrack([replace(old, indexes=(record,))], [record])
     assert (await read(local_db)).entries == (new,)
 
 
@@ -325,7 +326,7 @@ async def test_an_end_and_the_next_start_are_one_command_that_may_be_sent_again(
     await local_db[documents.COLLECTION].update_one({"_id": "001"}, {"$set": {"checkpoint": {"a": 1}, "note": "kept"}})
     local_server.controls.clear()
     local_server.controls.cut_after()
-    assert await hand_over(local_db, lease(), ended(first, indexes=(record,)), second)
+    assert (await HeldLedger(local_db, lease()).finish_and_start(ended(first, indexes=(record,)), second))[1] == second
     assert local_server.controls.counts() == {"update": 2}
     assert (await read(local_db)).entries == (ended(first, indexes=(record,)), second)
     stored_first, _ = await stored(local_db)
@@ -337,11 +338,13 @@ async def test_an_end_and_the_next_start_are_one_command_that_may_be_sent_again(
 @pytest.mark.anyio
 async def test_a_holder_that_has_lost_its_lease_unknowingly_begins_nothing(local_db: Db, is_there: bool) -> None:
     old, new = await taken_over(local_db)
+    held_by_new = {"_id": "lease", "term": 2, "owner": {"id": "new"}, "expires_at": NOON}
+    await local_db[leases.COLLECTION].insert_one(held_by_new)
     if not is_there:
-        await remove(local_db, lease(), new)
+        await HeldLedger(local_db, lease()).remove(new)
     before = await stored(local_db)
     with pytest.raises(LeaseLost):
-        await hand_over(local_db, lease("old", 1), ended(old), following("old", 1))
+        await HeldLedger(local_db, lease("old", 1)).finish_and_start(ended(old), following("old", 1))
     assert await stored(local_db) == before
 
 
@@ -349,8 +352,8 @@ async def test_a_holder_that_has_lost_its_lease_unknowingly_begins_nothing(local
 async def test_a_next_start_that_finds_an_entry_of_somebody_else_leaves_it_and_keeps_the_end(local_db: Db) -> None:
     first = await begin(local_db)
     late = following("late", 0)
-    await start(local_db, lease("late", 0), late, None)
-    assert not await hand_over(local_db, lease(), ended(first), following())
+    await HeldLedger(local_db, lease("late", 0)).start(late, None)
+    assert await HeldLedger(local_db, lease()).finish_and_start(ended(first), following()) == (ended(first), None)
     assert (await read(local_db)).entries == (ended(first), late)
 
 
@@ -359,13 +362,13 @@ async def test_nothing_is_written_by_a_holder_whose_time_is_up(local_db: Db, loc
     late = Lease(owner=Owner(run_id="run"), term=1, deadline=clock() - 1)
     entry = Entry(version="001", name="a", script=None, checksum=None, state=MigrationState.APPLIED, run=stamp())
     writes = [
-        start(local_db, late, entry, None),
-        finish(local_db, late, entry),
-        hand_over(local_db, late, entry, entry),
-        put(local_db, late, entry, None),
-        remove(local_db, late, entry),
-        untrack(local_db, late, [entry], []),
-        ledger.adopt(local_db, late, [replace(entry, legacy=True)], [], stamp()),
+        HeldLedger(local_db, late).start(entry, None),
+        HeldLedger(local_db, late).finish(entry),
+        HeldLedger(local_db, late).finish_and_start(entry, entry),
+        HeldLedger(local_db, late).put(entry, None),
+        HeldLedger(local_db, late).remove(entry),
+        HeldLedger(local_db, late).untrack([entry], []),
+        HeldLedger(local_db, late).adopt([replace(entry, legacy=True)], []),
     ]
     for write in writes:
         with pytest.raises(LeaseLost):
@@ -460,3 +463,100 @@ async def test_an_adopted_script_that_was_edited_since_is_accepted_once_and_then
     (legacy / "001_a.py").write_text(UP)
     with pytest.raises(ChangedScripts):
         await migrate(local_db, directory=legacy, standard_indexes={})
+
+
+# What others have stored
+
+LATE = DatetimeMS(253_402_300_800_000)  # the first moment of the year 10000, which Python has no date for
+
+
+@pytest.mark.anyio
+async def test_a_date_beyond_9999_is_passed_over(local_db: Db) -> None:
+    await local_db[documents.COLLECTION].insert_one(OK | {"started_at": LATE, "finished_at": LATE})
+    (entry,) = (await read(local_db)).entries
+    assert (entry.state, entry.started_at, entry.finished_at) == (MigrationState.APPLIED, None, None)
+
+
+def test_a_lease_until_beyond_9999_is_shown() -> None:
+    held = {"_id": "lease", "owner": {"id": "x", "host": "h", "pid": 1}, "term": 3, "acquired_at": LATE}
+    view = leases.parse(held | {"expires_at": LATE, "remaining": 1000.0})
+    assert (view.run_id, view.live, view.acquired_at) == ("x", True, None)
+
+
+def test_text_that_is_no_utf_8_is_read() -> None:
+    document = bson.encode(OK | {"script": "001_XX.py"}).replace(b"XX", b"\xff\xff")
+    assert parse(bson.decode(document, mongo.OWN_CODEC)).script == "001_\ufffd\ufffd.py"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param({"_id": "1" * 5000, "name": "a", "state": "applied"}, id="version"),
+        pytest.param({"_id": ObjectId(), "file_name": "1" * 5000 + "_a.py", "run_at": ""}, id="file name"),
+    ],
+)
+def test_a_version_that_no_file_can_have_is_named_in_short(document: dict[str, Any]) -> None:
+    with pytest.raises(LedgerInvalid) as caught:
+        parse(document)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "run_at", ["0001-01-01T00:00:00+05:00", datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))]
+)
+def test_an_earlier_runner_s_time_that_has_no_date_in_utc_is_passed_over(run_at: Any) -> None:
+    assert parse({"_id": ObjectId(), "file_name": "001_a.py", "run_at": run_at}).started_at is None
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")])
+def test_a_duration_that_is_no_finite_number_is_passed_over(seconds: float) -> None:
+    assert parse(OK | {"seconds": seconds}).seconds is None
+
+
+@pytest.mark.anyio
+async def test_an_attempt_after_the_last_that_can_be_counted_can_be_stored(local_db: Db) -> None:
+    await local_db[documents.COLLECTION].insert_one(OK | {"state": "failed", "attempts": 2**63 - 1})
+    (previous,) = (await read(local_db)).entries
+    entry = await begin(local_db, previous=previous)
+    await HeldLedger(local_db, lease()).finish(ended(entry))
+    assert (await stored(local_db))[0]["state"] == "applied"
+
+
+@pytest.mark.anyio
+async def test_an_entry_that_is_too_large_is_stored_without_its_definitions(local_db: Db) -> None:
+    large = {"mappings": {"fields": {"a" * 9_000_000: {"type": "string"}}}}
+    index = TrackedIndex(collection="p", name="ft", type=IndexType.SEARCH, action=IndexAction.CREATED, definition=large)
+    both = (index, replace(index, name="other"))
+    held = HeldLedger(local_db, lease())
+    entry = await begin(local_db)
+    kept, begun = await held.finish_and_start(ended(entry, indexes=both), following())
+    assert ([index.definition for index in kept.indexes], begun) == ([None, None], None)
+    (found,) = (await read(local_db)).entries
+    assert (found.state, found.indexes) == (MigrationState.APPLIED, kept.indexes)
+
+
+@pytest.mark.anyio
+async def test_a_unique_index_on_the_ledger_is_named(local_db: Db) -> None:
+    await local_db[documents.COLLECTION].create_index("state", unique=True, name="one_of_each")
+    await begin(local_db)
+    with pytest.raises(NotPossible, match=r"unique index one_of_each of _migrations does not take the entry of 002"):
+        await HeldLedger(local_db, lease()).start(following(), None)
+
+
+@pytest.mark.anyio
+async def test_a_unique_index_on_the_lease_is_named(local_db: Db) -> None:
+    await local_db[leases.COLLECTION].create_index("term", unique=True, name="terms")
+    await local_db[leases.COLLECTION].insert_one({"_id": "other", "term": 1})
+    with pytest.raises(NotPossible, match="unique index terms of _migrations_lock does not take the lease"):
+        await acquire(local_db, Owner())
+
+
+@pytest.mark.parametrize("drop", ['drop_collection("_migrations")', "client.drop_database(db.name)"])
+@pytest.mark.anyio
+async def test_a_script_that_drops_the_ledger_is_told_so(local_db: Db, tmp_path: Path, drop: str) -> None:
+    (tmp_path / "001_drops.py").write_text(f"async def up(db):\n    await db.{drop}\n")
+    (tmp_path / "002_next.py").write_text(UP)
+    with pytest.raises(LedgerChanged, match="the entry of 001 is gone from _migrations") as caught:
+        await migrate(local_db, directory=tmp_path, standard_indexes={})
+    assert caught.value.exit_code == 1
+    assert await local_db["runs"].count_documents({}) == 0

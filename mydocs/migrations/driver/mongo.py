@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 import anyio
 import anyio.lowlevel
 import pymongo
-from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
@@ -30,6 +30,7 @@ from pymongo.database import Database as SyncDatabase
 from pymongo.errors import (
     ConfigurationError,
     ConnectionFailure,
+    DocumentTooLarge,
     ExecutionTimeout,
     InvalidName,
     InvalidURI,
@@ -63,6 +64,11 @@ Database: TypeAlias = AsyncIOMotorDatabase[Document] | AsyncDatabase[Document]
 Collection: TypeAlias = AsyncIOMotorCollection[Document] | AsyncCollection[Document]
 T = TypeVar("T")
 
+# Not as the application has set it for its client; and a date beyond the year 9999, or text that is no UTF-8, which
+# somebody else has stored, is to be met where it is read and not to spoil the whole reply.
+OWN_CODEC: CodecOptions[Any] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
+)
 MAJORITY = {"w": "majority"}  # a standalone server accepts it too
 
 # Codes after which the same command may succeed: the drivers' retryable reads and writes (retryable-reads.md,
@@ -83,6 +89,10 @@ UNAUTHORISED_CODES = frozenset({13, 18, 334, 391})
 _NO_ROOM = re.compile(r"(?=.*\b(maximum|limit|quota|exceed\w*|too many)\b).*\b(indexes|indices)\b", re.I | re.S)
 ATLAS_CODE = 8000  # any error of Atlas' own: "bad auth", "user is not allowed to do action", but also a quota
 
+DUPLICATE_KEY = 11000
+# BSONObjectTooLarge; and of a document that an update makes too large.
+TOO_LARGE_CODES = frozenset({10334, 17419, 17420})
+
 LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
 # What works on documents takes as long as it takes, where they are the application's.
 _ON_DOCUMENTS = frozenset({"aggregate", "count", "delete", "distinct", "find", "findAndModify", "insert", "update"})
@@ -94,9 +104,19 @@ class NoAnswer(NetworkTimeout):
     """A command of the runner's own that was not answered in time: what it was for may have happened."""
 
 
+def words_of(error: BaseException) -> str:
+    """Give an error's own text; that of a script's error is the script's code, which may do anything."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001  # SystemExit too: the text of an error ends no program
+        return "<its text cannot be shown>"
+
+
 def is_search_starting(error: BaseException) -> bool:
     """Whether the search process behind the server does not answer yet, or for the moment."""
-    return isinstance(error, OperationFailure) and error.code == 125 and any(s in str(error) for s in SEARCH_STARTING)
+    return (
+        isinstance(error, OperationFailure) and error.code == 125 and any(s in words_of(error) for s in SEARCH_STARTING)
+    )
 
 
 def is_transient(error: BaseException) -> bool:
@@ -130,7 +150,7 @@ def is_no_search(error: BaseException, *, of_search_command: bool = False) -> bo
     """
     if not isinstance(error, OperationFailure):
         return False
-    text = str(error)
+    text = words_of(error)
     if error.code in UNKNOWN_CODES:
         return of_search_command or "SearchIndex" in text
     not_allowed = error.code == ATLAS_CODE and "SearchIndex" in text and "is not allowed or the syntax" in text
@@ -146,10 +166,23 @@ def is_unauthorised(error: BaseException) -> bool:
     """Whether login has failed, or the user may not do this."""
     if not isinstance(error, OperationFailure):
         return False
-    text = str(error).lower()
+    text = words_of(error).lower()
     return error.code in UNAUTHORISED_CODES or (
         error.code == ATLAS_CODE and ("auth" in text or "user is not allowed" in text)
     )
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Whether a document, or the message that it is sent in, is larger than the server takes."""
+    return isinstance(error, DocumentTooLarge) or (
+        isinstance(error, OperationFailure) and error.code in TOO_LARGE_CODES
+    )
+
+
+def unique_index_of(error: OperationFailure) -> str | None:
+    """Name the unique index that a write was refused by; ``None`` where it is that of ``_id``."""
+    found = re.search(r"\bindex: (\S+)", str((error.details or {}).get("errmsg", words_of(error))))
+    return found[1] if found and found[1] != "_id_" else None
 
 
 # For one idempotent command. A poll that waits for a state is a loop with a deadline and not a retry.
@@ -195,7 +228,7 @@ async def command(
     body: Mapping[str, Any],
     *,
     session: Any = None,
-    codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
+    codec_options: CodecOptions[Any] = OWN_CODEC,
     long: bool | None = None,
 ) -> Document:
     """
@@ -270,7 +303,7 @@ async def command_again(db: Database, body: Mapping[str, Any]) -> Document:
 
 
 async def documents(
-    db: Database, body: Mapping[str, Any], *, codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
+    db: Database, body: Mapping[str, Any], *, codec_options: CodecOptions[Any] = OWN_CODEC
 ) -> list[Document]:
     """Send a command that answers with a cursor once, and read it to its end."""
     long = _takes_long(body)
@@ -288,7 +321,7 @@ async def documents_again(
     db: Database,
     body: Mapping[str, Any],
     *,
-    codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS,
+    codec_options: CodecOptions[Any] = OWN_CODEC,
     patiently: bool = False,
 ) -> list[Document]:
     """
@@ -510,7 +543,7 @@ def as_migration_error(error: BaseException) -> MigrationError | None:
     if isinstance(error, OperationFailure):
         if is_unauthorised(error):
             return NotAuthorised(text_of(error))
-        if error.code in {73, 300} or "Invalid namespace" in str(error):  # InvalidNamespace
+        if error.code in {73, 300} or "Invalid namespace" in words_of(error):  # InvalidNamespace
             return SettingsInvalid(f"the database name is not allowed: {text_of(error)}; check --db")
         if is_no_search(error):
             return SearchUnavailable(text_of(error))
@@ -555,4 +588,4 @@ def text_of(error: BaseException) -> str:
         details = details["writeErrors"][0]
     if isinstance(details, Mapping) and isinstance(details.get("errmsg"), str):
         return str(details["errmsg"]).rstrip(".")
-    return _DRIVER_DUMP.sub("", str(error)).strip().rstrip(".")
+    return _DRIVER_DUMP.sub("", words_of(error)).strip().rstrip(".")

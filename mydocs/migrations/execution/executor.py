@@ -21,26 +21,32 @@ from pymongo.errors import PyMongoError
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end, to_the_end
 from mydocs.migrations.driver.limits import limits
-from mydocs.migrations.errors import LeaseLost, MigrationFailed, NotPossible, ServerUnreachable, TimedOut
+from mydocs.migrations.errors import (
+    LeaseLost,
+    LedgerChanged,
+    MigrationFailed,
+    NotPossible,
+    ServerUnreachable,
+    TimedOut,
+)
 from mydocs.migrations.execution import transaction
 from mydocs.migrations.execution.plain_process import PlainFailed, PlainScripts, plain_scripts
 from mydocs.migrations.indexes.capture import Capture, Store, capturing, current
 from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes, standard_checksum
-from mydocs.migrations.ledger import entries as ledger
-from mydocs.migrations.ledger.lease import Lease
+from mydocs.migrations.ledger.entries import opening
+from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.plan import Plan, Standing, tracked
 from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,
     IndexAction,
     MigrationState,
-    RunStamp,
     Script,
     ScriptKind,
     StoredError,
     TrackedIndex,
 )
-from mydocs.migrations.reporting.events import Sink, StepFinished, StepStarted, emit
+from mydocs.migrations.reporting.events import Sink, StepFinished, StepStarted, Warned, emit
 from mydocs.migrations.scripts import load
 
 logger = logging.getLogger(__name__)
@@ -87,9 +93,7 @@ def prepare(standings: Sequence[Standing]) -> list[Step]:
 class Executor:
     """Runs steps under a lease; ``done`` holds the entries as they were recorded last."""
 
-    db: mongo.Database
-    lease: Lease
-    stamp: RunStamp
+    ledger: HeldLedger
     sink: Sink | None
     script_timeout: float | None = None  # seconds for each script; None for no limit
     max_building: int | None = None  # search indexes, when a helper submits one more
@@ -100,6 +104,10 @@ class Executor:
     following: Step | None = None  # what comes after the present step
     plain: PlainScripts | None = None
     begun: Entry | None = None  # of the next step, recorded in one command with the end of the one before
+
+    @property
+    def db(self) -> mongo.Database:
+        return self.ledger.db
 
     async def run(self, plan: Plan, models: IndexModels) -> None:
         """
@@ -149,7 +157,7 @@ class Executor:
             await anyio.to_thread.run_sync(stack.enter_context, load.importable(folders))
             steps = await anyio.to_thread.run_sync(prepare, standings)
             await self._check_transactions(steps)
-            self.plain = await stack.enter_async_context(plain_scripts(self.db, self.lease, needed=needed))
+            self.plain = await stack.enter_async_context(plain_scripts(self.db, self.ledger.lease, needed=needed))
             yield steps
 
     async def _to_the_end(self, step: Callable[[Interruption], Coroutine[Any, Any, None]]) -> None:
@@ -169,9 +177,9 @@ class Executor:
     async def _standard(self, models: IndexModels, previous: Entry | None, interruption: Interruption) -> None:
         entry = await self._start(
             interruption,
-            ledger.opening(
-                self.stamp,
-                at=self.lease.now(),
+            opening(
+                self.ledger.stamp,
+                at=self.ledger.now(),
                 version=STANDARD_VERSION,
                 name="standard indexes",
                 script=None,
@@ -180,7 +188,7 @@ class Executor:
             ),
             previous,
         )
-        captured = Capture(clock=self.lease.now)
+        captured = Capture(clock=self.ledger.now)
         work = partial(create_standard_indexes, self.db, models)
         with capturing(self.db, captured):
             await self._attempt(interruption, entry, lambda: interruption.run(work()), lambda: captured.records)
@@ -190,16 +198,16 @@ class Executor:
         self.sealed = None
         async with _lightodm_bound(self.db, step):
             entry = await self._start(interruption, self._opening(step, direction), step.previous)
-            store = partial(ledger.keep_place, self.db, self.lease, entry)
+            store = partial(self.ledger.keep_place, entry)
             captured = Capture(
                 self.sink,
                 transactional=script.transactional,
                 places=entry.checkpoint,
                 store=store,
                 tracked=self._tracked,
-                run=self.stamp,
-                check_lease=self.lease.check,
-                clock=self.lease.now,
+                run=self.ledger.stamp,
+                check_lease=self.ledger.lease.check,
+                clock=self.ledger.now,
                 max_building=self.max_building,
             )
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
@@ -262,9 +270,9 @@ class Executor:
 
     def _opening(self, step: Step, direction: str) -> Entry:
         script = step.script
-        return ledger.opening(
-            self.stamp,
-            at=self.lease.now(),
+        return opening(
+            self.ledger.stamp,
+            at=self.ledger.now(),
             version=step.version,
             name=script.name,
             script=script.file_name,
@@ -276,10 +284,10 @@ class Executor:
     async def _start(self, interruption: Interruption, entry: Entry, previous: Entry | None) -> Entry:
         if self.begun is None:
             # Not cancelled: Motor would send the record even if nobody waited for its answer any more.
-            start = ledger.start(self.db, self.lease, entry, previous)
+            start = self.ledger.start(entry, previous)
             await interruption.finish(start, f"the record that {entry.name} starts")
         else:
-            self.lease.check()
+            self.ledger.lease.check()
             entry, self.begun = self.begun, None
         self.done.append(entry)
         emit(
@@ -336,7 +344,7 @@ class Executor:
             entry,
             aliases=entry.aliases if captured is None else captured.aliases_after(entry.aliases),
             state=MigrationState.APPLIED if error is None else MigrationState.FAILED,
-            finished_at=self.lease.now(),
+            finished_at=self.ledger.now(),
             seconds=round(time.monotonic() - started, 3),
             error=None if error is None else self._stored(error),
             indexes=indexes,
@@ -345,7 +353,7 @@ class Executor:
     async def _seal(self, entry: Entry, indexes: Indexes, started: float, session: Any) -> None:
         """Record the success of a script in the transaction that it ran in."""
         self.sealed = self._ended(entry, started, None, indexes())
-        await self._record(self.sealed, session)
+        self.sealed = await self._record(self.sealed, session)
 
     async def _finish(self, entry: Entry, *, goes_on: bool) -> None:
         """:param goes_on: nothing keeps the next step from its start"""
@@ -353,14 +361,14 @@ class Executor:
             try:
                 if goes_on and self.following is not None and _is_new(self.following):
                     self.begun = self._opening(self.following, "up")
-                    if not await ledger.hand_over(self.db, self.lease, entry, self.begun):
-                        self.begun = None
+                    stored, self.begun = await self.ledger.finish_and_start(entry, self.begun)
+                    entry = self._as_stored(entry, stored)
                 else:
-                    await self._record(entry)
-            except LeaseLost:
+                    entry = await self._record(entry)
+            except (LeaseLost, LedgerChanged):
                 self.begun = None
                 # A commit without an answer went through after all: then its record stands, and not the failure.
-                if self.sealed is None or not await ledger.has_ended(self.db, self.sealed):
+                if self.sealed is None or not await self.ledger.has_ended(self.sealed):
                     raise
                 entry = self.sealed
         self.done[-1] = replace(entry, state=MigrationState.PENDING) if _is_taken_back(entry) else entry
@@ -377,15 +385,25 @@ class Executor:
             ),
         )
 
-    async def _record(self, entry: Entry, session: Any = None) -> None:
+    async def _record(self, entry: Entry, session: Any = None) -> Entry:
         if not _is_taken_back(entry):
-            await ledger.finish(self.db, self.lease, entry, session)
-            return
+            return self._as_stored(entry, await self.ledger.finish(entry, session))
         # Out of the ledger with the entry, and its indexes off the tracked list.
         dropped = [record for record in entry.indexes if record.action is IndexAction.DROPPED]
-        await ledger.untrack(self.db, self.lease, self.staying, dropped, session)
-        await ledger.log(self.db, entry, direction="down", session=session)
-        await ledger.remove(self.db, self.lease, replace(entry, state=MigrationState.RUNNING), session)
+        await self.ledger.untrack(self.staying, dropped, session)
+        await self.ledger.log(entry, direction="down", session=session)
+        await self.ledger.remove(replace(entry, state=MigrationState.RUNNING), session)
+        return entry
+
+    def _as_stored(self, entry: Entry, stored: Entry) -> Entry:
+        """Say so where an entry had to be stored without its definitions."""
+        if stored is not entry:
+            message = (
+                f"the entry of {entry.version} is too large to be stored and stands without the definitions of its "
+                "indexes: `check` and `wait` cannot compare them with the live ones"
+            )
+            emit(self.sink, Warned(message=message))
+        return stored
 
     async def _forget_begun(self) -> None:
         """Take back the record of a step that something kept from its start."""
@@ -393,7 +411,7 @@ class Executor:
         if begun is None:
             return
         try:
-            forget = ledger.remove(self.db, self.lease, begun)
+            forget = self.ledger.remove(begun)
             await to_the_end(forget, f"taking back the record of {begun.name}", limit=limits().release)
         except (PyMongoError, LeaseLost, ServerUnreachable) as error:
             self.done.append(begun)

@@ -1,6 +1,8 @@
 """What the ledger's documents say, to and fro: entries, attempts, runs, indexes. Pure."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +21,8 @@ from mydocs.migrations.model import (
 )
 
 COLLECTION = "_migrations"
+LONGEST_VERSION = 255  # digits; a file's name has no more bytes on any system
+LARGEST_COUNT = 2**53  # attempts; no counting comes to more, and one more of it can still be stored
 LOG_COLLECTION = "_migrations_log"
 
 
@@ -33,6 +37,10 @@ def parse(document: Mapping[str, Any]) -> Entry:
         return _parse_legacy(document)
     if not isinstance(key, str) or not (key == STANDARD_VERSION or (key.isascii() and key.isdigit())):
         raise LedgerInvalid(COLLECTION, repr(key), "its _id is no version")
+    if len(key) > LONGEST_VERSION:
+        raise LedgerInvalid(
+            COLLECTION, f"{key[:12]}…", f"its _id has {len(key)} digits, and no file's name has so many"
+        )
     try:
         state = MigrationState(document.get("state", ""))
     except ValueError:
@@ -85,6 +93,11 @@ def finished_fields(entry: Entry) -> dict[str, Any]:
     document = document_of(entry)
     fields = ("state", "finished_at", "seconds", "error", "indexes", "aliases")
     return {key: document[key] for key in fields if key in document}
+
+
+def without_definitions(entry: Entry) -> Entry:
+    """Give an entry that is too large as it can be stored."""
+    return replace(entry, indexes=tuple(replace(index, definition=None) for index in entry.indexes))
 
 
 def document_of(entry: Entry) -> dict[str, Any]:
@@ -200,9 +213,11 @@ def _parse_run(run: Mapping[str, Any]) -> RunStamp:
 
 def _parse_legacy(document: Mapping[str, Any]) -> Entry:
     match = SCRIPT_NAME.fullmatch(document["file_name"])
-    if match is None:
+    if match is None or len(match["version"]) > LONGEST_VERSION:
         raise LedgerInvalid(
-            COLLECTION, repr(document.get("_id")), f"its file_name {document['file_name']!r} has no version"
+            COLLECTION,
+            repr(document.get("_id")),
+            f"its file_name {document['file_name'][:LONGEST_VERSION]!r} has no version",
         )
     run_at = document.get("run_at")
     if isinstance(run_at, str):
@@ -256,7 +271,7 @@ def _text(document: Mapping[str, Any], key: str) -> str | None:
 
 def _whole(document: Mapping[str, Any], key: str, default: int) -> int:
     value = document.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+    return min(value, LARGEST_COUNT) if isinstance(value, int) and not isinstance(value, bool) else default
 
 
 def time_of(document: Mapping[str, Any], key: str) -> datetime | None:
@@ -267,9 +282,14 @@ def time_of(document: Mapping[str, Any], key: str) -> datetime | None:
 
 def _seconds(document: Mapping[str, Any]) -> float | None:
     value = document.get("seconds")
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
-def _aware(at: datetime) -> datetime:
+def _aware(at: datetime) -> datetime | None:
     """Times are stored in UTC; a client without ``tz_aware`` gives them without a zone."""
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:  # the first hours of the year 1, or the last of 9999, in a zone of its own
+        return None

@@ -25,7 +25,7 @@ What each side may assume
       then count it as lost.
     - A holder that was paused beyond its deadline may run a few more instructions before it notices. The *term*
       fences those off: each ledger write names the term of its writer, and a successor replaces a ledger entry
-      only if it is as it read it (ledger.py). So either the late write comes first and the successor sees it,
+      only if it is as it read it (held_ledger.py). So either the late write comes first and the successor sees it,
       or it matches nothing.
     - An acquirer may assume nothing about what its predecessor finished, and reads the ledger again.
     - Without a release (SIGKILL, power) the lease is free 30 s after the last renewal.
@@ -51,15 +51,15 @@ from typing import Any
 
 import anyio
 import pymongo
+from bson.datetime_ms import DatetimeMS
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-import mydocs
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid, MigrationError, NotPossible, ServerUnreachable
 from mydocs.migrations.ledger.documents import time_of
-from mydocs.migrations.model import LeaseView, RunStamp
+from mydocs.migrations.model import LeaseView
 
 logger = logging.getLogger(__name__)
 
@@ -128,13 +128,6 @@ class Lease:
             raise LeaseLost(self.term)
 
 
-def stamp_of(lease: Lease) -> RunStamp:
-    """What a run signs its ledger entries with."""
-    owner = lease.owner
-    tool = f"mydocs {mydocs.__version__}"
-    return RunStamp(run_id=owner.run_id, term=lease.term, host=owner.host, pid=owner.pid, tool=tool)
-
-
 def view_stages() -> list[dict[str, Any]]:
     """Aggregation stages that show the lease and the time by the server's clock; :func:`parse` reads the result."""
     return [
@@ -157,7 +150,7 @@ def parse(document: dict[str, Any]) -> LeaseView:
     owner, term, expires_at = document.get("owner"), document.get("term"), document.get("expires_at")
     if not isinstance(term, int) or isinstance(term, bool):
         raise LedgerInvalid(COLLECTION, "'lease'", f"`term` is {term!r} and not a whole number")
-    if not isinstance(expires_at, datetime):
+    if not isinstance(expires_at, datetime | DatetimeMS):  # the latter is beyond the year 9999
         raise LedgerInvalid(COLLECTION, "'lease'", f"`expires_at` is {expires_at!r} and not a date")
     if owner is not None and not (isinstance(owner, dict) and isinstance(owner.get("id"), str)):
         raise LedgerInvalid(COLLECTION, "'lease'", f"`owner` is {owner!r} and has no `id`")
@@ -194,8 +187,13 @@ async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
         await _release(db, {"owner.id": owner.run_id})
         raise
     except OperationFailure as error:
-        if error.code != 11000:
+        if error.code != mongo.DUPLICATE_KEY:
             raise
+        if (index := mongo.unique_index_of(error)) is not None:
+            raise NotPossible(
+                f"the unique index {index} of {COLLECTION} does not take the lease; mydocs needs no index there, "
+                f"drop it: db.{COLLECTION}.dropIndex({index!r})"
+            ) from error
         return None  # two were the first ever, and the other one was quicker
     if not isinstance(reply.get("value"), Mapping):
         raise NotPossible(

@@ -15,7 +15,8 @@ from mydocs.migrations.execution.executor import Executor
 from mydocs.migrations.indexes.standard import IndexModels, standard_checksum
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
-from mydocs.migrations.ledger.lease import held, stamp_of
+from mydocs.migrations.ledger.held_ledger import HeldLedger
+from mydocs.migrations.ledger.lease import held
 from mydocs.migrations.ledger.plan import Options, Plan, make_plan
 from mydocs.migrations.ledger.turn import take_turn
 from mydocs.migrations.operations.report_builder import ReportBuilder, planned_standard
@@ -135,17 +136,15 @@ async def _migrate(
         fresh = await discovered(session, report, directory)
         snapshot = await ledger.read(session.db)
         plan = _announce(session, report, _plan(fresh, snapshot, options, models, session.run_id), snapshot)
-        stamp = stamp_of(lease)
+        writer = HeldLedger(session.db, lease)
         legacy = [entry for entry in snapshot.entries if entry.legacy]
-        await ledger.adopt(session.db, lease, legacy, fresh.scripts, stamp)
+        await writer.adopt(legacy, fresh.scripts)
         for standing in plan.standings:
             if standing.squashed:
-                await mark_applied(session, lease, standing)
+                await mark_applied(writer, standing)
         report.standard = models
         executor = Executor(
-            db=session.db,
-            lease=lease,
-            stamp=stamp,
+            ledger=writer,
             sink=session.sink,
             done=report.done,
             script_timeout=script_timeout,

@@ -18,7 +18,6 @@ from mydocs.migrations.indexes import readiness
 from mydocs.migrations.indexes.live import LiveIndexes, compare_live
 from mydocs.migrations.indexes.standard import IndexModels, standard_listing
 from mydocs.migrations.ledger import entries as ledger
-from mydocs.migrations.ledger.lease import stamp_of
 from mydocs.migrations.ledger.plan import tracked
 from mydocs.migrations.model import Entry, IndexState, MigrationState, TrackedIndex
 from mydocs.migrations.operations.files import write_text
@@ -99,10 +98,10 @@ async def pull(
         if not adopt:
             path = await anyio.to_thread.run_sync(write_text, folder, DESCRIPTION, text)
             return replace(seen, path=path, text=text)
-        async with leading(session, lock_timeout) as lease:
+        async with leading(session, lock_timeout) as held:
             path = await anyio.to_thread.run_sync(write_text, folder, DESCRIPTION, text)
             version, _, name = path.stem.partition("_")
-            now = lease.now()
+            now = held.now()
             entry = Entry(
                 version=version,
                 name=name,
@@ -113,9 +112,9 @@ async def pull(
                 started_at=now,
                 finished_at=now,
                 indexes=found.unaccounted,
-                run=stamp_of(lease),
+                run=held.stamp,
             )
-            await ledger.put(db, lease, entry, None)
+            await held.put(entry, None)
         return replace(seen, path=path, text=text, state=MigrationState.APPLIED)
 
 

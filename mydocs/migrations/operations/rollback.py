@@ -14,7 +14,6 @@ from mydocs.migrations.execution.executor import Executor
 from mydocs.migrations.indexes.search import until_gone
 from mydocs.migrations.indexes.waiter import LISTINGS_AT_ONCE
 from mydocs.migrations.ledger import entries as ledger
-from mydocs.migrations.ledger.lease import stamp_of
 from mydocs.migrations.ledger.plan import Standing, classify, make_rollback
 from mydocs.migrations.model import IndexAction, MigrationState, TrackedIndex
 from mydocs.migrations.operations.report_builder import ReportBuilder
@@ -95,10 +94,10 @@ async def _roll_back(
     script_timeout: float | None,
 ) -> list[TrackedIndex]:
     """:param named: what was to be taken back before the lease was waited for"""
-    async with leading(session, lock_timeout) as lease:
+    async with leading(session, lock_timeout) as held:
         if any(entry.legacy for entry in report.snapshot.entries):
             legacy = [entry for entry in (await ledger.read(session.db)).entries if entry.legacy]
-            await ledger.adopt(session.db, lease, legacy, found.scripts, stamp_of(lease))
+            await held.adopt(legacy, found.scripts)
         chosen = await _plan(session, report, found, None if target is not None else len(named), target, session.run_id)
         before, now = ([standing.version for standing in standings] for standings in (named, chosen))
         if target is None and now != before:
@@ -106,14 +105,7 @@ async def _roll_back(
                 f"somebody else has migrated meanwhile, and {', '.join(now) or 'nothing'} would be taken back instead "
                 f"of {', '.join(before)}; nothing was, look at `mydocs migrate status`"
             )
-        executor = Executor(
-            db=session.db,
-            lease=lease,
-            stamp=stamp_of(lease),
-            sink=session.sink,
-            done=report.done,
-            script_timeout=script_timeout,
-        )
+        executor = Executor(ledger=held, sink=session.sink, done=report.done, script_timeout=script_timeout)
         await executor.take_back(chosen, report.snapshot.entries)
     taken_back = [entry for entry in report.done if entry.state is MigrationState.PENDING]
     latest = {index.key: index for entry in taken_back for index in entry.indexes}

@@ -10,8 +10,9 @@ from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import LeaseHeld, NotPossible, UsageError
 from mydocs.migrations.ledger import entries as ledger
+from mydocs.migrations.ledger import lease as leases
 from mydocs.migrations.ledger.entries import Snapshot
-from mydocs.migrations.ledger.lease import Lease, break_lease, held, stamp_of
+from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.plan import Standing, classify, find
 from mydocs.migrations.ledger.turn import take_turn
 from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script
@@ -49,15 +50,15 @@ async def mark(
     async with reported(db, on_event) as (session, report):
         if everything == bool(versions):
             raise UsageError("name the versions to mark, or all of them with --all, and not both")
-        async with leading(session, lock_timeout) as lease:
+        async with leading(session, lock_timeout) as held:
             found = await discovered(session, report, directory)
             standings = await _standings(session, report, found)
             chosen = [s for s in standings if s.script] if everything else [find(standings, v) for v in versions]
             for standing in chosen:
                 if applied:
-                    await mark_applied(session, lease, standing)
+                    await mark_applied(held, standing)
                 else:
-                    await _mark_pending(session, lease, standing)
+                    await _mark_pending(held, standing)
             await report_on(session, report, found, chosen)
     return report.build()
 
@@ -77,18 +78,16 @@ async def repair(
     on_event: Sink | None = None,
 ) -> RunReport:
     """Accept the present text of edited scripts, and forget applied ones whose file is gone; the log keeps those."""
-    async with reported(db, on_event) as (session, report), leading(session, lock_timeout) as lease:
+    async with reported(db, on_event) as (session, report), leading(session, lock_timeout) as held:
         found = await discovered(session, report, directory)
         wanted = _repair_of(await _standings(session, report, found))
         for standing in wanted.changed:
             script, entry = _both(standing)
-            await ledger.put(
-                db, lease, replace(entry, checksum=script.checksum, script=script.file_name, name=script.name), entry
-            )
+            await held.put(replace(entry, checksum=script.checksum, script=script.file_name, name=script.name), entry)
         for standing in wanted.missing:
             if standing.entry is not None:
-                await ledger.log(db, standing.entry, direction="up")
-                await ledger.remove(db, lease, standing.entry)
+                await held.log(standing.entry, direction="up")
+                await held.remove(standing.entry)
         await report_on(session, report, found, (*wanted.changed, *wanted.missing))
     return report.build()
 
@@ -107,7 +106,7 @@ async def unlock(db: mongo.Database, *, force: bool = False) -> LeaseView | None
         if view is not None and view.live:
             if not force:
                 raise LeaseHeld(view, 0.0, "wait for it, or `mydocs migrate unlock --force` takes it away all the same")
-            if not await break_lease(db, view):
+            if not await leases.break_lease(db, view):
                 raise NotPossible("the lease has changed hands just now; look again with `mydocs migrate unlock`")
     return report.snapshot.lease
 
@@ -115,12 +114,12 @@ async def unlock(db: mongo.Database, *, force: bool = False) -> LeaseView | None
 @asynccontextmanager
 async def leading(
     session: Session, lock_timeout: float | None, is_done: Callable[[Snapshot], bool] = lambda _: False
-) -> AsyncIterator[Lease]:
+) -> AsyncIterator[HeldLedger]:
     """Hold the lease for a block of work that nobody else can do in our place."""
     lease, _ = await take_turn(session, timeout=lock_timeout, is_done=is_done)
     assert lease is not None  # without anything that counts as done, only the lease ends the wait
-    async with held(session.db, lease):
-        yield lease
+    async with leases.held(session.db, lease):
+        yield HeldLedger(session.db, lease)
 
 
 async def _standings(session: Session, report: ReportBuilder, found: Discovery) -> tuple[Standing, ...]:
@@ -128,7 +127,7 @@ async def _standings(session: Session, report: ReportBuilder, found: Discovery) 
     return classify(found.scripts, report.snapshot.entries, report.snapshot.lease)
 
 
-async def mark_applied(session: Session, lease: Lease, standing: Standing, *, at: datetime | None = None) -> None:
+async def mark_applied(held: HeldLedger, standing: Standing, *, at: datetime | None = None) -> None:
     """
     Record a migration as applied that nobody ran; one that is applied stays as it is.
 
@@ -137,9 +136,9 @@ async def mark_applied(session: Session, lease: Lease, standing: Standing, *, at
     script, entry = standing.script, standing.entry
     if entry is not None and entry.state is MigrationState.APPLIED and not entry.legacy:
         return
-    now = at or lease.now()
+    now = at or held.now()
     if entry is not None and not entry.legacy:
-        await ledger.log(session.db, entry, direction=entry.direction)
+        await held.log(entry, direction=entry.direction)
     settled = Entry(
         version=standing.version,
         name=standing.name,
@@ -150,17 +149,17 @@ async def mark_applied(session: Session, lease: Lease, standing: Standing, *, at
         started_at=entry.started_at if entry and entry.started_at else now,
         finished_at=now,
         indexes=entry.indexes if entry else (),
-        run=stamp_of(lease),
+        run=held.stamp,
     )
-    await ledger.put(session.db, lease, settled, entry)
+    await held.put(settled, entry)
     if entry is not None and entry.legacy:
-        await ledger.remove(session.db, lease, entry)
+        await held.remove(entry)
 
 
-async def _mark_pending(session: Session, lease: Lease, standing: Standing) -> None:
+async def _mark_pending(held: HeldLedger, standing: Standing) -> None:
     if standing.entry is not None:
-        await ledger.log(session.db, standing.entry, direction=standing.entry.direction)
-        await ledger.remove(session.db, lease, standing.entry)
+        await held.log(standing.entry, direction=standing.entry.direction)
+        await held.remove(standing.entry)
 
 
 async def report_on(session: Session, report: ReportBuilder, found: Discovery, settled: Sequence[Standing]) -> None:

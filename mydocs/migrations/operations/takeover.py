@@ -53,13 +53,13 @@ async def import_ledger(
         snapshot = await ledger.read(db)
         recorded = {int(entry.version) for entry in snapshot.entries if entry.version.isdigit()}
         if any(script.number not in recorded for script, _ in match.known):
-            async with leading(session, lock_timeout) as lease:
+            async with leading(session, lock_timeout) as held:
                 snapshot = await ledger.read(db)
                 standings = {s.number: s for s in classify(found.scripts, snapshot.entries, snapshot.lease)}
                 for script, record in match.known:
                     standing = standings.get(script.number)
                     if standing is not None and standing.entry is None:
-                        await mark_applied(session, lease, standing, at=record.applied_at)
+                        await mark_applied(held, standing, at=record.applied_at)
         chosen = {script.number for script, _ in match.known}
         settled = [s for s in classify(found.scripts, snapshot.entries, snapshot.lease) if s.number in chosen]
         await report_on(session, report, found, settled)

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from mydocs.migrations.driver.mongo import words_of
 from mydocs.migrations.errors import ScriptsInvalid
 from mydocs.migrations.model import Script
 from mydocs.migrations.scripts.discover import checksum, imports_of, read_source
@@ -241,7 +242,4 @@ def _exit_text(error: BaseException) -> str:
         return f"exited with status {error.code}"
     if isinstance(error, asyncio.CancelledError):
         return "a task was cancelled, and not by the run"
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001  # the script's own `__str__`
-        return "<its text cannot be shown>"
+    return words_of(error)
