@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import mydocs
 from mydocs.cli.page_style import STYLE
+from mydocs.cli.render import NOT_RIGHT, VERIFIED, state_text
 from mydocs.cli.timeline import Kind, Recorder, Span, waited_for
 from mydocs.migrations.model import IndexState, MigrationState
 from mydocs.migrations.reporting.durations import seconds_text
@@ -20,8 +21,8 @@ OUTCOMES = {
     Outcome.INTERRUPTED: "✗ interrupted",
     Outcome.UNVERIFIED: "✗ ready, but not right",
 }
-GOOD = (MigrationState.APPLIED.value, IndexState.READY.value)
-BAD = (MigrationState.FAILED.value, MigrationState.INTERRUPTED.value)
+GOOD = (MigrationState.APPLIED.value, IndexState.READY.value, VERIFIED)
+BAD = (MigrationState.FAILED.value, MigrationState.INTERRUPTED.value, NOT_RIGHT)
 TICKS = 6  # on the axis, about
 SMALL = 0.01  # of the run; less than that is small change
 
@@ -171,7 +172,7 @@ def ticks(seconds: float) -> tuple[float, ...]:
 
 
 def _migrations(report: RunReport, text: Text) -> Iterable[str]:
-    rows = [(m.version, m.name, m.state.value, seconds_text(m.seconds), m.script or "") for m in report.migrations]
+    rows = [(m.version, m.name, state_text(m), seconds_text(m.seconds), m.script or "") for m in report.migrations]
     return _table("Migrations", ("Version", "Name", "State", "Time", "File"), rows, text)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the result of an operation, which a view need not import
     from mydocs.migrations.operations.pull import PullReport
     from mydocs.migrations.operations.settle import Repair
 
+VERIFIED, NOT_RIGHT = "applied, verified", "applied, not right"
 MIGRATION_HEAD = ("VERSION", "NAME", "STATE", "SECONDS")
 MIGRATION_STATES = sorted(MigrationState, key=lambda state: state is not MigrationState.APPLIED)  # what is done first
 INDEX_STATES = sorted(IndexState, key=lambda state: state is not IndexState.READY)
@@ -69,7 +70,7 @@ def status_text(report: RunReport) -> str:
             (
                 m.version,
                 m.name,
-                m.state.value,
+                state_text(m),
                 m.applied_at.strftime("%Y-%m-%d %H:%M:%SZ") if m.applied_at else "",
                 seconds_text(m.seconds),
                 str(m.error) if m.error else "",
@@ -253,9 +254,16 @@ def plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
+def state_text(migration: MigrationReport) -> str:
+    """Say where a migration stands, and what its `verify` said where that was asked."""
+    if migration.verified is None:
+        return migration.state.value
+    return VERIFIED if migration.verified else NOT_RIGHT
+
+
 def _migration_row(migration: MigrationReport) -> tuple[str, ...]:
     name = migration.name
-    return (migration.version, name, migration.state.value, seconds_text(migration.seconds))
+    return (migration.version, name, state_text(migration), seconds_text(migration.seconds))
 
 
 def _index_row(index: IndexReport) -> tuple[str, ...]:

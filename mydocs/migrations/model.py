@@ -80,6 +80,7 @@ class Script:
     checksum: str
     kind: ScriptKind
     reversible: bool = False
+    verifies: bool = False
     idempotent: bool = True
     transactional: bool = False
     names_lightodm: bool = False  # somewhere in its text

@@ -5,7 +5,8 @@ from pathlib import Path
 from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
-from mydocs.migrations.errors import VerifyFailed, WorkLeft
+from mydocs.migrations.errors import WorkLeft
+from mydocs.migrations.execution.verification import raise_unverified, verify
 from mydocs.migrations.indexes.standard import IndexModels
 from mydocs.migrations.indexes.vectors import has_vectors, look
 from mydocs.migrations.ledger.plan import tracked
@@ -27,10 +28,10 @@ async def check(
     on_event: Sink | None = None,
 ) -> RunReport:
     """
-    Compare files, ledger and live indexes.
+    Compare files, ledger and live indexes, and run the ``verify`` of every applied script.
 
     :param vectors: also look at the vectors of each tracked vector index, which reads every document of its collection
-    :raises VerifyFailed: where all else is right, and the vectors are not
+    :raises VerifyFailed: where all else is right, and a ``verify`` raised, or the vectors are not right
     :raises WorkLeft: names all that is pending, changed, missing, or different from what the scripts asked for
     """
     async with reported(db, on_event) as (session, report):
@@ -51,11 +52,13 @@ async def check(
                 if alias.state in DEAD
             ),
         ]
+        applied = [s for s in found.standings if s.state is MigrationState.APPLIED]
+        report.verifications = await verify(session, [(s.version, s.script) for s in applied if s.script is not None])
         problems = await _vectors(session, report) if vectors else []
         if left:
-            raise WorkLeft([*left, *problems], ways_out(seen, repair=bool(missing)))
-        if problems:
-            raise VerifyFailed(problems)
+            unverified = [each.problem for each in report.verifications if each.problem is not None]
+            raise WorkLeft([*left, *unverified, *problems], ways_out(seen, repair=bool(missing)))
+        raise_unverified(report.verifications, problems)
     return report.build()
 
 

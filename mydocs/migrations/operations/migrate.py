@@ -12,6 +12,7 @@ from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import UsageError
 from mydocs.migrations.execution.executor import Executor
+from mydocs.migrations.execution.verification import raise_unverified, verify
 from mydocs.migrations.indexes.standard import IndexModels, standard_checksum
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
@@ -19,6 +20,7 @@ from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.lease import held
 from mydocs.migrations.ledger.plan import Options, Plan, make_plan
 from mydocs.migrations.ledger.turn import take_turn
+from mydocs.migrations.model import MigrationState
 from mydocs.migrations.operations.report_builder import ReportBuilder, planned_standard
 from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.operations.settle import mark_applied
@@ -49,14 +51,16 @@ async def migrate(
     Safe to call from any number of replicas at once: one of them does the work, the others wait for it.
 
     :param directory: the folder of the scripts
-    :param wait: return only when every search index that the ledger names can be queried
+    :param wait: return only when every search index that the ledger names can be queried, and what this run has
+        applied is right by its ``verify``
     :param timeout: seconds for that wait, ``None`` for no limit
     :param target: the last version to run; ``None`` for all
     :param lock_timeout: seconds to wait while somebody else migrates; 0 is one try, ``None`` no limit
     :param allow_changed: go on although applied scripts were edited
     :param allow_out_of_order: run pending scripts below the highest applied one
     :param standard_indexes: collection → index models, created before the scripts
-    :param script_timeout: seconds for each script, which is then cancelled and fails; ``None`` for no limit
+    :param script_timeout: seconds for each script, which is then cancelled and fails, and for each ``verify``; ``None``
+        for no limit
     :param max_building: how many search indexes may be building at a time, for clusters that more of them saturate; the
         helpers submit the others as these become ready; ``None`` for no limit
     :param on_event: takes each event as it happens, on the event loop or a driver's thread; without one they are
@@ -84,6 +88,7 @@ async def migrate(
             )
         if wait:
             await wait_for_tracked(session, report, timeout)
+            await _verify(session, report, script_timeout)
     return report.build()
 
 
@@ -151,6 +156,19 @@ async def _migrate(
             max_building=max_building,
         )
         await executor.run(plan, models)
+
+
+async def _verify(session: Session, report: ReportBuilder, timeout: float | None) -> None:
+    """
+    Ask the scripts that this run has applied whether all is right.
+
+    :param timeout: seconds for each
+    :raises VerifyFailed: once all were asked, where one of them says no
+    """
+    applied = {entry.version for entry in report.done if entry.state is MigrationState.APPLIED}
+    scripts = [(s.version, s.script) for s in report.standings if s.version in applied and s.script is not None]
+    report.verifications = await verify(session, scripts, timeout=timeout)
+    raise_unverified(report.verifications)
 
 
 def _plan(

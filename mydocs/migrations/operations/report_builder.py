@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mydocs.migrations.errors import Interrupted, MigrationError, NotReady, Unverified
+from mydocs.migrations.execution.verification import Verification
 from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.indexes.standard import IndexModels, standard_names
 from mydocs.migrations.ledger.entries import Snapshot
@@ -53,6 +54,7 @@ class ReportBuilder:
     indexes: tuple[IndexReport, ...] = ()
     history: tuple[AttemptReport, ...] | None = None
     aliases: tuple[AliasReport, ...] | None = None
+    verifications: tuple[Verification, ...] = ()
     _said: set[str] = field(default_factory=set)
     _wanted: tuple[tuple[str, ...], bool] | None = None
 
@@ -84,7 +86,7 @@ class ReportBuilder:
         return RunReport(
             outcome=self.outcome if error is None else _outcome(error),
             database=self.database,
-            migrations=(*self.migrations, *self._migrations()),
+            migrations=tuple(map(self._with_verification, (*self.migrations, *self._migrations()))),
             indexes=tuple(self._indexes()),
             seconds=time.monotonic() - self.started,
             history=self.history,
@@ -93,6 +95,12 @@ class ReportBuilder:
             if error is None
             else ErrorReport(type=type(error).__name__, message=message, exit_code=error.exit_code),
         )
+
+    def _with_verification(self, migration: MigrationReport) -> MigrationReport:
+        for each in self.verifications:
+            if each.version == migration.version:
+                return replace(migration, verified=each.error is None, error=each.error)
+        return migration
 
     def _switched(self) -> tuple[AliasReport, ...] | None:
         """The aliases that the call's own entries have switched, each as the last of them left it."""

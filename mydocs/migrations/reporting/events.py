@@ -169,6 +169,27 @@ class StepFinished(StepEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verified(Event):
+    """The ``verify`` of a script has ended; ``error`` is what it raised, ``None`` where all is right."""
+
+    version: str
+    name: str
+    script: str | None
+    seconds: float
+    error: StoredError | None = None
+
+    @property
+    def level(self) -> int:
+        return logging.INFO if self.error is None else logging.WARNING
+
+    @property
+    def sentence(self) -> str:
+        found = "verified" if self.error is None else "is not right"
+        problem = f": {self.error}" if self.error else ""
+        return f"migration {self.version} {self.name}: {found} after {seconds_text(self.seconds)}{problem}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchDone(Event):
     """A batch of a data change is written; ``done`` and ``total`` count documents, ``seconds`` since its start."""
 

@@ -28,6 +28,7 @@ class MigrationReport:
     """
     One migration. ``seconds`` is what its script took.
 
+    :param verified: what its ``verify`` said, and ``error`` why; ``None`` where that was not asked
     :param surveyed: a look at files and ledger found it, so what follows is all that is known
     """
 
@@ -37,6 +38,7 @@ class MigrationReport:
     state: MigrationState
     seconds: float | None = None
     error: StoredError | None = None
+    verified: bool | None = None
     surveyed: bool = False
     kind: ScriptKind | None = None
     reversible: bool | None = None
@@ -163,6 +165,8 @@ def _migration(migration: MigrationReport) -> dict[str, Any]:
         "seconds": _rounded(migration.seconds),
         "error": _error(migration.error),
     }
+    if migration.verified is not None:
+        document["verified"] = migration.verified
     if migration.surveyed:
         document |= {
             "kind": migration.kind.value if migration.kind else None,

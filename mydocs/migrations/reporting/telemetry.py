@@ -22,6 +22,7 @@ from mydocs.migrations.reporting.events import (
     Sink,
     StepFinished,
     StepStarted,
+    Verified,
     Warned,
 )
 from mydocs.migrations.reporting.report import RunFinished
@@ -87,6 +88,8 @@ class _Spans:
                 self._run.set_attributes(
                     {"mydocs.plan.versions": event.versions, "mydocs.plan.direction": event.direction}
                 )
+            case Verified():
+                self._run.add_event("Verified", {"mydocs.version": event.version, "mydocs.right": event.error is None})
             case LeaseWaiting() | LeaseTaken() | Warned():
                 self._run.add_event(type(event).__name__, _present(_facts(event)))
             case StepStarted():

@@ -179,6 +179,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         checksum=checksum(source),
         kind=facts.kind,
         reversible=facts.reversible,
+        verifies=facts.verifies,
         idempotent=facts.constant("IDEMPOTENT", default=True),
         transactional=facts.constant("TRANSACTIONAL", default=False),
         names_lightodm="lightodm" in source,
@@ -208,6 +209,7 @@ class _Facts:
                 )
         self.unfinished = _unfinished(self.functions.get("up"))
         self.reversible = self.kind is ScriptKind.ASYNC and "down" in self.functions
+        self.verifies = self.kind is ScriptKind.ASYNC and self._is_verify()
         self.warning: str | None = None
         if self.kind is ScriptKind.PLAIN and "up" in self.bound:
             self.warning = (
@@ -221,6 +223,17 @@ class _Facts:
             self._refuse_index_calls(tree)
         for name in self.functions.keys() & {"up", "down"} if self.kind is ScriptKind.ASYNC else ():
             self._check_signature(name, ("db", "session") if transactional else ("db",))
+
+    def _is_verify(self) -> bool:
+        """Whether there is a ``verify`` to call. One that takes no ``db`` is the script's own, as in older scripts."""
+        verify = self.functions.get("verify")
+        if isinstance(verify, ast.AsyncFunctionDef):
+            self._check_signature("verify", ("db",))
+            return True
+        arguments = [] if verify is None else [*verify.args.posonlyargs, *verify.args.args]
+        if verify is not None and [argument.arg for argument in arguments[:1]] == ["db"]:
+            raise _Problem(f"{self.file_name}, line {verify.lineno}: `def verify` must be `async def verify(db)`")
+        return False
 
     def constant(self, name: str, *, default: bool) -> bool:
         if name not in self.constants:

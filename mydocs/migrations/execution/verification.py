@@ -1,0 +1,111 @@
+"""Ask the ``verify`` of scripts whether what they have made is right. I/O: what the scripts themselves do."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from pymongo.errors import PyMongoError
+
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.session import Session
+from mydocs.migrations.errors import VerifyFailed
+from mydocs.migrations.model import Script, StoredError
+from mydocs.migrations.reporting.events import Verified
+from mydocs.migrations.scripts import load
+from mydocs.migrations.scripts.discover import read_source
+
+MESSAGE_LENGTH = 2_000  # characters of an error's text that are shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """
+    What the ``verify`` of one script came to.
+
+    :param error: what it raised; ``None`` where all is right
+    """
+
+    version: str
+    script: Script
+    error: StoredError | None = None
+    line: int | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, with file and line."""
+        line = f", line {self.line}" if self.line is not None else ""
+        return None if self.error is None else f"{self.script.file_name}{line}: verify failed: {self.error}"
+
+
+async def verify(
+    session: Session, scripts: Sequence[tuple[str, Script]], *, timeout: float | None = None
+) -> tuple[Verification, ...]:
+    """
+    Run the ``verify`` of scripts, one after the other, whatever the others come to.
+
+    Each script is imported anew, as it is long after it was applied.
+
+    :param scripts: with their versions in the ledger; one without a ``verify`` is passed over
+    :param timeout: seconds for each, or ``None`` for no limit
+    :raises ScriptsInvalid: where a script cannot be imported
+    """
+    asked = [(version, script) for version, script in scripts if script.verifies]
+    with ExitStack() as stack:
+        folders = [script.path.parent for _, script in asked]
+        await anyio.to_thread.run_sync(stack.enter_context, load.importable(folders))
+        return tuple([await _verify(session, version, script, timeout) for version, script in asked])
+
+
+def raise_unverified(verifications: Sequence[Verification], others: Sequence[str] = ()) -> None:
+    """
+    Raise what verifications have found.
+
+    :param others: further problems of the same kind
+    :raises VerifyFailed: where there is a problem
+    """
+    failed = [each for each in verifications if each.error is not None]
+    problems = [*(str(each.problem) for each in failed), *others]
+    if problems:
+        error = VerifyFailed(problems)
+        if failed:
+            error.path, error.line = failed[0].script.path, failed[0].line
+        raise error
+
+
+async def _verify(session: Session, version: str, script: Script, timeout: float | None) -> Verification:
+    module = await anyio.to_thread.run_sync(load.load_async, script)
+    started = time.monotonic()
+    error: StoredError | None = None
+    line: int | None = None
+    try:
+        with anyio.move_on_after(timeout) as limit:
+            await load.call(module.verify, session.db)
+        if limit.cancelled_caught:
+            raise TimeoutError(f"it takes longer than {timeout:g} s")
+    except Exception as raised:  # noqa: BLE001  # told with those of the other scripts
+        line = load.line_in(script.path, raised)
+        error = await anyio.to_thread.run_sync(_stored, session.db, script.path, raised, line)
+    session.emit(
+        Verified(
+            version=version,
+            name=script.name,
+            script=script.file_name,
+            seconds=time.monotonic() - started,
+            error=error,
+        )
+    )
+    return Verification(version=version, script=script, error=error, line=line)
+
+
+def _stored(db: mongo.Database, path: Path, raised: BaseException, line: int | None) -> StoredError:
+    cause = load.cause_of(raised)
+    text = mongo.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause)
+    if not text and line is not None:  # an assert without a text: what it asserts
+        with suppress(OSError, SyntaxError, UnicodeDecodeError, IndexError):
+            text = read_source(path).splitlines()[line - 1].strip()
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return StoredError(type=type(cause).__name__, message=mongo.without_secrets(db, text)[:MESSAGE_LENGTH])
