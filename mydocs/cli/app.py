@@ -299,13 +299,14 @@ def new(
     """Write the next migration from a template and print its path."""
     from mydocs.migrations.operations.files import write_script
 
-    path = write_script(calls.directory(common), description, kind)
+    path, *later = write_script(calls.directory(common), description, kind)
     version, _, name = path.stem.partition("_")
     streams = current()
     if streams.output is Output.TABLE:
-        streams.result(str(path))
+        streams.result("\n".join(map(str, (path, *later))))
     else:
         facts: dict[str, Any] = {"version": version, "name": name, "script": path.name, "path": str(path)}
+        facts |= {"later": str(later[0])} if later else {}
         facts |= {"state": None, "seconds": None, "error": None}
         results.show_document({"migrations": [facts]})
 

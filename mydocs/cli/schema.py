@@ -69,11 +69,13 @@ def _migration() -> Schema:
             "error": {"oneOf": [{"type": "null"}, _stored_error()]},
         },
         optional={
+            "verified": {"type": "boolean", "description": "what its `verify` said, where that was asked"},
             "kind": {"enum": [*_values(ScriptKind), None], "description": "null where there is no file"},
             "reversible": _nullable("boolean", "null where there is no file"),
             "checksum": _nullable("string", "sha256: and 64 digits", pattern="^sha256:[0-9a-f]{64}$"),
             "applied_at": _time("of a migration that is applied", nullable=True),
             "path": {"type": "string", "description": "of `new` and `pull`: the file that was written"},
+            "later": {"type": "string", "description": "of `new --kind embedding`: the file for a later release"},
         },
     )
 

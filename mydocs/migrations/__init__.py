@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mydocs.migrations.data.asking import RetryLater
+    from mydocs.migrations.data.embeddings import fingerprint_field, new_embedding, stale_embeddings
     from mydocs.migrations.data.in_batches import rename_field, unset_field, update_in_batches
     from mydocs.migrations.data.transform import transform
     from mydocs.migrations.errors import (
@@ -108,15 +109,18 @@ __all__ = [
     "ensure_indexes",
     "ensure_search_indexes",
     "fan_out",
+    "fingerprint_field",
     "import_ledger",
     "logging_sink",
     "mark",
     "migrate",
+    "new_embedding",
     "opentelemetry_sink",
     "pull",
     "rename_field",
     "repair",
     "rollback",
+    "stale_embeddings",
     "status",
     "switch_search_alias",
     "transform",
@@ -175,15 +179,18 @@ _HOMES = {
     "ensure_indexes": "indexes.standard",
     "ensure_search_indexes": "indexes.search",
     "fan_out": "reporting.sinks",
+    "fingerprint_field": "data.embeddings",
     "import_ledger": "operations.takeover",
     "logging_sink": "reporting.sinks",
     "mark": "operations.settle",
     "migrate": "operations.migrate",
+    "new_embedding": "data.embeddings",
     "opentelemetry_sink": "reporting.telemetry",
     "pull": "operations.pull",
     "rename_field": "data.in_batches",
     "repair": "operations.settle",
     "rollback": "operations.rollback",
+    "stale_embeddings": "data.embeddings",
     "status": "operations.status",
     "switch_search_alias": "indexes.aliases",
     "transform": "data.transform",

@@ -5,7 +5,7 @@ from pathlib import Path
 from mydocs.migrations.errors import DirectoryMissing, MigrationError, SettingsInvalid
 from mydocs.migrations.scripts.discover import Discovery, discover
 from mydocs.migrations.scripts.templates import TemplateKind as TemplateKind
-from mydocs.migrations.scripts.templates import file_name, render
+from mydocs.migrations.scripts.templates import contract_file_name, file_name, render, render_contract
 
 # Two branches that each add the next number merge without a word, since their files have different names. A team that
 # wants a conflict there makes this file once, empty: both branches then add a last line to it.
@@ -23,13 +23,23 @@ def scripts_of(directory: Path) -> Discovery:
     return discover(directory)
 
 
-def write_script(directory: Path, description: str, kind: TemplateKind) -> Path:
+def write_script(directory: Path, description: str, kind: TemplateKind) -> tuple[Path, ...]:
     """
-    Write the next script from a template and return its path.
+    Write the next script from a template and return its path; of an embedding also that of the one for a later release.
 
     :raises MigrationError: as :func:`write_text`
     """
-    return write_text(directory, description, render(kind, description))
+    path = write_text(directory, description, render(kind, description))
+    if kind is not TemplateKind.EMBEDDING:
+        return (path,)
+    later = path.with_name(contract_file_name(path.name))
+    try:
+        with later.open("x", encoding="utf-8") as file:
+            file.write(render_contract(description, later.name))
+    except OSError as error:
+        problem = f"{path} is written, and {later} cannot be: {error.strerror}"
+        raise MigrationError(f"{problem}; give another description, or remove that file") from error
+    return path, later
 
 
 def write_text(directory: Path, description: str, text: str) -> Path:

@@ -102,6 +102,104 @@ async def down(db: Any) -> None:
 '''
 
 
+EMBEDDING = '''"""
+{title}: new vectors beside the old ones, an index on them, and then the alias.
+
+Search answers all the time, and never with vectors of two models. Edit the names, and `vectors_of`; see
+docs/embedding-model.md.
+"""
+
+from typing import Any
+
+from mydocs.migrations import (
+    check_vectors,
+    drop_search_indexes,
+    ensure_search_indexes,
+    fingerprint_field,
+    new_embedding,
+    stale_embeddings,
+    switch_search_alias,
+    transform,
+    unset_field,
+    wait_until_ready,
+)
+
+COLLECTION = "pages"
+ALIAS = "vec_pages"  # what the application asks for, with SearchAliases
+OLD_INDEX, NEW_INDEX = "vec_pages_1", "vec_pages_2"
+# Where the new vectors go, what is embedded, and by which model.
+EMBEDDING: dict[str, Any] = {{"field": "embedding_2", "text": "content", "model": "model-2", "dimensions": 1024}}
+VECTOR = {{"path": EMBEDDING["field"], "numDimensions": EMBEDDING["dimensions"], "similarity": "cosine"}}
+INDEX = {{"name": NEW_INDEX, "type": "vectorSearch", "definition": {{"fields": [{{"type": "vector", **VECTOR}}]}}}}
+
+
+async def vectors_of(texts: list[str]) -> list[list[float]]:
+    """Embed texts with one call of the model; to be asked again later, raise RetryLater."""
+    raise NotImplementedError("call the model of EMBEDDING here")
+
+
+async def embed(documents: list[dict[str, Any]]) -> list[Any]:
+    vectors = await vectors_of([document[EMBEDDING["text"]] for document in documents])
+    return [new_embedding(vector, **EMBEDDING) for vector in vectors]
+
+
+async def embed_what_is_stale(collection: Any) -> None:
+    # Again for what was edited meanwhile, until nothing was.
+    stale, fields = stale_embeddings(**EMBEDDING), (EMBEDDING["text"],)
+    while await transform(collection, stale, embed, batch=True, batch_size=100, concurrency=4, fields=fields):
+        pass
+
+
+async def up(db: Any) -> None:
+    raise NotImplementedError("name index, fields and model, write `vectors_of`, and take this line out")
+    collection = db[COLLECTION]
+    await embed_what_is_stale(collection)
+    await ensure_search_indexes(collection, [INDEX])
+    await wait_until_ready(collection, NEW_INDEX)
+    await embed_what_is_stale(collection)  # a build may take hours
+    await check_vectors(collection, NEW_INDEX)
+    await switch_search_alias(collection, ALIAS, to=NEW_INDEX)
+
+
+async def down(db: Any) -> None:
+    collection = db[COLLECTION]
+    await switch_search_alias(collection, ALIAS, to=OLD_INDEX)
+    await drop_search_indexes(collection, NEW_INDEX)
+    for field in (EMBEDDING["field"], fingerprint_field(EMBEDDING["field"])):
+        await unset_field(collection, field)
+
+
+async def verify(db: Any) -> None:
+    # For example: a query that must find what it found before.
+    alias = await db["_search_aliases"].find_one({{"_id": ALIAS}})
+    assert alias and alias["index"] != OLD_INDEX, f"{{ALIAS}} does not name the new index"
+'''
+
+CONTRACT = '''"""
+{title}: the old index and the old vectors go. For a later release.
+
+Rename this file to the next number (`mv {file} NNN_{name}.py`) once every process that runs asks for the index by its
+alias, and nobody wants to switch back. Edit the names; see docs/embedding-model.md.
+"""
+
+from typing import Any
+
+from mydocs.migrations import drop_search_indexes, unset_field
+
+COLLECTION = "pages"
+OLD_INDEX = "vec_pages_1"
+OLD_FIELDS = ("embedding_1", "embedding_1_fingerprint")
+
+
+async def up(db: Any) -> None:
+    raise NotImplementedError("name the index and the fields that go, and take this line out")
+    # Refused while an alias names it, and not before the cache of the applications has forgotten it.
+    await drop_search_indexes(db[COLLECTION], OLD_INDEX)
+    for field in OLD_FIELDS:
+        await unset_field(db[COLLECTION], field)
+'''
+
+
 class TemplateKind(StrEnum):
     """What a new migration is going to change."""
 
@@ -109,6 +207,7 @@ class TemplateKind(StrEnum):
     SEARCH = "search"
     VECTOR = "vector"
     INDEX = "index"
+    EMBEDDING = "embedding"
 
 
 TEMPLATES = {
@@ -116,6 +215,7 @@ TEMPLATES = {
     TemplateKind.SEARCH: SEARCH,
     TemplateKind.VECTOR: VECTOR,
     TemplateKind.INDEX: INDEX,
+    TemplateKind.EMBEDDING: EMBEDDING,
 }
 
 
@@ -131,7 +231,22 @@ def file_name(number: int, description: str) -> str:
     return f"{number:03}_{slug.lower()}.py"
 
 
+def contract_file_name(script: str) -> str:
+    """Return the name of the script for a later release: without a number, so that no run takes it."""
+    return f"later_{script.partition('_')[2]}"
+
+
 def render(kind: TemplateKind, description: str) -> str:
     """Return the text of a new script."""
+    return TEMPLATES[kind].format(title=_title(description))
+
+
+def render_contract(description: str, file: str) -> str:
+    """Return the text of the script for a later release that takes away what an embedding migration leaves behind."""
+    name = file.removeprefix("later_").removesuffix(".py") + "_contract"
+    return CONTRACT.format(title=_title(description), file=file, name=name)
+
+
+def _title(description: str) -> str:
     title = " ".join(description.split()).replace("\\", "/").replace('"', "'").rstrip(".")
-    return TEMPLATES[kind].format(title=title[:1].upper() + title[1:])
+    return title[:1].upper() + title[1:]

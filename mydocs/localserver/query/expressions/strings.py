@@ -1,9 +1,12 @@
 """Expressions on strings. Pure."""
 
+import hashlib
 import re
+import struct
 from collections.abc import Callable
 from typing import Any
 
+from bson.int64 import Int64
 from bson.timestamp import Timestamp
 
 from mydocs.localserver.errors import CommandError, NotKnown
@@ -14,6 +17,8 @@ from mydocs.localserver.query.values import to_int, type_name
 
 # What $trim takes away without `chars`: the server's list of white space (expression_trim.h).
 _SPACES = "\0\t\n\v\f\r \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+
+_HASH_SEED, _RANK_OF_TEXTS = 0, 10  # of hashed indexes; canonicalizeBSONType(String)
 
 
 def _coerced(value: Any) -> str:
@@ -155,6 +160,15 @@ def _strcasecmp(a: Any, b: Any) -> int:
     return (left > right) - (left < right)
 
 
+def _hashed(value: Any) -> Int64:
+    """Hash a text as a hashed index does: MD5 over a seed, the type's rank and the value as in BSON (hasher.cpp)."""
+    if not isinstance(value, str):
+        raise NotKnown(f"$toHashedIndexKey of a value of type {type_name(value)}")
+    text = value.encode()
+    hashed = struct.pack("<iii", _HASH_SEED, _RANK_OF_TEXTS, len(text) + 1) + text + b"\0"
+    return Int64(struct.unpack("<q", hashlib.md5(hashed, usedforsecurity=False).digest()[:8])[0])
+
+
 STRINGS: dict[str, Builder] = {
     **functions({"$concat": (_concat, 0, None), "$split": (_split, 2, 2)}, null=True),
     **functions(
@@ -168,6 +182,7 @@ STRINGS: dict[str, Builder] = {
             "$strLenBytes": (_length("$strLenBytes", 34473, lambda text: len(text.encode())), 1, 1),
             "$indexOfCP": (_index_of, 2, 4),
             "$strcasecmp": (_strcasecmp, 2, 2),
+            "$toHashedIndexKey": (_hashed, 1, 1),
         }
     ),
     **named_functions(

@@ -1,0 +1,13 @@
+"""The name that the application asks for, in front of the index that it has. Deploy what asks for it next."""
+
+from typing import Any
+
+from mydocs.migrations import switch_search_alias
+
+
+async def up(db: Any) -> None:
+    await switch_search_alias(db.pages, "vec_pages", to="vec_pages_large_dot")
+
+
+async def down(db: Any) -> None:
+    await db["_search_aliases"].delete_one({"_id": "vec_pages"})
