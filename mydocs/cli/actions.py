@@ -72,6 +72,13 @@ def summary(report: "RunReport", title: str, clean: Callable[[str], str] = str) 
     ]
     parts += _table(("Migration", "Name", "State", "Time", "Error"), migrations, cell)
     parts += _table(("Index", "Type", "State", "Time", "Reason"), indexes, cell)
+    if report.steps is not None:
+        from mydocs.cli.plan_text import effect_line
+
+        effects = [(step.version, effect_line(effect)) for step in report.steps for effect in step.effects]
+        unknown = [(step.version, sentence) for step in report.steps for sentence in step.unknown]
+        parts += _table(("Migration", "Would"), effects, cell)
+        parts += _table(("Migration", "Could not be foreseen"), unknown, cell)
     if not migrations and not indexes and report.error is None:
         parts.append("Nothing to do.")
     return "\n\n".join(parts) + f"\n\n{seconds_text(report.seconds)} in all.\n\n"

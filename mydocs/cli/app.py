@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mydocs.migrations.operations.connection import Database
     from mydocs.migrations.operations.pull import PullReport
     from mydocs.migrations.operations.settle import Repair
+    from mydocs.migrations.reporting.preview import PlanReport
     from mydocs.migrations.reporting.report import RunReport
 
 app = typer.Typer(
@@ -153,6 +154,58 @@ def run(
         )
 
     results.show(calls.report(common, operation, run_text, file=file))
+
+
+@migrate_app.command(cls=LightCommand, epilog="Example, for a pull request: mydocs migrate plan --output json")
+@with_common
+def plan(
+    common: Common,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="VERSION", help="The last version to try; all without it.")
+    ] = None,
+    sample: Annotated[
+        str, typer.Option("--sample", metavar="N", help="Documents of each collection that the copy gets.")
+    ] = "100",
+    show: Annotated[
+        str, typer.Option("--show", metavar="N", help="Documents before and after to show for each effect.")
+    ] = "0",
+    script_timeout: Annotated[
+        str, typer.Option("--script-timeout", metavar="DURATION", help="Limit of one script; 0 is none.")
+    ] = "1m",
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Go on although applied scripts were edited.")
+    ] = False,
+    allow_out_of_order: Annotated[
+        bool, typer.Option("--allow-out-of-order", help="Try pending versions below the highest applied one.")
+    ] = False,
+    indexes: Indexes = None,
+) -> None:
+    """Show what a run would do, by trying the scripts on a copy; change nothing."""
+    limit, models = calls.limit(script_timeout, "--script-timeout"), calls.standard_indexes(indexes)
+    most, shown = calls.whole_number(sample, "--sample"), calls.whole_number(show, "--show")
+    from mydocs.cli.plan_text import ALARM, as_run_report, plan_error, plan_text
+
+    def operation(db: "Database", shared: "Shared") -> "Awaitable[PlanReport]":
+        return migrations.plan(
+            db,
+            target=to,
+            sample=most,
+            show=shown,
+            script_timeout=limit,
+            allow_changed=allow_changed,
+            allow_out_of_order=allow_out_of_order,
+            standard_indexes=models,
+            **shared,
+        )
+
+    streams = current()
+    found = calls.call(common, operation)
+    streams.render, streams.alarm = plan_text, ALARM
+    report, error = as_run_report(found), plan_error(found)
+    if error is not None:
+        error.report = report
+        raise error
+    results.show(report)
 
 
 @migrate_app.command("list", cls=LightCommand, epilog="Example: mydocs migrate list --output json")

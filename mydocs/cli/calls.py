@@ -131,6 +131,13 @@ def duration(text: str, option: str) -> float:
     return parse_duration(text, option)
 
 
+def whole_number(text: str, option: str) -> int:
+    """Read a number of something, 0 or more."""
+    if not (text.isascii() and text.isdigit()):
+        raise usage(f'{option}: "{text}" is no whole number; write 0 or more')
+    return int(text)
+
+
 def limit(text: str, option: str) -> float | None:
     """Read a duration of which 0 means no limit."""
     from mydocs.migrations.settings import parse_limit

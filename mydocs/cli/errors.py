@@ -24,7 +24,7 @@ EXIT_CODES = {
     5: "not ready in time",
     6: "an index build failed",
     7: "lease held by another, or lost",
-    8: "check, status --exit-code: work is left",
+    8: "check, status --exit-code: work is left; plan: something is taken away",
     9: "ready, but not right: a check of the data failed",
     130: "interrupted",
     143: "terminated",

@@ -6,6 +6,7 @@ from typing import Any
 
 from mydocs.cli.errors import EXIT_CODES
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind
+from mydocs.migrations.reporting.preview import EffectKind
 from mydocs.migrations.reporting.report import Outcome
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -34,6 +35,7 @@ def schema() -> Schema:
                 "items": _alias(),
                 "description": "of `status` and `check`; of others where a script has switched one",
             },
+            "steps": {"type": "array", "items": _step(), "description": "of `plan`: what each pending script would do"},
             "differences": {
                 "type": "array",
                 "items": {"type": "string"},
@@ -105,6 +107,41 @@ def _alias() -> Schema:
             "state": {"enum": [*_values(IndexState), None], "description": "of the index; null where nobody looked"},
             "reason": _nullable("string", "why the index is not ready"),
         }
+    )
+
+
+def _step() -> Schema:
+    return _object(
+        {
+            "version": {"type": "string", "pattern": VERSION},
+            "name": {"type": "string"},
+            "effects": {"type": "array", "items": _effect()},
+            "unknown": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "what could not be foreseen, a sentence each",
+            },
+            "error": {
+                "oneOf": [{"type": "null"}, _stored_error()],
+                "description": "what the script raised on the copy; null where it came to its end",
+            },
+        }
+    )
+
+
+def _effect() -> Schema:
+    documents = {"type": "array", "items": {"type": "object"}}
+    return _object(
+        {
+            "kind": _enum(EffectKind),
+            "collection": {"type": "string"},
+            "name": _nullable("string", "of the index or the alias; the new one of a collection"),
+            "type": {"enum": [*_values(IndexType), None], "description": "null where it is no index"},
+            "detail": _nullable("string", "the filter, the options, or what differs by key"),
+            "documents": _nullable("integer", "how many; null where nobody can say, or it is about none"),
+            "answers_meanwhile": {"type": "boolean", "description": "false where queries would find no index"},
+        },
+        optional={"before": documents, "after": documents},
     )
 
 

@@ -49,6 +49,7 @@ class Streams:
         self.command: str | None = None  # as it is called, such as `mydocs migrate run`
         self.lost = False  # the result was not written, by no wish of its reader
         self.render: Callable[[RunReport], str] | None = None  # how the command at work shows its report
+        self.alarm: str | None = None  # the sign of lines that are red on a terminal
         self.also: list[Callable[[RunReport], None]] = []  # who else gets the report, however the command ends
 
     @property
@@ -82,7 +83,16 @@ class Streams:
         from mydocs.migrations.reporting.escaping import harmless
 
         if text:
-            self._write_result(harmless(text))
+            self._write_result(self._with_colour(harmless(text)))
+
+    def _with_colour(self, text: str) -> str:
+        """Make the lines red that begin with the sign of an alarm; on a terminal only, and after all escaping."""
+        if self.alarm is None or self.out is None or os.environ.get("NO_COLOR") or not self.out.isatty():
+            return text
+        lines = text.split("\n")
+        return "\n".join(
+            f"\x1b[31m{line}\x1b[0m" if line.lstrip().startswith(f"{self.alarm} ") else line for line in lines
+        )
 
     def result_json(self, document: dict[str, Any]) -> None:
         """Write the result as one JSON object on one line."""

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mydocs.migrations.operations.takeover import import_ledger
     from mydocs.migrations.operations.wait import wait_for_indexes, wait_until_current
     from mydocs.migrations.reporting.events import Event, Sink
+    from mydocs.migrations.reporting.preview import PlanReport
     from mydocs.migrations.reporting.report import (
         AttemptReport,
         ErrorReport,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     )
     from mydocs.migrations.reporting.sinks import fan_out, logging_sink
     from mydocs.migrations.reporting.telemetry import opentelemetry_sink
+    from mydocs.preview.operation import plan
 
 __all__ = [
     "AttemptReport",
@@ -86,6 +88,7 @@ __all__ = [
     "NotReady",
     "Outcome",
     "PlanError",
+    "PlanReport",
     "PullReport",
     "RetryLater",
     "RunReport",
@@ -116,6 +119,7 @@ __all__ = [
     "migrate",
     "new_embedding",
     "opentelemetry_sink",
+    "plan",
     "pull",
     "rename_field",
     "repair",
@@ -156,6 +160,7 @@ _HOMES = {
     "NotReady": "errors",
     "Outcome": "reporting.report",
     "PlanError": "errors",
+    "PlanReport": "reporting.preview",
     "PullReport": "operations.pull",
     "RetryLater": "data.asking",
     "RunReport": "reporting.report",
@@ -186,6 +191,7 @@ _HOMES = {
     "migrate": "operations.migrate",
     "new_embedding": "data.embeddings",
     "opentelemetry_sink": "reporting.telemetry",
+    "plan": "mydocs.preview.operation",  # not below this package: it knows the local server, too
     "pull": "operations.pull",
     "rename_field": "data.in_batches",
     "repair": "operations.settle",
@@ -210,7 +216,8 @@ logging.getLogger("mydocs").addHandler(logging.NullHandler())
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = _HOMES[name]
+    value = getattr(import_module(home if home.startswith("mydocs.") else f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 

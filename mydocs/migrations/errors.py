@@ -36,6 +36,8 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     │   ├── LeaseHeld
     │   └── LeaseLost
     ├── WorkLeft                        8
+    ├── WouldFail                       1  a script of a plan fails on the copy
+    ├── WouldTakeAway                   8  what a plan foresees takes an index or a collection away
     ├── Unverified                      9  ready, but not right
     │   ├── VerifyFailed
     │   └── VectorsUnfit
@@ -464,6 +466,29 @@ class WorkLeft(MigrationError):
     ) -> None:
         self.what, self.ways_out = tuple(what), tuple(ways_out)
         super().__init__("; ".join([f"work is left: {'; '.join(what)}", *ways_out]))
+
+
+class WouldFail(MigrationError):
+    """A plan has shown that a script fails."""
+
+    next_step = NextStep(
+        "correct the script, then `mydocs migrate plan` again; docs/plan.md says what a copy cannot do"
+    )
+
+    def __init__(self, version: str, problem: str) -> None:
+        self.version = version
+        super().__init__(f"{version} fails on the copy: {problem}; nothing was changed")
+
+
+class WouldTakeAway(MigrationError):
+    """A plan has shown that a run takes an index or a collection away."""
+
+    exit_code = 8
+    next_step = NextStep("if that is meant, `mydocs migrate run` does it; else make the new index beside the old one")
+
+    def __init__(self, what: Sequence[str]) -> None:
+        self.what = tuple(what)
+        super().__init__(f"a run takes something away: {'; '.join(what)}; nothing was changed")
 
 
 class Unverified(MigrationError):

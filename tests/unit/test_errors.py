@@ -50,6 +50,8 @@ from mydocs.migrations.errors import (
     VectorsUnfit,
     VerifyFailed,
     WorkLeft,
+    WouldFail,
+    WouldTakeAway,
 )
 from mydocs.migrations.indexes.vectors import VectorReport
 from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script, ScriptKind
@@ -98,6 +100,8 @@ EXAMPLES = [
     (LeaseHeld(HOLDER, 5.0), 7, ["web-1 (pid 7), term 3, 12 s left", "after 5 s", "mydocs migrate unlock"]),
     (LeaseLost(3), 7, ["term 3", "mydocs migrate status"]),
     (WorkLeft(["001 is pending"], [survey.RUN]), 8, ["001 is pending", "mydocs migrate run --wait"]),
+    (WouldFail("001", "ValueError: no"), 1, ["001 fails on the copy", "ValueError: no", "nothing was changed"]),
+    (WouldTakeAway(["001 drop index pages.ft"]), 8, ["001 drop index pages.ft", "nothing was changed"]),
     (VerifyFailed(["001_a.py, line 3: no such page"]), 9, ["001_a.py, line 3: no such page"]),
     (VectorsUnfit(VectorReport(collection="p", index="v", documents=1), "1 of p"), 9, ["1 of p", "mend these"]),
     (Interrupted(2), 130, ["what was done until then is recorded"]),

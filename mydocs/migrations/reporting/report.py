@@ -10,6 +10,7 @@ from typing import Any
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind, StoredError
 from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.events import Event
+from mydocs.migrations.reporting.preview import PlannedStep, step_json
 
 
 class Outcome(StrEnum):
@@ -117,6 +118,7 @@ class RunReport:
     seconds: float = 0.0
     error: ErrorReport | None = None
     history: tuple[AttemptReport, ...] | None = None
+    steps: tuple[PlannedStep, ...] | None = None  # of a plan
     aliases: tuple[AliasReport, ...] | None = None
 
 
@@ -149,6 +151,8 @@ def to_json(report: RunReport) -> dict[str, Any]:
         if report.error is None
         else {"type": report.error.type, "message": report.error.message, "exit_code": report.error.exit_code},
     }
+    if report.steps is not None:
+        document["steps"] = [step_json(step) for step in report.steps]
     if report.history is not None:
         document["history"] = [_attempt(attempt) for attempt in report.history]
     if report.aliases is not None:

@@ -1,0 +1,160 @@
+"""Read of a database what its copy needs, within limits. Only reads. I/O."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import OperationFailure
+
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.task_groups import one_error_group
+from mydocs.migrations.indexes.standard import standard_listing
+from mydocs.preview.record import OWN
+
+BYTES = 16_000_000  # of the documents of one collection
+SECONDS = 30.0  # for the documents of one collection, and for one count
+BATCH = 100  # documents a reply; of the largest documents one reply holds 16 MB
+AT_ONCE = 8  # collections
+_LATE = 50  # MaxTimeMSExpired
+_VIEW = 166  # CommandNotSupportedOnView
+_RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCollection:
+    """
+    A collection as it is.
+
+    :param documents: a sample, as they are stored
+    :param complete: whether these are all of them
+    """
+
+    name: str
+    kind: str
+    options: Mapping[str, Any]
+    indexes: Sequence[Mapping[str, Any]] = ()
+    search: Sequence[Mapping[str, Any]] = ()
+    documents: Sequence[Any] = ()
+    complete: bool = True
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What the copy is made of: the ledger's documents and the aliases as they are, and the collections."""
+
+    own: Mapping[str, Sequence[Any]]
+    collections: Sequence[SourceCollection]
+
+
+async def read_source(db: mongo.Database, sample: int) -> Source:
+    """
+    Read collections, indexes, search listing, ledger, aliases and some documents of each collection.
+
+    :param sample: documents of each collection at most
+    """
+    listed = await mongo.documents_again(db, {"listCollections": 1, "cursor": {}})
+    found: dict[str, SourceCollection] = {}
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def one(document: Mapping[str, Any]) -> None:
+        async with limiter:
+            found[document["name"]] = await _collection(db, document, sample)
+
+    async with one_error_group() as group:
+        for document in listed:
+            if document["name"] not in OWN and not document["name"].startswith("system."):
+                group.start_soon(one, document)
+    own = {
+        name: await mongo.documents_again(db, {"find": name}, codec_options=_RAW)
+        for name in ("_migrations", "_search_aliases")
+    }
+    return Source(own=own, collections=[found[name] for name in sorted(found)])
+
+
+async def count(db: mongo.Database, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> int | None:
+    """Count what a pipeline finds; ``None`` where that takes longer than 30 s, or the server refuses it."""
+    body = {
+        "aggregate": collection,
+        "pipeline": [*pipeline, {"$count": "n"}],
+        "cursor": {},
+        "maxTimeMS": int(SECONDS * 1000),
+    }
+    try:
+        found = await mongo.documents_again(db, body)
+    except OperationFailure:
+        return None
+    return int(found[0]["n"]) if found else 0
+
+
+async def _collection(db: mongo.Database, document: Mapping[str, Any], sample: int) -> SourceCollection:
+    name, kind = document["name"], document.get("type", "collection")
+    options = dict(document.get("options") or {})
+    indexes: Sequence[Mapping[str, Any]] = ()
+    try:
+        indexes = await standard_listing(db, name)
+    except OperationFailure as error:
+        if error.code != _VIEW:
+            raise
+    search = await _search(db, name)
+    if kind == "view":
+        return SourceCollection(name=name, kind=kind, options=options, search=search)
+    note = None
+    documents: list[Any] = []
+    complete = False
+    try:
+        documents, complete = await _sample(db, name, sample)
+    except OperationFailure as error:
+        if error.code != _LATE:
+            raise
+        note = f"reading {name} took longer than {SECONDS:g} s, so none of its documents were copied"
+    return SourceCollection(
+        name=name,
+        kind=kind,
+        options=options,
+        indexes=indexes,
+        search=search,
+        documents=documents,
+        complete=complete,
+        note=note,
+    )
+
+
+async def _search(db: mongo.Database, name: str) -> Sequence[Mapping[str, Any]]:
+    try:
+        return await mongo.again(lambda: mongo.search_listing(db, name, ()))
+    except OperationFailure as error:
+        if not mongo.is_no_search(error, of_search_command=True):
+            raise
+        return ()
+
+
+async def _sample(db: mongo.Database, name: str, most: int) -> tuple[list[Any], bool]:
+    """Return the first documents by ``_id``, and whether these are all."""
+    body = {
+        "find": name,
+        "sort": {"_id": 1},
+        "limit": most + 1,  # one more tells whether there are more
+        "batchSize": BATCH,
+        "maxTimeMS": int(SECONDS * 1000),
+    }
+    cursor = (await mongo.again(lambda: mongo.command(db, body, codec_options=_RAW)))["cursor"]
+    documents: list[Any] = []
+    size = 0
+    batch = list(cursor["firstBatch"])
+    while True:
+        for document in batch:
+            size += len(document.raw)
+            if len(documents) == most or size > BYTES:
+                if cursor["id"]:
+                    await mongo.command(db, {"killCursors": name, "cursors": [cursor["id"]]})
+                return documents, False
+            documents.append(document)
+        if not cursor["id"]:
+            return documents, True
+        more = {"getMore": cursor["id"], "collection": name, "batchSize": BATCH}
+        cursor = (await mongo.command(db, more, codec_options=_RAW))["cursor"]
+        batch = list(cursor["nextBatch"])
