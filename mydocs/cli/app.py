@@ -119,6 +119,22 @@ def run(
     ] = None,
     indexes: Indexes = None,
     script_timeout: ScriptTimeout = "0",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Share what `transform` does among N processes of this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask", metavar="ADDRESS", help="Share it among the workers of a Dask scheduler, tcp://HOST:PORT."
+        ),
+    ] = None,
     report: ReportFile = None,
 ) -> None:
     """Run what is pending, and with --wait end when every search index can be queried."""
@@ -149,11 +165,13 @@ def run(
             allow_out_of_order=allow_out_of_order,
             standard_indexes=models,
             script_timeout=script_limit,
+            executor=executor,
             max_building=max_building,
             **shared,
         )
 
-    results.show(calls.report(common, operation, run_text, file=file))
+    with calls.engine(workers, dask) as executor:
+        results.show(calls.report(common, operation, run_text, file=file))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example, for a pull request: mydocs migrate plan --output json")

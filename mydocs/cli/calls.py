@@ -12,6 +12,8 @@ from mydocs.cli.options import Common
 from mydocs.cli.streams import current
 
 if TYPE_CHECKING:  # help and `list` start without them
+    from concurrent.futures import Executor
+
     from mydocs.cli.report_file import ReportFile
     from mydocs.migrations.indexes.standard import IndexModels
     from mydocs.migrations.operations.connection import Database
@@ -151,6 +153,20 @@ def wait_limit(wait: bool, timeout: str | None) -> float | None:
     if timeout is not None and not wait:
         raise usage("--timeout limits the wait of --wait; give both, or leave --timeout out")
     return seconds
+
+
+@contextmanager
+def engine(workers: int | None, dask: str | None) -> "Iterator[Executor | None]":
+    """Yield who shares the data changes of a run: processes of this machine, a Dask cluster, or nobody."""
+    if workers is not None and dask is not None:
+        raise usage("--workers and --dask exclude each other; leave one of them out")
+    if workers is None and dask is None:
+        yield None
+        return
+    from mydocs.migrations.operations import engines
+
+    with engines.dask(dask) if dask is not None else engines.processes(workers or 1) as executor:
+        yield executor
 
 
 def usage(sentence: str) -> Exception:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mydocs.migrations.data.asking import RetryLater
     from mydocs.migrations.data.embeddings import fingerprint_field, new_embedding, stale_embeddings
     from mydocs.migrations.data.in_batches import rename_field, unset_field, update_in_batches
+    from mydocs.migrations.data.range_worker import run_range
     from mydocs.migrations.data.transform import transform
     from mydocs.migrations.errors import (
         IndexConflict,
@@ -124,6 +125,7 @@ __all__ = [
     "rename_field",
     "repair",
     "rollback",
+    "run_range",
     "stale_embeddings",
     "status",
     "switch_search_alias",
@@ -196,6 +198,7 @@ _HOMES = {
     "rename_field": "data.in_batches",
     "repair": "operations.settle",
     "rollback": "operations.rollback",
+    "run_range": "data.range_worker",
     "stale_embeddings": "data.embeddings",
     "status": "operations.status",
     "switch_search_alias": "indexes.aliases",

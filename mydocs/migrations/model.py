@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # help and `list` start without it
+    from concurrent.futures import Executor
 
 Definition = Mapping[str, Any]
 """An index definition as a driver takes it: of a search index its ``definition``, of a standard index its document."""
@@ -180,6 +183,21 @@ class Entry:
     # Its state, run and attempts as they were read: raw, since a value that somebody edited must still match itself.
     fence: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     legacy: bool = False  # written by the application's earlier runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lanes:
+    """
+    Who else can do parts of a script's data changes.
+
+    :param count: workers, as far as that is known
+    :param fence: finds the script's ledger entry as long as it is this run's
+    """
+
+    executor: "Executor"
+    count: int
+    fence: Mapping[str, Any]
+    script: Script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

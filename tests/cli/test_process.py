@@ -373,3 +373,41 @@ def test_serve_prints_its_address_and_ends_with_a_signal(start: Start) -> None:
         _, err = process.communicate()
     assert process.returncode == 0
     assert "not MongoDB" in err
+
+
+SHARED = """
+import os
+from mydocs.migrations import transform
+
+
+def change(document):
+    return {"$set": {"m": document["n"] + 1, "by": os.getpid()}, "$inc": {"times": 1}}
+
+
+async def up(db):
+    await transform(db.things, {"m": {"$exists": False}}, change, batch_size=10)
+"""
+
+
+@pytest.mark.seconds(90)
+def test_data_changes_are_shared_among_processes(
+    program: Callable[..., Any], local_server: LocalServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "001_things.py").write_text(SHARED)
+    with pymongo.MongoClient[dict[str, Any]](local_server.url) as client:
+        things = client["app"]["things"]
+        things.insert_many([{"_id": n, "n": n} for n in range(400)])
+        options = ("--url", local_server.url, "--db", "app", "--dir", str(folder), "--indexes", "none")
+        ended = program("migrate", "run", *options, "--workers", "2")
+        assert ended.code == 0, ended.err
+        found = list(things.find())
+        assert {(each["m"] - each["n"], each["times"]) for each in found} == {(1, 1)}
+        assert len({each["by"] for each in found}) == 2
+
+
+def test_workers_and_a_cluster_exclude_each_other(program: Callable[..., Any]) -> None:
+    ended = program("migrate", "run", "--workers", "2", "--dask", "tcp://127.0.0.1:9")
+    assert ended.code == 2
+    assert "--workers and --dask exclude each other" in ended.err

@@ -23,8 +23,7 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import LeaseLost, MigrationFailed, migrate, rename_field, transform, unset_field
-from mydocs.migrations.data import statements, walk
-from mydocs.migrations.data import transform as data
+from mydocs.migrations.data import job, statements, walk
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
@@ -182,7 +181,7 @@ async def test_a_document_that_never_stands_still_is_given_up_by_name(
 ) -> None:
     await numbered(db, 1)
     local_server.controls.call(lambda _: other.find_one_and_update({}, {"$inc": {"n": 1}}), when=is_update, times=None)
-    with pytest.raises(NotPossible, match=f"{data.ROUNDS} times, one of them that with _id 0"):
+    with pytest.raises(NotPossible, match=f"{job.ROUNDS} times, one of them that with _id 0"):
         await transform(db["things"], {}, lambda d: {"$set": {"m": 1}})
 
 

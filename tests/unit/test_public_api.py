@@ -42,6 +42,7 @@ def test_migrate_takes_what_was_promised_with_the_promised_defaults() -> None:
         "standard_indexes": STANDARD_INDEXES,
         "script_timeout": None,
         "max_building": None,
+        "executor": None,
         "on_event": None,
     }
 

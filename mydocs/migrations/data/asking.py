@@ -60,8 +60,10 @@ class RetryLater(Exception):
 class Gate:
     """What all calls of a walk pass, and where they wait while one of them has been told to come later."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, closed: Callable[[float], None] = lambda seconds: None) -> None:
+        """:param closed: is told for how many seconds a function has closed it"""
         self._name = name
+        self._closed = closed
         self._opens = 0.0  # monotonic
 
     @property
@@ -73,11 +75,16 @@ class Gate:
             await anyio.sleep(max(0.0, self._opens - time.monotonic()))
 
     def close(self, seconds: float) -> None:
-        now = time.monotonic()
-        if self._opens <= now:
+        """Take it from a function that its provider wants to be left alone."""
+        if not self.is_closed:
             message = f"{self._name}: the function asked to be called later, all its calls wait for {seconds:g} s"
             capture.say(Warned(message=message))
-        self._opens = max(self._opens, now + max(SHORTEST_PAUSE, seconds))
+        self._closed(seconds)
+        self.hold(max(SHORTEST_PAUSE, seconds))
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody pass for so many seconds from now on."""
+        self._opens = max(self._opens, time.monotonic() + seconds)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,11 +103,10 @@ class Asker:
     options: CodecOptions[Any]
     batch: bool = False
     concurrency: int = 1
-    gate: Gate = field(init=False)
+    gate: Gate
     _slots: anyio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
-        self.gate = Gate(self.name)
         self._slots = anyio.Semaphore(self.concurrency)
 
     async def ask(self, batch: Batch) -> Asked:

@@ -7,8 +7,9 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 
 from mydocs.migrations.data import order
+from mydocs.migrations.data.job import update_documents
 from mydocs.migrations.data.statements import RAW, Batch, check_name, encoded, id_lists, place_of, shown
-from mydocs.migrations.data.transform import IN_BATCHES, update_documents
+from mydocs.migrations.data.transform import IN_BATCHES
 from mydocs.migrations.data.walk import Asked, Place, Source, Work, call_key, walk
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
@@ -136,6 +137,8 @@ class _Batches:
         check: Callable[[Batch, int], Awaitable[None]] | None = None,
     ) -> int:
         """:param check: is given each batch once it is written, and how many of its documents are not as before"""
+        if batch_size < 1:
+            raise NotPossible(f"batch_size is {batch_size} and must be 1 or more")
         place = Place.of(checkpoint.place)
         if place.refused is not None:  # by an earlier attempt of the same script: not once more before it is settled
             await self._refuse({"_id": RawBSONDocument(place.refused, RAW)["_id"]}, {place.refused})

@@ -11,7 +11,6 @@ before it is written. So a run that has lost its lease learns it after one more 
 """
 
 import hashlib
-import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -38,12 +37,16 @@ class Source:
 
     :param wanted: the script's filter
     :param projection: what is read of each; ``None`` for all
+    :param low: ``{_id: …}`` as BSON, the first that may be of them; ``None`` for no bound
+    :param high: the first that is not of them any more
     """
 
     db: mongo.Database
     name: str
     wanted: RawBSONDocument
     projection: dict[str, int] | None = None
+    low: bytes | None = None
+    high: bytes | None = None
 
     async def count(self) -> int:
         return int((await mongo.command_again(self.db, {"count": self.name, "query": self.wanted}))["n"])
@@ -58,7 +61,13 @@ class Source:
             bound = RawBSONDocument(after, RAW)
             # The bound itself is in its range, so the condition takes it out.
             body["filter"] = {"$and": [self.wanted, {"_id": {"$ne": bound["_id"]}}]}
-            body |= {"min": bound, "hint": {"_id": 1}}
+            body["min"] = bound
+        elif self.low is not None:
+            body["min"] = RawBSONDocument(self.low, RAW)
+        if self.high is not None:
+            body["max"] = RawBSONDocument(self.high, RAW)
+        if "min" in body or "max" in body:
+            body["hint"] = {"_id": 1}
         cursor = (await mongo.again(lambda: mongo.command(self.db, body, codec_options=RAW)))["cursor"]
         batch: Batch = list(cursor["firstBatch"])
         if cursor["id"]:  # cut at 16 MB; the next find goes on from there
@@ -139,20 +148,18 @@ async def walk(
     *,
     batch_size: int,
     pause: float,
+    tell: Callable[[Place], None] | None = None,
 ) -> None:
     """
     Do the work on batch after batch.
 
     :param place: where to begin; it is moved on with each batch
     :param pause: seconds between two batches
+    :param tell: is told of the place after each batch; without it an event is
     """
-    if batch_size < 1:
-        raise NotPossible(f"batch_size is {batch_size} and must be 1 or more")
-    if not 0 <= pause < math.inf:
-        raise NotPossible(f"pause is {pause} and must be a number of seconds, 0 or more")
     if place.total is None:
         place.total = await source.count()
-    going = _Walk(source, work, checkpoint, pause, place, Pace(whole=batch_size, size=batch_size))
+    going = _Walk(source, work, checkpoint, pause, place, Pace(whole=batch_size, size=batch_size), tell)
     failure: BaseException | None = None
     read: _Lots = anyio.create_memory_object_stream(0)
     asked: _Lots = anyio.create_memory_object_stream(max(0, work.at_once - 1))
@@ -198,10 +205,18 @@ class _Saving:
 
 class _Walk:
     def __init__(
-        self, source: Source, work: Work, checkpoint: capture.Checkpoint, pause: float, place: Place, pace: Pace
+        self,
+        source: Source,
+        work: Work,
+        checkpoint: capture.Checkpoint,
+        pause: float,
+        place: Place,
+        pace: Pace,
+        tell: Callable[[Place], None] | None,
     ) -> None:
         self.source, self.work, self.checkpoint, self.pause = source, work, checkpoint, pause
         self.place, self.pace = place, pace
+        self.tell = tell or self._say
         self.started = time.monotonic()
         self.saving: _Saving | None = None
 
@@ -231,13 +246,16 @@ class _Walk:
             await self._saved()
             self.saving = _Saving()
             group.start_soon(self.saving.save, self.checkpoint, place.stored())
-            seconds = time.monotonic() - self.started
-            capture.say(BatchDone(collection=self.source.name, done=place.done, total=place.total, seconds=seconds))
+            self.tell(place)
         if asked.error is not None:
             await self._saved()
             raise asked.error
         if self.pause and not lot.is_last:
             await anyio.sleep(self.pause)
+
+    def _say(self, place: Place) -> None:
+        seconds = time.monotonic() - self.started
+        capture.say(BatchDone(collection=self.source.name, done=place.done, total=place.total or 0, seconds=seconds))
 
     async def _saved(self) -> None:
         """Wait until the latest place is kept, if one is on its way."""

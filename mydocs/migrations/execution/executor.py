@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent import futures
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +19,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from pymongo.errors import PyMongoError
 
+from mydocs.migrations.data.workers import lanes_of
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end, to_the_end
 from mydocs.migrations.driver.limits import limits
@@ -34,7 +36,7 @@ from mydocs.migrations.execution.plain_process import PlainFailed, PlainScripts,
 from mydocs.migrations.indexes.capture import Capture, Store, capturing, current
 from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes, standard_checksum
 from mydocs.migrations.ledger.entries import opening
-from mydocs.migrations.ledger.held_ledger import HeldLedger
+from mydocs.migrations.ledger.held_ledger import HeldLedger, fence_of
 from mydocs.migrations.ledger.plan import Plan, Standing, tracked
 from mydocs.migrations.model import (
     STANDARD_VERSION,
@@ -97,6 +99,7 @@ class Executor:
     sink: Sink | None
     script_timeout: float | None = None  # seconds for each script; None for no limit
     max_building: int | None = None  # search indexes, when a helper submits one more
+    workers: futures.Executor | None = None
     done: list[Entry] = field(default_factory=list)
     staying: tuple[Entry, ...] = ()
     entries: tuple[Entry, ...] = ()  # the ledger before the first step
@@ -209,6 +212,7 @@ class Executor:
                 check_lease=self.ledger.lease.check,
                 clock=self.ledger.now,
                 max_building=self.max_building,
+                lanes=None if self.workers is None else lanes_of(self.workers, fence_of(entry), script),
             )
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
             indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)

@@ -31,7 +31,7 @@ from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import standard_definitions
 from mydocs.migrations.indexes.definitions import kind_of
 from mydocs.migrations.indexes.readiness import Track
-from mydocs.migrations.model import Definition, IndexAction, IndexType, RunStamp, SearchAlias, TrackedIndex
+from mydocs.migrations.model import Definition, IndexAction, IndexType, Lanes, RunStamp, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.events import Event, IndexDefined, Sink, Warned, emit
 
 _CREATE, _UPDATE, _DROP = "createSearchIndexes", "updateSearchIndex", "dropSearchIndex"
@@ -98,6 +98,7 @@ class Capture:
         run: RunStamp | None = None,
         check_lease: Callable[[], None] = lambda: None,
         max_building: int | None = None,
+        lanes: Lanes | None = None,
     ) -> None:
         """
         Start with nothing.
@@ -107,10 +108,12 @@ class Capture:
         :param run: what the run signs with
         :param check_lease: raises ``LeaseLost`` where the run may write no more
         :param max_building: how many search indexes may be building when a helper submits one more
+        :param lanes: who else can do parts of a data change; ``None`` for nobody
         """
         self.max_building = max_building
         self.submitting = anyio.Lock()
         self.tracks: dict[tuple[object, ...], Track] = {}  # of the indexes whose builds are counted
+        self.lanes = lanes
         self.run = run
         self.check_lease = check_lease
         self._aliases: dict[str, SearchAlias] = {}
@@ -551,6 +554,19 @@ def checkpoint(call: str) -> Checkpoint:
     """
     capture = current.get()
     return Checkpoint(call) if capture is None else capture.checkpoint(call)
+
+
+def lanes() -> Lanes | None:
+    """Return who else can do parts of a data change of the step under way."""
+    capture = current.get()
+    return None if capture is None else capture.lanes
+
+
+def check_lease() -> None:
+    """:raises LeaseLost: where there is a step under way, and it may write no more"""
+    capture = current.get()
+    if capture is not None:
+        capture.check_lease()
 
 
 def refuse_in_transaction(helper: str, reason: str) -> None:

@@ -134,8 +134,7 @@ class HeldLedger:
         :raises LedgerChanged: where the entry is gone
         """
         self.lease.check()
-        query = _query_ours(entry) | {"state": MigrationState.RUNNING.value}
-        await self._write(entry.version, query, {"$set": {f"checkpoint.{key}": place}})
+        await self._write(entry.version, fence_of(entry), {"$set": {f"checkpoint.{key}": place}})
 
     async def put(self, entry: Entry, previous: Entry | None) -> None:
         """
@@ -270,6 +269,11 @@ async def _as_far_as_it_fits(entry: Entry, send: Callable[[Entry], Awaitable[Non
         entry = without_definitions(entry)
         await send(entry)
     return entry
+
+
+def fence_of(entry: Entry) -> dict[str, Any]:
+    """Return the condition that finds an entry as long as its script runs, and runs in this run."""
+    return _query_ours(entry) | {"state": MigrationState.RUNNING.value}
 
 
 def _query_ours(entry: Entry) -> dict[str, Any]:

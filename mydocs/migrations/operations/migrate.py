@@ -5,6 +5,7 @@ Every public function ends in one of two ways: it returns a report, or it raises
 carries the report of what was done until then. Its last event is always ``RunFinished``, also when it is cancelled.
 """
 
+from concurrent import futures
 from pathlib import Path
 
 from mydocs.indexes import STANDARD_INDEXES
@@ -43,6 +44,7 @@ async def migrate(
     standard_indexes: IndexModels = STANDARD_INDEXES,
     script_timeout: float | None = None,
     max_building: int | None = None,
+    executor: futures.Executor | None = None,
     on_event: Sink | None = None,
 ) -> RunReport:
     """
@@ -63,6 +65,7 @@ async def migrate(
         for no limit
     :param max_building: how many search indexes may be building at a time, for clusters that more of them saturate; the
         helpers submit the others as these become ready; ``None`` for no limit
+    :param executor: shares what `transform` does among its workers; it stays open
     :param on_event: takes each event as it happens, on the event loop or a driver's thread; without one they are
         logged, see :func:`mydocs.migrations.logging_sink`
     :raises MigrationError: with ``exit_code``, and ``report`` of what was done until then
@@ -85,6 +88,7 @@ async def migrate(
                 lock_timeout,
                 script_timeout,
                 max_building,
+                executor,
             )
         if wait:
             await wait_for_tracked(session, report, timeout)
@@ -126,6 +130,7 @@ async def _migrate(
     lock_timeout: float | None,
     script_timeout: float | None,
     max_building: int | None,
+    workers: futures.Executor | None,
 ) -> None:
     """Do the work under the lease, or see somebody else finish it."""
 
@@ -154,6 +159,7 @@ async def _migrate(
             done=report.done,
             script_timeout=script_timeout,
             max_building=max_building,
+            workers=workers,
         )
         await executor.run(plan, models)
 

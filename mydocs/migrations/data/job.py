@@ -1,0 +1,125 @@
+"""Change the documents of a walk, or of one range of it, with a function in Python. I/O."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+
+from mydocs.migrations.data.asking import Asker, Function, Gate
+from mydocs.migrations.data.statements import RAW, Batch, Guard, encoded, id_lists, messages, shown
+from mydocs.migrations.data.walk import Place, Source, Work, walk
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.errors import NotPossible
+from mydocs.migrations.indexes import capture
+
+ROUNDS = 10  # tries for a batch whose documents others change at the same time
+PAUSE_SECONDS = 0.01  # before a batch is read again that others changed; doubled each time, up to the next
+LONGEST_PAUSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """
+    What a call of `transform` asks for.
+
+    :param fields: of :func:`mydocs.migrations.data.statements.paths`
+    """
+
+    name: str
+    wanted: RawBSONDocument
+    function: Function
+    options: CodecOptions[Any]
+    batch_size: int
+    batch: bool
+    concurrency: int
+    fields: tuple[str, ...] | None
+    pause: float
+
+    def source(self, db: mongo.Database, low: bytes | None = None, high: bytes | None = None) -> Source:
+        projection = None if self.fields is None else {"_id": 1, **dict.fromkeys(self.fields, 1)}
+        return Source(db=db, name=self.name, wanted=self.wanted, projection=projection, low=low, high=high)
+
+    async def run(
+        self,
+        source: Source,
+        checkpoint: capture.Checkpoint,
+        place: Place,
+        *,
+        gate: Gate | None = None,
+        tell: Callable[[Place], None] | None = None,
+    ) -> None:
+        """
+        Change what a source has, from a place on.
+
+        :param gate: what all calls of the function pass, where others have a word in that
+        :param tell: see :func:`mydocs.migrations.data.walk.walk`
+        """
+        asker = Asker(
+            name=self.name,
+            function=self.function,
+            guard=Guard() if self.fields is None else Guard(self.fields, self.wanted),
+            options=self.options,
+            batch=self.batch,
+            concurrency=self.concurrency,
+            gate=gate or Gate(self.name),
+        )
+
+        async def write(lot: Batch, statements: Batch) -> int:
+            return await _write(source, asker, lot, statements)
+
+        # One batch more than the calls are for, so that the last calls of a batch leave none of them idle.
+        calls = 1 if self.batch else max(1, self.batch_size)
+        at_once = 1 if self.concurrency == 1 else 1 + math.ceil(self.concurrency / calls)
+        work = Work(ask=asker.ask, write=write, at_once=at_once)
+        await walk(source, work, checkpoint, place, batch_size=self.batch_size, pause=self.pause, tell=tell)
+
+
+async def _write(source: Source, asker: Asker, lot: Batch, statements: Batch) -> int:
+    changed = 0
+    for turn in range(ROUNDS):
+        if turn:
+            await anyio.sleep(min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2**turn))
+            asked = await asker.ask(lot)
+            if asked.error is not None:
+                raise asked.error
+            statements = asked.statements
+        matched, modified = await update_documents(source.db, source.name, statements)
+        changed += modified
+        if matched == len(statements):
+            return changed
+        lot = await _still_wanted(source, statements)
+        if not lot:
+            return changed
+    raise NotPossible(
+        f"{source.name}: others changed documents between their read and their write {ROUNDS} times, one of them that "
+        f"with _id {shown(lot[0]['_id'])!r}; run again when there is less going on"
+    )
+
+
+async def _still_wanted(source: Source, statements: Batch) -> Batch:
+    """Read the documents again that statements were for, as far as they match the filter."""
+    found: Batch = []
+    for asked in id_lists([statement["q"] for statement in statements]):
+        body: dict[str, Any] = {"find": source.name, "filter": {"$and": [{"_id": {"$in": asked}}, source.wanted]}}
+        if source.projection is not None:
+            body["projection"] = source.projection
+        found += [encoded(each) for each in await mongo.documents_again(source.db, body, codec_options=RAW)]
+    return found
+
+
+async def update_documents(db: mongo.Database, name: str, statements: Batch) -> tuple[int, int]:
+    """
+    Write statements that may be sent again, in as few commands as hold them.
+
+    :return: how many documents were found, and how many of them are not as before
+    """
+    matched = modified = 0
+    for part in messages(statements):
+        body = {"update": name, "updates": part, "writeConcern": mongo.MAJORITY}
+        reply = await mongo.command_again(db, body)
+        matched, modified = matched + int(reply["n"]), modified + int(reply["nModified"])
+    return matched, modified
