@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pymongo
 import pytest
 import typer.main
 
@@ -52,7 +54,10 @@ def test_the_example_of_the_help_works(shell: dict[str, Any], example: str | Non
             server.terminate()
         assert server.returncode == 0
         return
-    if " run " not in example:
+    if " import " in example:
+        with pymongo.MongoClient[dict[str, Any]](shell["env"]["MONGO_URL"]) as client:
+            client["x"]["pymongo_migrate"].insert_one({"name": "001_a", "applied": datetime.now(UTC)})
+    elif " run " not in example:
         subprocess.run("mydocs migrate run --output quiet", capture_output=True, check=True, **shell)
     ended = subprocess.run(example, capture_output=True, check=False, **shell)
     assert ended.returncode == 0, ended.stderr

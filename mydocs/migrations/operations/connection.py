@@ -80,7 +80,8 @@ async def connect(
     :raises SettingsInvalid: names the setting that is missing or can't be used
     :raises ServerUnreachable: where the name service does not know the host of an SRV URL
     """
-    settings = load_settings(Flags(url=url, db=database, env_file=env_file), environ)
+    flags = Flags(url=url, db=database, env_file=env_file)
+    settings = await anyio.to_thread.run_sync(load_settings, flags, environ)  # it reads files
     assert settings.url is not None  # only --local has none
     await anyio.to_thread.run_sync(check_url, settings.url, settings.secrets)
     opened = make_client(settings, settings.url, client, **options)

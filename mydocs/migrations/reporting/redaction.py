@@ -4,7 +4,6 @@ Take credentials out of a text, however they are written there. Pure.
 A secret may stand there as it is, percent-encoded as in a URL, as Python's ``repr`` or JSON writes it, or in base64.
 """
 
-import base64
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -84,6 +83,8 @@ def _base64(secret: str) -> Iterator[str]:
     are those of its neighbours, so they stay.
     """
     raw = secret.encode("utf-8", "surrogatepass")
+    import base64  # only who has a secret pays for it
+
     whole = base64.b64encode(raw).decode().rstrip("=")
     yield rf"(?<![{BASE64}]){_either_alphabet(whole)}={{0,2}}(?![{BASE64}])"
     if len(secret) >= SHORT_SECRET:
