@@ -42,6 +42,8 @@ from pymongo.errors import (
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, stop_after_delay, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from mydocs.migrations.driver import dialects
+from mydocs.migrations.driver.dialects import Meaning
 from mydocs.migrations.driver.limits import limited_to, limits
 from mydocs.migrations.errors import (
     CommandRefused,
@@ -78,15 +80,7 @@ TRANSIENT_CODES = frozenset(
     | {24, 43, 50, 112, 175, 202, 237, 290, 365, 384, 402, 407, 433, 449, 450, 453, 462, 473, 489, 91331}
 )
 TRANSIENT_LABELS = ("RetryableError", "SystemOverloadedError", "RetryableWriteError")
-# mongod answers 125 when it cannot reach mongot, on purpose without a retryable label (search_index_common.cpp).
-SEARCH_STARTING = ("Search Index Management service", "Error processing request")
-NO_SEARCH_CODES = frozenset({31082, 115, 6047401})
-# "no such command" and "unrecognized pipeline stage": of a search command, or of any other that the server lacks.
-UNKNOWN_CODES = frozenset({59, 40324})
 UNAUTHORISED_CODES = frozenset({13, 18, 334, 391})
-# Of a cluster that has all the search indexes that its size allows; code 20 in Atlas' free tier, 8000 elsewhere. Both
-# codes have other meanings, so the text decides. "indexes", not "index": a definition may exceed a limit, too.
-_NO_ROOM = re.compile(r"(?=.*\b(maximum|limit|quota|exceed\w*|too many)\b).*\b(indexes|indices)\b", re.I | re.S)
 ATLAS_CODE = 8000  # any error of Atlas' own: "bad auth", "user is not allowed to do action", but also a quota
 
 DUPLICATE_KEY = 11000
@@ -112,11 +106,14 @@ def words_of(error: BaseException) -> str:
         return "<its text cannot be shown>"
 
 
+def says(error: BaseException, meaning: Meaning) -> bool:
+    """Whether a server's error means this, in the words of whichever kind of server."""
+    return isinstance(error, OperationFailure) and dialects.says(error.code, text_of(error), meaning)
+
+
 def is_search_starting(error: BaseException) -> bool:
     """Whether the search process behind the server does not answer yet, or for the moment."""
-    return (
-        isinstance(error, OperationFailure) and error.code == 125 and any(s in words_of(error) for s in SEARCH_STARTING)
-    )
+    return says(error, Meaning.STARTING)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -144,22 +141,11 @@ def is_worth_another_try(error: BaseException) -> bool:
 
 def is_no_search(error: BaseException, *, of_search_command: bool = False) -> bool:
     """
-    Whether the server says that it has no search indexes at all; the generations and Atlas say it differently.
+    Whether the server says that it has no search indexes at all.
 
     :param of_search_command: the command was one: then it counts, too, that the server does not know it
     """
-    if not isinstance(error, OperationFailure):
-        return False
-    text = words_of(error)
-    if error.code in UNKNOWN_CODES:
-        return of_search_command or "SearchIndex" in text
-    not_allowed = error.code == ATLAS_CODE and "SearchIndex" in text and "is not allowed or the syntax" in text
-    return error.code in NO_SEARCH_CODES or not_allowed
-
-
-def is_no_room(error: BaseException) -> bool:
-    """Whether the server has as many search indexes as it may have."""
-    return isinstance(error, OperationFailure) and bool(_NO_ROOM.search(text_of(error)))
+    return says(error, Meaning.NO_SEARCH) or (of_search_command and says(error, Meaning.UNKNOWN))
 
 
 def is_unauthorised(error: BaseException) -> bool:

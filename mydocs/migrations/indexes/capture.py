@@ -26,7 +26,8 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import dialects, mongo
+from mydocs.migrations.driver.dialects import Meaning
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import standard_definitions
 from mydocs.migrations.indexes.definitions import kind_of
@@ -478,8 +479,7 @@ def _of_a_failure(command: str, failure: Mapping[str, Any]) -> Mapping[str, Any]
     """Give the reply that a failure stands for; ``None`` where nothing was done."""
     if "code" not in failure:  # the driver's own: the connection was lost
         return UNANSWERED
-    # 26: no such collection, 27: no such index; Atlas says the third while it is at it. All three: it is not there.
-    gone = failure["code"] in (26, 27) or "already requested to be deleted" in str(failure.get("errmsg"))
+    gone = dialects.says(failure["code"], str(failure.get("errmsg")), Meaning.GONE)
     return {"ok": 1} if command in (_DROP, _DROP_STANDARD) and gone else None
 
 

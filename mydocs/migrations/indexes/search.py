@@ -9,7 +9,6 @@ servers even an unchanged update rebuilds the index.
 
 import dataclasses
 import logging
-import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.operations import SearchIndexModel
 
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.dialects import Meaning
 from mydocs.migrations.errors import IndexConflict, IndexRefused, NotReady, SearchUnavailable, UsageError
 from mydocs.migrations.indexes import aliases, capture, definitions, readiness
 from mydocs.migrations.indexes.build_slots import free_slots
@@ -40,11 +40,6 @@ NO_COLLECTION_SECONDS = 30.0  # for the server's search to hear of a collection 
 GONE_GAP = 0.5  # seconds between two looks at the start, doubled up to ten times that
 
 NO_INDEXES = "a transaction builds and drops no indexes; do it in a migration of its own"
-
-# What servers answer to an update that no update can do: the type of an index, fields that embed by themselves
-# (mongot, AutoEmbeddingIndexValidator), and any vector index on local servers of 8.0, which read it as a search index.
-_NOT_BY_UPDATE = re.compile(r"type cannot be changed|cannot (update|convert)|delete the index|create a new (one|index)")
-_READ_AS_SEARCH = '"mappings" is required'
 
 SearchModel: TypeAlias = SearchIndexModel | Mapping[str, Any]
 """A search index: PyMongo's model, or a mapping of ``definition``, ``name`` and ``type``."""
@@ -355,12 +350,8 @@ async def _create_together(db: mongo.Database, where: str, asked: Sequence[_Aske
 
 
 def _is_name_taken(error: BaseException) -> bool:
-    """
-    Whether the dropped index of that name is not gone yet: 68 on Atlas, 20 elsewhere.
-
-    Code 20 is also what a full free cluster answers, which no wait helps.
-    """
-    return isinstance(error, OperationFailure) and error.code in (68, 20) and not mongo.is_no_room(error)
+    """Whether the dropped index of that name is not gone yet; a full cluster may have the same code."""
+    return mongo.says(error, Meaning.NAME_TAKEN) and not mongo.says(error, Meaning.NO_ROOM)
 
 
 def _is_no_answer_to_a_definition(error: OperationFailure) -> bool:
@@ -407,9 +398,8 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
 
 def _is_no_update(item: _Asked, error: OperationFailure) -> bool:
     """Whether an update is refused as such, and not for what its definition says."""
-    text = mongo.text_of(error)
-    read_as_search = item.type is IndexType.VECTOR and _READ_AS_SEARCH in text
-    return read_as_search or _NOT_BY_UPDATE.search(text) is not None
+    read_as_search = item.type is IndexType.VECTOR and mongo.says(error, Meaning.READ_AS_SEARCH)
+    return read_as_search or mongo.says(error, Meaning.NOT_BY_UPDATE)
 
 
 async def _drop(db: mongo.Database, where: str, name: str) -> bool:
@@ -419,11 +409,9 @@ async def _drop(db: mongo.Database, where: str, name: str) -> bool:
     except OperationFailure as error:
         if mongo.is_no_search(error, of_search_command=True):
             raise SearchUnavailable(mongo.text_of(error)) from error
-        # 26: no such collection, 27: no such index; Atlas says the third while it is at it.
-        if error.code in (26, 27):
-            return False
-        if "already requested to be deleted" not in str(error):
+        if not mongo.says(error, Meaning.GONE):
             raise
+        return error.code not in (26, 27)  # else it is being deleted
     return True
 
 
@@ -473,7 +461,7 @@ def _is_equal(item: _Asked, found: Listed) -> bool:
 def _refusal(item: _Asked, error: OperationFailure) -> str:
     name, text = item.name, mongo.text_of(error)
     lost = f"; the old index {name} was dropped to make room for it and serves no more" if item.replacing else ""
-    if mongo.is_no_room(error):
+    if mongo.says(error, Meaning.NO_ROOM):
         return f"no room for index {name}: {text}; drop an index or take a larger cluster tier{lost}"
     return f"the server does not take index {name}: {text} (code {error.code}){lost}"
 
