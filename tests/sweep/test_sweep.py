@@ -2,9 +2,11 @@
 Break a whole run at every one of its commands, run again, and look whether anything was lost or done twice.
 
 A run with scripts of each kind is counted on the wire first. Then, for every k, the k-th command is cut off before or
-after its execution, or answered with an error that passes or one that does not, or the runner is killed there.
+after its execution, or answered with an error that passes or one that does not, or never answered, or the runner is
+killed there.
 """
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -25,6 +27,7 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Controls, Fault, Recorded
 from mydocs.localserver.search import SearchSettings
 from mydocs.migrations import MigrationError, migrate
+from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.documents import COLLECTION as LEDGER
 from mydocs.migrations.ledger.lease import LEASE_SECONDS
@@ -202,6 +205,56 @@ async def test_nothing_is_lost_or_done_twice_after_a_fault_at_any_command(
             await run_to_the_end(b.db, scripts)
             await check_invariants(b.db, known, runs_then)
             covered[fault] += 1
+
+
+# A second of silence stands for the half minute of a real run, and nothing is tried again.
+IMPATIENT = Limits(answer=1.0, retries=0.0, release=1.0, grace=1.0)
+
+
+def may_wait_for_ever(recorded: Recorded) -> bool:
+    """Whether a command is a script's own, or builds an index; only a cancellation ends the wait for those."""
+    own = recorded.body.get(recorded.name) in ("runs", "tries") or "'vec'" in str(recorded.body)
+    return own or recorded.name == "createIndexes"
+
+
+async def run_into_silence(b: Bench, scripts: Path, k: int) -> MigrationError | None:
+    """Run until the k-th command has had no answer, and cancel the run where nothing else ends it."""
+    loop = asyncio.get_running_loop()
+    under_way: list[asyncio.Task[MigrationError | None]] = []
+    cancelled: list[Recorded] = []
+
+    def cancel(recorded: Recorded) -> None:
+        cancelled.append(recorded)
+        loop.call_soon_threadsafe(under_way[-1].cancel)
+
+    b.server.controls.call(lambda recorded: cancel(recorded) if may_wait_for_ever(recorded) else None, at=k)
+    fault = b.server.controls.hang(at=k)
+    error: MigrationError | None = None
+    while not fault.fired:
+        with limited_to(IMPATIENT):
+            under_way.append(asyncio.ensure_future(run(b.db, scripts)))
+        try:
+            error = await under_way[-1]
+        except asyncio.CancelledError:
+            assert cancelled
+    return error
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+async def test_nothing_is_lost_or_done_twice_after_silence_at_any_command(
+    part: int, scripts: Path, commands: int, covered: Counter[str]
+) -> None:
+    for k in range(1 + part, commands + 1, SLICES):
+        async with bench() as b:
+            error = await run_into_silence(b, scripts, k)
+            assert error is None or error.exit_code in (1, 3), f"command {k}: {error!r}"
+            if error is not None and error.exit_code == 3:
+                assert "has no answer within" in str(error), f"command {k}: {error!r}"
+            known, runs_then = await applied(b.db), await runs_of(b.db)
+            b.clock.advance(LEASE_SECONDS + 1)
+            await run_to_the_end(b.db, scripts)
+            await check_invariants(b.db, known, runs_then)
+            covered["silence"] += 1
 
 
 @pytest.mark.parametrize("part", range(SLICES))

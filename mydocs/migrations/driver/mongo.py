@@ -45,6 +45,7 @@ from tenacity.wait import wait_random_exponential
 from mydocs.migrations.driver import dialects
 from mydocs.migrations.driver.dialects import Meaning
 from mydocs.migrations.driver.limits import limited_to, limits
+from mydocs.migrations.driver.private_names import private
 from mydocs.migrations.errors import (
     CommandRefused,
     IndexFailed,
@@ -493,6 +494,29 @@ class CommandTap(pymongo.monitoring.CommandListener):
 
 
 _tap_lock = threading.Lock()
+_LISTENING = "_EventListeners__enabled_for_commands"
+
+
+def check_driver(db: Database) -> None:
+    """
+    Say before the first script runs what would stop every one.
+
+    :raises NotPossible: where this version of PyMongo lacks what :func:`tapped` needs
+    """
+    _listeners(db)
+
+
+def _listeners(db: Database | SyncDatabase[Document]) -> tuple[Any, list[Any], list[Any]]:
+    """Return what a client tells its events to, its listeners to commands, and those of clients that are made later."""
+    purpose = "see what scripts do to indexes"
+    own = private(client_of(db).options.pool_options, "_event_listeners", "pymongo", purpose)
+    private(own, _LISTENING, "pymongo", purpose)
+    later = private(pymongo.monitoring, "_LISTENERS", "pymongo", purpose)  # register() has no counterpart
+    return (
+        own,
+        private(own, "_EventListeners__command_listeners", "pymongo", purpose),
+        private(later, "command_listeners", "pymongo", purpose),
+    )
 
 
 @contextmanager
@@ -501,23 +525,23 @@ def tapped(db: Database | SyncDatabase[Document], tap: CommandTap) -> Iterator[N
     Let a listener see all commands of a client that exists already, and of clients that are made meanwhile.
 
     Drivers take listeners only when a client is made, and an application makes its own; so this reaches into the
-    client's listener list (``_EventListeners``, the same in PyMongo 4.0 to 4.20) and takes it out again.
+    client's lists of listeners and takes it out again.
+
+    :raises NotPossible: where this version of PyMongo has no such lists
     """
-    own = client_of(db).options.pool_options._event_listeners  # noqa: SLF001  # there is no public way in
-    later = pymongo.monitoring._LISTENERS  # noqa: SLF001  # register() has no counterpart
-    listening = "_EventListeners__enabled_for_commands"
+    own, of_own, of_later = _listeners(db)
     with _tap_lock:
         pymongo.monitoring.register(tap)
-        own._EventListeners__command_listeners.append(tap)  # noqa: SLF001
-        setattr(own, listening, True)
+        of_own.append(tap)
+        setattr(own, _LISTENING, True)
     try:
         yield
     finally:
         tap.is_open = False  # a client that was made meanwhile keeps it for good
         with _tap_lock:
-            later.command_listeners.remove(tap)
-            own._EventListeners__command_listeners.remove(tap)  # noqa: SLF001
-            setattr(own, listening, bool(own._EventListeners__command_listeners))  # noqa: SLF001
+            of_later.remove(tap)
+            of_own.remove(tap)
+            setattr(own, _LISTENING, bool(of_own))
 
 
 def as_migration_error(error: BaseException) -> MigrationError | None:

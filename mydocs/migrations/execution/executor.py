@@ -153,6 +153,7 @@ class Executor:
     @asynccontextmanager
     async def _prepared(self, standings: Sequence[Standing]) -> AsyncIterator[list[Step]]:
         """Check and load all scripts, and keep what they need until the block ends."""
+        mongo.check_driver(self.db)
         scripts = [standing.script for standing in standings if standing.script is not None]
         folders = [script.path.parent for script in scripts if script.kind is ScriptKind.ASYNC]
         needed = any(script.kind is ScriptKind.PLAIN for script in scripts)

@@ -19,6 +19,7 @@ from pymongo.collection import Collection as SyncCollection
 from pymongo.database import Database as SyncDatabase
 
 from mydocs.migrations.driver.mongo import Document
+from mydocs.migrations.driver.private_names import private
 from mydocs.migrations.errors import NotPossible
 
 Find = Callable[[], SyncDatabase[Document]]
@@ -109,7 +110,11 @@ def _only_database() -> SyncDatabase[Document]:
 
 # lightodm has no way to be given a client, so its two globals are what there is to hold on to.
 def _globals() -> tuple[Any, Any]:
-    return lightodm.connection.MongoConnection._instance, lightodm.connection._mongo_conn  # noqa: SLF001
+    purpose = "give scripts the database of the run"
+    return (
+        private(lightodm.connection.MongoConnection, "_instance", "lightodm", purpose),
+        private(lightodm.connection, "_mongo_conn", "lightodm", purpose),
+    )
 
 
 def _set_globals(instance: Any, connection: Any) -> None:
@@ -123,3 +128,6 @@ def _motor_client(client: MongoClient[Document]) -> AsyncIOMotorClient[Document]
     shell.delegate = client
     shell._io_loop = asyncio.get_running_loop()  # noqa: SLF001  # its constructor would make a client of its own
     return shell
+
+
+_globals()  # at once: this module is imported before the first script runs
