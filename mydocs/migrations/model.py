@@ -201,6 +201,23 @@ class Lanes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HolderProcess:
+    """
+    The process that holds a lease, for those who can see it.
+
+    :param boot: the id of this start of the machine's kernel
+    :param namespace: of process ids
+    :param started: when the process began, in clock ticks since that boot; a later process of the same id began later
+    """
+
+    host: str
+    pid: int
+    boot: str
+    namespace: str
+    started: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseView:
     """The lease as the server showed it; ``live`` and ``remaining`` (seconds) are by the server's clock."""
 
@@ -211,3 +228,4 @@ class LeaseView:
     acquired_at: datetime | None = None
     live: bool = False
     remaining: float = 0.0
+    process: HolderProcess | None = None

@@ -251,6 +251,24 @@ async def test_the_lease_is_taken_over_once_a_killed_holder_lets_it_run_out(
     assert [(attempt["version"], attempt["outcome"]) for attempt in log] == [("001", "interrupted")]
 
 
+async def test_a_lease_is_taken_over_at_once_where_its_holder_can_be_seen_to_have_ended(
+    local_server: LocalServer, local_db: Database, folder: Path, start: Callable[..., Runner]
+) -> None:
+    write(folder, v001_hangs=ASYNC)
+    gate = threading.Event()
+    local_server.controls.delay(gate, when=on("held"))
+    victim = start("run")
+    await seen(local_server, on("held"))
+    victim.process.kill()
+    await victim.end()
+    gate.set()
+    code, errors = await start("run").end()  # and the server's clock has not come near the end of the lease
+    assert code == 0, errors
+    assert f"pid {victim.process.pid}) has ended without giving it back; this run takes it over" in errors
+    entry = await entry_of(local_db, "001")
+    assert entry is not None and entry.attempts == 2 and entry.run is not None and entry.run.term == 2  # noqa: PT018
+
+
 async def test_an_interrupted_script_that_must_not_run_twice_asks_for_a_decision(
     local_server: LocalServer,
     local_clock: ManualClock,

@@ -28,7 +28,8 @@ What each side may assume
       only if it is as it read it (held_ledger.py). So either the late write comes first and the successor sees it,
       or it matches nothing.
     - An acquirer may assume nothing about what its predecessor finished, and reads the ledger again.
-    - Without a release (SIGKILL, power) the lease is free 30 s after the last renewal.
+    - Without a release (SIGKILL, power) the lease is free 30 s after the last renewal. Whoever waits on the same
+      machine and sees that the holder's process has ended breaks it sooner, as `unlock --force` would (turn.py).
 
 The renewals come from a thread with a synchronous client of its own: a script that blocks the event loop, for a minute
 or for ever, or takes every connection of the pool, does not starve them. One call that keeps the interpreter to itself
@@ -59,7 +60,9 @@ from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid, MigrationError, NotPossible, ServerUnreachable
 from mydocs.migrations.ledger.documents import time_of
-from mydocs.migrations.model import LeaseView
+from mydocs.migrations.ledger.holder_process import document_of
+from mydocs.migrations.ledger.holder_process import parse as parse_process
+from mydocs.migrations.model import HolderProcess, LeaseView
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,7 @@ class Owner:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     run_id: str = field(default_factory=lambda: secrets.token_hex(12))
+    process: HolderProcess | None = None  # where the machine tells; see holder_process.py
 
 
 @dataclass(slots=True, kw_only=True)
@@ -160,6 +164,7 @@ def parse(document: dict[str, Any]) -> LeaseView:
         host=host if isinstance(host, str) else None,
         pid=pid if isinstance(pid, int) else None,
         run_id=owner["id"] if owner else None,
+        process=parse_process(owner) if owner else None,
         term=term,
         acquired_at=time_of(document, "acquired_at"),
         live=remaining > 0,
@@ -267,8 +272,11 @@ _UNTIL = {"$add": ["$$NOW", int(LEASE_SECONDS * 1000)]}
 
 
 def _acquire_command(owner: Owner) -> dict[str, Any]:
+    holder: dict[str, Any] = {"host": owner.host, "pid": owner.pid, "id": owner.run_id}
+    if owner.process is not None:
+        holder["process"] = document_of(owner.process)
     taken = {
-        "owner": {"$literal": {"host": owner.host, "pid": owner.pid, "id": owner.run_id}},
+        "owner": {"$literal": holder},
         "term": {"$add": [{"$ifNull": ["$term", 0]}, 1]},
         "acquired_at": "$$NOW",
         "expires_at": _UNTIL,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import anyio
+import anyio.to_thread
 
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
@@ -18,13 +19,17 @@ from mydocs.migrations.errors import LeaseHeld
 from mydocs.migrations.ledger import documents
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
-from mydocs.migrations.ledger.lease import Lease, Owner, acquire
+from mydocs.migrations.ledger.holder_process import has_ended, own_process
+from mydocs.migrations.ledger.lease import Lease, Owner, acquire, break_lease
 from mydocs.migrations.model import LeaseView
 from mydocs.migrations.reporting.events import LeaseTaken, LeaseWaiting
 
 MIN_GAP = 0.3  # seconds between two looks of one process: most runs with little to do take about as long
 MAX_GAP = 10.0  # seconds; six looks a minute
 GAP_SHARE = 0.6  # of the time waited so far; seven looks in the first ten seconds
+SETTLE_SECONDS = (
+    1.0  # after a holder's process has ended; what it has started ends with it, but not in the same instant
+)
 JITTER = 0.1  # of the gap and on top of it, so that processes that were started together do not go on together
 
 
@@ -56,9 +61,12 @@ async def take_turn(
     :return: the lease; or ``None`` and what showed that the work is done
     :raises LeaseHeld: where the time is up
     """
-    db, owner = session.db, Owner(run_id=session.run_id)
+    db = session.db
+    own = await anyio.to_thread.run_sync(own_process)
+    owner = Owner(run_id=session.run_id, process=own)
     started = time.monotonic()
     holder: LeaseView | None = None
+    ended: tuple[LeaseView, float] | None = None  # a holder whose process has ended, and when that was seen
     with shared_looks(db, documents.COLLECTION) as looks:
         while True:
             lease = await acquire(db, owner)
@@ -81,7 +89,18 @@ async def take_turn(
                         break
                     if known is None or known.run_id != holder.run_id:
                         session.emit(LeaseWaiting(holder=holder))
-                    continue
+                    if not await anyio.to_thread.run_sync(has_ended, holder.process, own):
+                        continue
+                    if ended is None or ended[0].run_id != holder.run_id:
+                        ended = holder, time.monotonic()
+                    if time.monotonic() - ended[1] < SETTLE_SECONDS:
+                        continue
+                    session.warn(
+                        f"the process that holds the lease ({holder.host}, pid {holder.pid}) has ended without giving "
+                        "it back; this run takes it over"
+                    )
+                    await break_lease(db, holder)
+                    break
                 raise LeaseHeld(
                     holder or LeaseView(host=None, pid=None, run_id=None, term=0), time.monotonic() - started
                 )
