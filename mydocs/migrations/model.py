@@ -46,7 +46,7 @@ class ScriptKind(StrEnum):
     """How a script is run."""
 
     ASYNC = "async"  # defines `async def up(db)`
-    PLAIN = "plain"  # the whole module, once, in a worker thread
+    PLAIN = "plain"  # the whole module, once, in a process of its own
 
 
 class IndexType(StrEnum):
@@ -87,6 +87,7 @@ class Script:
     idempotent: bool = True
     transactional: bool = False
     names_lightodm: bool = False  # somewhere in its text
+    problems: tuple[str, ...] = ()  # what parsing finds that keeps it from being run, each with its line
     replaces: tuple[str, ...] = ()  # versions of the migrations that it stands for in a new database
     unfinished: int | None = None  # the line on which its `up` raises NotImplementedError before it does anything
 

@@ -150,6 +150,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path, mo
         pytest.param(b"x = '\xff'\n", "missing encoding declaration", id="not UTF-8 at its start"),
         pytest.param(b"\n\nx = '\xff'\n", "not utf-8 at byte 7", id="not UTF-8 further down"),
         pytest.param(b"# coding: klingon\n", "not valid Python", id="unknown encoding"),
+        pytest.param(b"# coding: rot13\n", "001_a.py is in an encoding that Python cannot read", id="a codec"),
         pytest.param(b"x = 1\x00\n", "001_a.py", id="NUL byte"),
         pytest.param(b"x = " + b"(" * 3000 + b")" * 3000, "001_a.py", id="nested beyond the parser"),
         pytest.param(b"def up(db): ...\n", "line 1: `def up` must be `async def up", id="up is not async"),
@@ -223,6 +224,15 @@ def test_a_text_is_parsed_once_and_an_edit_is_seen_at_once(tmp_path: Path) -> No
         assert one(tmp_path, UP) == first
     edited = one(tmp_path, UP + DOWN)
     assert (edited.checksum != first.checksum, edited.reversible) == (True, True)
+
+
+def test_a_folder_below_one_that_may_not_be_searched_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_dir", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(DirectoryMissing, match="Permission denied") as caught:
+        discover(tmp_path)
+    assert caught.value.exit_code == 2
 
 
 def test_a_folder_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,7 @@ async def test_the_asynchronous_getters_of_lightodm_give_the_database_of_the_run
     await run(local_db, path)
 
 
-@pytest.mark.parametrize("text", ["", "raise ValueError"])
+@pytest.mark.parametrize("text", ["print()", "raise ValueError"])
 @pytest.mark.anyio
 async def test_lightodm_is_left_as_it_was(local_db: Db, write: Write, text: str) -> None:
     connection = lightodm.connection

@@ -20,6 +20,7 @@ class Limits:
     :param release: how long a leaving process may take to give the lease back
     :param renewal: for one try to renew the lease, so that several fit into what is left of it
     :param renew_every: from one renewal of the lease to the next, a third of it
+    :param script_grace: between SIGINT and SIGKILL for a plain script
     :param grace: for what must be finished and has not been when the caller is cancelled; Kubernetes kills 30 s later
     """
 
@@ -28,6 +29,7 @@ class Limits:
     patience: float = 115.0
     until: float = math.inf
     release: float = 5.0
+    script_grace: float = 10.0
     renewal: float = 5.0
     renew_every: float = 10.0
     grace: float = 5.0

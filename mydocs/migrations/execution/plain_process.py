@@ -29,6 +29,7 @@ import anyio
 import anyio.to_thread
 
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import NotPossible, SettingsInvalid
 from mydocs.migrations.execution.plain_messages import (
     Exited,
@@ -54,7 +55,6 @@ from mydocs.migrations.ledger.lease import Lease, clock
 from mydocs.migrations.model import Script, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.escaping import harmless
 
-GRACE_SECONDS = 10.0  # between SIGINT and SIGKILL
 LEAVE_SECONDS = 5.0  # for the end of a process that was killed, and of the host
 PIECE = 1 << 16  # bytes read at once
 LINE_BYTES = 1 << 16  # of a line that does not end, before its beginning is shown
@@ -219,20 +219,18 @@ class PlainScripts:
         store: Store,
         tracked: tuple[TrackedIndex, ...] = (),
         places: Mapping[str, Any] | None = None,
-        grace: float = GRACE_SECONDS,
     ) -> None:
         """
         Run a script to its end.
 
-        A cancellation sends it SIGINT, and SIGKILL after the grace; where the lease is lost, SIGKILL at once. A script
-        that comes to its end all the same has succeeded.
+        A cancellation sends it SIGINT, and SIGKILL after ``Limits.script_grace``; where the lease is lost, SIGKILL at
+        once. A script that comes to its end all the same has succeeded.
 
         :param source: as it was checked, whatever has become of the file since
         :param capture: learns what the script does to indexes
         :param store: keeps how far a helper has come
         :param tracked: what the ledger says of indexes
         :param places: how far the helpers came in an earlier attempt
-        :param grace: seconds
         :raises PlainFailed: where it raised, or ended otherwise
         """
         self._number += 1
@@ -255,16 +253,16 @@ class PlainScripts:
             await current.over.wait()
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
-                await self._stop(current, grace)
+                await self._stop(current)
             if not _succeeded(current):
                 raise
         finally:
             self._current = None
         _raise_failure(current)
 
-    async def _stop(self, current: _Current, grace: float) -> None:
+    async def _stop(self, current: _Current) -> None:
         loop = asyncio.get_running_loop()
-        for number, seconds in ((signal.SIGINT, grace), (signal.SIGKILL, LEAVE_SECONDS)):
+        for number, seconds in ((signal.SIGINT, limits().script_grace), (signal.SIGKILL, LEAVE_SECONDS)):
             if number is signal.SIGINT and not self._lease.is_ours:
                 continue
             await anyio.to_thread.run_sync(self._tell, Signal(number))
@@ -369,7 +367,14 @@ def _raise_failure(current: _Current) -> None:
     if _succeeded(current):
         return
     if (failed := current.failed) is not None:
-        error = PlainFailed(failed.kind, failed.text, line=failed.line, named=failed.named, exit_code=failed.exit_code)
+        error = PlainFailed(
+            failed.kind,
+            failed.text,
+            line=failed.line,
+            named=failed.named,
+            exit_code=failed.exit_code,
+            advice=failed.advice,
+        )
         if failed.traceback:
             error.add_note(failed.traceback)
         raise error

@@ -1,7 +1,7 @@
 """Decide what to run. Pure: scripts, ledger entries and options in, one plan out, no I/O and no clock."""
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mydocs.migrations.errors import (
@@ -10,6 +10,7 @@ from mydocs.migrations.errors import (
     NotReversible,
     OutOfOrder,
     RenamedScripts,
+    ScriptsInvalid,
     ScriptUnfinished,
     SquashIncomplete,
     UnknownVersion,
@@ -192,6 +193,7 @@ def make_plan(
             raise OutOfOrder(late, done[-1].version)
     if unfinished := [step.script for step in steps if step.script is not None and step.script.unfinished is not None]:
         raise ScriptUnfinished(unfinished)
+    refuse_unfit(steps)
     for step in steps:
         _check_replaced(step, standings)
         if (
@@ -284,6 +286,17 @@ def find(standings: Sequence[Standing], version: str) -> Standing:
     near = difflib.get_close_matches(digits, known, n=1, cutoff=0.8)
     near += [each for each in known if sorted(each) == sorted(digits)]
     raise UnknownVersion(version, known, near[0] if near else None)
+
+
+def refuse_unfit(steps: Iterable[Standing]) -> None:
+    """
+    Refuse scripts of which parsing tells that something in them would be left undone without a word.
+
+    :raises ScriptsInvalid: with every such place
+    """
+    problems = [f"{step.script.file_name}, {each}" for step in steps if step.script for each in step.script.problems]
+    if problems:
+        raise ScriptsInvalid(problems)
 
 
 def make_rollback(standings: Sequence[Standing], *, steps: int | None, target: str | None) -> tuple[Standing, ...]:

@@ -9,7 +9,7 @@ from mydocs.migrations.errors import WorkLeft
 from mydocs.migrations.execution.verification import raise_unverified, verify
 from mydocs.migrations.indexes.standard import IndexModels
 from mydocs.migrations.indexes.vectors import has_vectors, look
-from mydocs.migrations.ledger.plan import tracked
+from mydocs.migrations.ledger.plan import refuse_unfit, tracked
 from mydocs.migrations.model import IndexType, MigrationState
 from mydocs.migrations.operations.findings import find_all
 from mydocs.migrations.operations.report_builder import ReportBuilder
@@ -32,10 +32,12 @@ async def check(
 
     :param vectors: also look at the vectors of each tracked vector index, which reads every document of its collection
     :raises VerifyFailed: where all else is right, and a ``verify`` raised, or the vectors are not right
+    :raises ScriptsInvalid: where a script that is not applied would leave something undone without a word
     :raises WorkLeft: names all that is pending, changed, missing, or different from what the scripts asked for
     """
     async with reported(db, on_event) as (session, report):
         found = await find_all(session, report, directory, standard_indexes)
+        refuse_unfit(s for s in found.standings if s.state not in (MigrationState.APPLIED, MigrationState.CHANGED))
         if found.unknown:
             session.warn(f"search indexes that no migration asked for: {', '.join(found.unknown)}")
         if found.others:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from mydocs.migrations.errors import DirectoryMissing, ScriptsInvalid
 from mydocs.migrations.model import SCRIPT_NAME, Script, ScriptKind
+from mydocs.migrations.scripts.checks import problems_of
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +167,8 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
     except SyntaxError as error:
         line = f", line {error.lineno}" if error.lineno else ""
         raise _Problem(f"{path.name}{line} is not valid Python: {error.msg}") from error
+    except LookupError as error:  # `# coding: rot13`, which is a codec and no encoding of texts
+        raise _Problem(f"{path.name} is in an encoding that Python cannot read: {error}; save it as UTF-8") from error
     except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes; nesting beyond the parser
         raise _Problem(f"{path.name} cannot be parsed: {error}") from error
     facts = _Facts(path.name, tree)
@@ -183,6 +186,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         idempotent=facts.constant("IDEMPOTENT", default=True),
         transactional=facts.constant("TRANSACTIONAL", default=False),
         names_lightodm="lightodm" in source,
+        problems=problems_of(tree, is_async=facts.kind is ScriptKind.ASYNC),
         replaces=facts.replaces(int(match["version"])),
         unfinished=facts.unfinished,
     )

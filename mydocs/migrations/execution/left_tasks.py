@@ -1,0 +1,90 @@
+"""Know which tasks a script has made, so that none of them outlives it unnoticed. Touches the loop's task factory."""
+
+import asyncio
+import inspect
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from mydocs.migrations.errors import NotPossible
+
+TURNS = 3  # of the loop, in which a task that was cancelled, or has nothing left to do, comes to its end
+
+_made: ContextVar[list[asyncio.Task[Any]] | None] = ContextVar("mydocs_tasks_of_the_script", default=None)
+_watched: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Any]] = WeakKeyDictionary()
+
+
+@contextmanager
+def tasks_watched() -> Iterator[list[asyncio.Task[Any]]]:
+    """Yield the tasks that are made in this context, from now to the end of the block."""
+    loop = asyncio.get_running_loop()
+    made: list[asyncio.Task[Any]] = []
+    count, before = _watched.get(loop, (0, loop.get_task_factory()))
+    if not count:
+        loop.set_task_factory(_factory_after(before))
+    _watched[loop] = count + 1, before
+    token = _made.set(made)
+    try:
+        yield made
+    finally:
+        _made.reset(token)
+        count, before = _watched.pop(loop)
+        if count > 1:
+            _watched[loop] = count - 1, before
+        elif getattr(loop.get_task_factory(), "is_ours", False):
+            loop.set_task_factory(before)
+
+
+async def refuse_left_tasks(made: list[asyncio.Task[Any]]) -> None:
+    """
+    End what a script has left running.
+
+    :raises NotPossible: names one of them, where there were any, or where one has failed and nobody looked
+    """
+    for _ in range(TURNS):
+        if all(task.done() for task in made):
+            break
+        await asyncio.sleep(0)
+    left = [task for task in made if not task.done() and _is_the_scripts(task)]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=1.0)
+        raise NotPossible(
+            f"{_name(left[0])} was still running when the script returned, and was cancelled; await each task that the "
+            "script makes, for instance with `async with asyncio.TaskGroup()`"
+        )
+    for task in made:
+        # asyncio's own note of it, which would end as a line in the log when the task is collected.
+        if task.done() and not task.cancelled() and getattr(task, "_log_traceback", False):
+            error = task.exception()
+            raise NotPossible(f"{_name(task)} has failed and the script did not await it: {error!r}") from error
+
+
+def _factory_after(before: Any) -> Any:
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any) -> Any:
+        task = before(loop, coroutine, **options) if before else asyncio.Task(coroutine, loop=loop, **options)
+        made = _made.get()
+        if made is not None:
+            made.append(task)
+        return task
+
+    make.is_ours = True  # type: ignore[attr-defined]  # a function takes what it is given
+    return make
+
+
+def _is_the_scripts(task: asyncio.Task[Any]) -> bool:
+    """Whether a task does the script's work. A client of PyMongo has tasks of its own, which outlive it."""
+    coroutine = task.get_coro()
+    module = str(getattr(getattr(coroutine, "cr_frame", None), "f_globals", {}).get("__name__", ""))
+    own = ("pymongo.asynchronous.collection", "pymongo.asynchronous.database", "pymongo.asynchronous.mongo_client")
+    return module in own or not module.startswith(("pymongo.", "motor.", "anyio."))
+
+
+def _name(task: asyncio.Task[Any]) -> str:
+    coroutine = task.get_coro()
+    code = getattr(coroutine, "cr_code", None)
+    name = getattr(coroutine, "__qualname__", "a task")
+    return f"the task {name}" + (f" (line {code.co_firstlineno})" if inspect.iscode(code) else "")

@@ -1,0 +1,239 @@
+"""
+What a script's syntax tree tells about mistakes that would pass for success. Pure.
+
+A false alarm is worse than a miss here: whatever may do something is taken for something that does.
+"""
+
+import ast
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+# Calls that only make a value, by their last name; with them a line is a constant.
+MAKES_A_VALUE = frozenset(
+    {"getLogger", "compile", "SearchIndexModel", "IndexModel", "TypeVar", "namedtuple", "NewType", "Path", "ObjectId"}
+    | {"timedelta", "datetime", "date", "Decimal", "SON", "frozenset", "set", "dict", "list", "tuple", "str", "int"}
+    | {"float", "bool", "range", "len", "sorted", "getenv", "field", "Field", "ConfigDict", "MappingProxyType", "auto"}
+)
+HARMLESS_DECORATORS = frozenset({"dataclass", "cache", "lru_cache", "total_ordering", "unique", "final", "override"})
+
+# What Motor's and PyMongo's asynchronous databases and collections do only where it is awaited or iterated.
+DATABASE_CALLS = frozenset(
+    {"insert_one", "insert_many", "update_one", "update_many", "replace_one", "delete_one", "delete_many", "bulk_write"}
+    | {
+        "find_one",
+        "find_one_and_update",
+        "find_one_and_replace",
+        "find_one_and_delete",
+        "find",
+        "aggregate",
+        "distinct",
+    }
+    | {"count_documents", "estimated_document_count", "create_index", "create_indexes", "drop_index", "drop_indexes"}
+    | {"create_search_index", "create_search_indexes", "update_search_index", "drop_search_index", "drop", "rename"}
+    | {"create_collection", "drop_collection", "command", "drop_database"}
+)
+# The coroutines of mydocs.migrations that scripts call.
+HELPERS = frozenset(
+    {"ensure_indexes", "ensure_search_indexes", "drop_search_indexes", "wait_until_ready", "transform", "rename_field"}
+    | {"unset_field", "update_in_batches", "switch_search_alias", "check_vectors"}
+)
+
+
+def problems_of(tree: ast.Module, *, is_async: bool) -> tuple[str, ...]:
+    """Say what of a script would be left undone without a word, each with its line."""
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.AsyncFunctionDef)}
+    problems = []
+    if is_async:
+        for name in ("up", "down", "verify"):
+            place = yields(functions[name]) if name in functions else None
+            if place is not None:
+                problems.append(f"line {place}: `{name}` yields, so calling it runs nothing; take the `yield` out")
+    elif does_nothing(tree):
+        line, defines = first_definition(tree)
+        defined = f": it defines `{defines}`, which nobody calls" if defines else ""
+        problems.append(
+            f"line {line}: does nothing when it is run{defined}; define `async def up(db)`, or call the function"
+        )
+    database = _first_parameter(functions["up"]) if is_async and "up" in functions else None
+    remedy = "put `await` before it" if is_async else "hand it to `asyncio.run`"
+    problems += [
+        f"line {line}: `{text}` is not awaited, so nobody knows whether it happens; {remedy}"
+        for line, text in sorted(set(not_awaited(tree, database)))
+    ]
+    return tuple(problems)
+
+
+def _first_parameter(function: ast.AsyncFunctionDef) -> str | None:
+    parameters = [*function.args.posonlyargs, *function.args.args]
+    return parameters[0].arg if parameters else None
+
+
+def does_nothing(tree: ast.Module) -> bool:
+    """Whether running a file would leave no trace: it imports, defines, and that is all."""
+    return not any(_acts(node) for node in tree.body)
+
+
+def first_definition(tree: ast.Module) -> tuple[int, str | None]:
+    """Return line and name of the function or class that a reader would expect to be called."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            return node.lineno, node.name
+    return 1, None
+
+
+def yields(function: ast.AsyncFunctionDef | ast.FunctionDef) -> int | None:
+    """Return the line in which a function yields, which makes it a generator."""
+    return next((node.lineno for node in _own(function) if isinstance(node, ast.Yield | ast.YieldFrom)), None)
+
+
+def not_awaited(tree: ast.Module, database: str | None) -> Iterator[tuple[int, str]]:
+    """
+    Yield line and text of each statement that makes a coroutine and throws it away.
+
+    :param database: what `up` calls its database; ``None`` in a plain script, whose database is no asynchronous one
+    """
+    helpers, modules = _imported_helpers(tree)
+    own = {node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef) and not node.decorator_list}
+    bound = Counter(name for node in ast.walk(tree) for name in _names_bound(node))
+    coroutines = {name for name in own | helpers if bound[name] <= 1}
+    for call in _statement_calls(ast.walk(tree)):
+        function = call.func
+        of_module = isinstance(function, ast.Attribute) and ast.unparse(function.value) in modules
+        if (isinstance(function, ast.Name) and function.id in coroutines) or (
+            of_module and _last_name(function) in HELPERS
+        ):
+            yield call.lineno, f"{ast.unparse(function)}(…)"
+    databases = _databases(tree, database) if database is not None else frozenset()
+    # In async functions alone: in others the same name may be a synchronous database.
+    for scope in (node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)):
+        for call in _statement_calls(_own(scope)):
+            if _last_name(call.func) in DATABASE_CALLS and _root(call.func) in databases:
+                yield call.lineno, f"{ast.unparse(call.func)}(…)"
+
+
+def _statement_calls(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
+    for node in nodes:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            yield node.value
+
+
+def _acts(node: ast.stmt) -> bool:
+    match node:
+        case ast.Import() | ast.ImportFrom() | ast.Pass() | ast.Global() | ast.Nonlocal():
+            return False
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            return not all(_is_harmless(each) for each in node.decorator_list)
+        case ast.ClassDef():
+            return (
+                bool(node.keywords)
+                or not all(_is_harmless(each) for each in node.decorator_list)
+                or any(_acts(each) for each in node.body if not _is_method(each))
+            )
+        case ast.Expr(value=ast.Constant() | ast.Name() | ast.Attribute()):
+            return False
+        case ast.Expr(value=value) if not isinstance(value, ast.Call):
+            return True  # an operator may be anybody's, and may raise
+        case ast.Assign(targets=targets) if not all(isinstance(each, ast.Name | ast.Tuple) for each in targets):
+            return True  # it changes an object that may be anybody's
+        case ast.Assign() | ast.AnnAssign() | ast.AugAssign() | ast.Expr():
+            return any(_calls(each) for each in ast.walk(node))
+        case ast.If():
+            return any(_calls(each) for each in ast.walk(node.test)) or any(map(_acts, [*node.body, *node.orelse]))
+        case ast.Try():
+            handlers = [each for handler in node.handlers for each in handler.body]
+            return any(map(_acts, [*node.body, *handlers, *node.orelse, *node.finalbody]))
+        case _:
+            return True
+
+
+def _is_method(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)  # whatever decorates it makes a method of it
+
+
+def _is_harmless(decorator: ast.expr) -> bool:
+    return _last_name(decorator.func if isinstance(decorator, ast.Call) else decorator) in HARMLESS_DECORATORS
+
+
+def _calls(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        text = ast.unparse(node.func)
+        return _last_name(node.func) not in MAKES_A_VALUE and text not in {"os.environ.get", "environ.get"}
+    return isinstance(node, ast.Await | ast.Yield | ast.YieldFrom)
+
+
+def _last_name(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def _root(node: ast.expr) -> str | None:
+    """The name that a chain of attributes, items and calls begins with."""
+    while True:
+        match node:
+            case ast.Attribute() | ast.Subscript():
+                node = node.value
+            case ast.Call():
+                node = node.func
+            case ast.Name():
+                return node.id
+            case _:
+                return None
+
+
+def _databases(tree: ast.Module, database: str) -> frozenset[str]:
+    """The names that mean the run's database or one of its collections, wherever they are used."""
+    assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
+    rebound = [name for node in ast.walk(tree) if not isinstance(node, ast.arg) for name in _names_bound(node)]
+    names = {database} - set(rebound)
+    for node in assigned:
+        target, value = node.targets[0], node.value
+        if (
+            len(node.targets) == 1
+            and isinstance(target, ast.Name)
+            and rebound.count(target.id) == 1
+            and isinstance(value, ast.Attribute | ast.Subscript)
+            and not any(isinstance(each, ast.Call) for each in ast.walk(value))
+            and _root(value) in names
+        ):
+            names.add(target.id)
+    return frozenset(names)
+
+
+def _imported_helpers(tree: ast.Module) -> tuple[set[str], set[str]]:
+    """What a file calls the helpers of mydocs.migrations, and that package itself."""
+    helpers, modules = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "mydocs.migrations":
+            helpers |= {alias.asname or alias.name for alias in node.names if alias.name in HELPERS}
+        elif isinstance(node, ast.ImportFrom) and node.module == "mydocs":
+            modules |= {alias.asname or alias.name for alias in node.names if alias.name == "migrations"}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname or alias.name for alias in node.names if alias.name == "mydocs.migrations"}
+    return helpers, modules
+
+
+def _names_bound(node: ast.AST) -> Iterable[str]:
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            yield node.name
+        case ast.Name(ctx=ast.Store() | ast.Del()):
+            yield node.id
+        case ast.arg():
+            yield node.arg
+        case ast.alias():
+            yield (node.asname or node.name).partition(".")[0]
+        case ast.ExceptHandler(name=str(name)):
+            yield name
+        case _:
+            pass
+
+
+def _own(function: ast.AsyncFunctionDef | ast.FunctionDef) -> Iterator[ast.AST]:
+    """Walk a function's own code, without what is defined in it."""
+    nodes: list[ast.AST] = [*function.body]
+    while nodes:
+        node = nodes.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            nodes += ast.iter_child_nodes(node)
