@@ -370,7 +370,7 @@ def new(
     """Write the next migration from a template and print its path."""
     from mydocs.migrations.operations.files import write_script
 
-    path, *later = write_script(calls.directory(common), description, kind)
+    path, *later = write_script(calls.directory(common), description, kind, own_project=calls.is_own_project())
     version, _, name = path.stem.partition("_")
     streams = current()
     if streams.output is Output.TABLE:

@@ -112,6 +112,15 @@ def standard_indexes(flag: str | None) -> "IndexModels":
     return of_project(flag, Path.cwd())
 
 
+def is_own_project() -> bool:
+    """Whether a pyproject.toml says that this is a project with settings of its own."""
+    from pathlib import Path
+
+    from mydocs.migrations.project import find_project
+
+    return find_project(Path.cwd()).file is not None
+
+
 def flags(common: Common) -> "Flags":
     """Return what the command line says about the database and the scripts."""
     from mydocs.migrations.settings import Flags

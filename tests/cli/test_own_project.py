@@ -1,6 +1,7 @@
 """A project of its own: its folder, its standard indexes, and none of the application's."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pymongo import MongoClient
 
 from mydocs.indexes import STANDARD_INDEXES
 from mydocs.localserver import LocalServer
+from mydocs.migrations.scripts.templates import TemplateKind
 
 from .conftest import Ended
 
@@ -117,6 +119,7 @@ def test_the_wheel_in_an_empty_project_makes_no_index_of_the_application(tmp_pat
     assert len(json.loads(ended.stdout)["indexes"]) == sum(map(len, STANDARD_INDEXES.values())) == 7
 
 
+@pytest.mark.seconds(90)
 def test_a_foreign_ledger_is_taken_over_from_the_command_line(
     program: Callable[..., Ended], folder: Path, local_server: LocalServer
 ) -> None:
@@ -137,6 +140,7 @@ def test_a_foreign_ledger_is_taken_over_from_the_command_line(
     assert program("migrate", "import", "--from", "x", "--url", url).code == 2
 
 
+@pytest.mark.seconds(90)
 def test_live_indexes_are_pulled_from_the_command_line(
     program: Callable[..., Ended], folder: Path, local_server: LocalServer
 ) -> None:
@@ -154,3 +158,16 @@ def test_live_indexes_are_pulled_from_the_command_line(
     assert (ended.json["outcome"], ended.json["migrations"], ended.json["indexes"]) == ("ok", [], [])
     ended = program("migrate", "pull", "nowhere", "--url", url)
     assert (ended.code, "no collection nowhere" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize("kind", list(TemplateKind))
+def test_templates_name_no_collection_of_the_application(
+    cli: Callable[..., Any], project: Callable[[str], None], tmp_path: Path, kind: TemplateKind
+) -> None:
+    project('dir = "steps"\n')
+    for path in cli("migrate", "new", "second", "--kind", kind.value).stdout.splitlines():
+        text = Path(path).read_text()
+        assert not re.search(r"db\.(documents|pages)|[\"_](documents|pages)\b", text)
+        compile(text, path, "exec")
+    for path in (*cli("migrate", "new", "third", "--kind", kind.value, "--dir", "steps").stdout.splitlines(),):
+        assert "example" in Path(path).read_text()

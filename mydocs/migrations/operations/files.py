@@ -4,8 +4,15 @@ from pathlib import Path
 
 from mydocs.migrations.errors import DirectoryMissing, MigrationError, SettingsInvalid
 from mydocs.migrations.scripts.discover import Discovery, discover
+from mydocs.migrations.scripts.templates import (
+    APPLICATION,
+    OWN_PROJECT,
+    contract_file_name,
+    file_name,
+    render,
+    render_contract,
+)
 from mydocs.migrations.scripts.templates import TemplateKind as TemplateKind
-from mydocs.migrations.scripts.templates import contract_file_name, file_name, render, render_contract
 
 # Two branches that each add the next number merge without a word, since their files have different names. A team that
 # wants a conflict there makes this file once, empty: both branches then add a last line to it.
@@ -23,19 +30,23 @@ def scripts_of(directory: Path) -> Discovery:
     return discover(directory)
 
 
-def write_script(directory: Path, description: str, kind: TemplateKind) -> tuple[Path, ...]:
+def write_script(
+    directory: Path, description: str, kind: TemplateKind, *, own_project: bool = False
+) -> tuple[Path, ...]:
     """
     Write the next script from a template and return its path; of an embedding also that of the one for a later release.
 
+    :param own_project: name none of the application's collections
     :raises MigrationError: as :func:`write_text`
     """
-    path = write_text(directory, description, render(kind, description))
+    names = OWN_PROJECT if own_project else APPLICATION
+    path = write_text(directory, description, render(kind, description, names))
     if kind is not TemplateKind.EMBEDDING:
         return (path,)
     later = path.with_name(contract_file_name(path.name))
     try:
         with later.open("x", encoding="utf-8") as file:
-            file.write(render_contract(description, later.name))
+            file.write(render_contract(description, later.name, names))
     except OSError as error:
         problem = f"{path} is written, and {later} cannot be: {error.strerror}"
         raise MigrationError(f"{problem}; give another description, or remove that file") from error

@@ -1,6 +1,7 @@
 """What a new script looks like before somebody fills it in. Pure: strings in, text out."""
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 
 DATA = '''"""{title}."""
@@ -17,11 +18,11 @@ def change(document: dict[str, Any]) -> dict[str, Any]:
 async def up(db: Any) -> None:
     raise NotImplementedError("say what is to change in which documents, and take this line out")
     # In batches, and safe to run twice: what is done no longer matches the filter.
-    await transform(db.documents, {{"example": {{"$exists": False}}}}, change)
+    await transform(db.{names.documents}, {{"example": {{"$exists": False}}}}, change)
 
 
 async def down(db: Any) -> None:
-    await unset_field(db.documents, "example")
+    await unset_field(db.{names.documents}, "example")
 '''
 
 SEARCH = '''"""{title}."""
@@ -45,11 +46,11 @@ INDEX = SearchIndexModel(
 
 async def up(db: Any) -> None:
     raise NotImplementedError("say which index on which collection, and take this line out")
-    await ensure_search_indexes(db.documents, [INDEX])
+    await ensure_search_indexes(db.{names.documents}, [INDEX])
 
 
 async def down(db: Any) -> None:
-    await drop_search_indexes(db.documents, "ft_example")
+    await drop_search_indexes(db.{names.documents}, "ft_example")
 '''
 
 VECTOR = '''"""{title}."""
@@ -74,11 +75,11 @@ INDEX = SearchIndexModel(
 
 async def up(db: Any) -> None:
     raise NotImplementedError("say which index on which collection, and take this line out")
-    await ensure_search_indexes(db.pages, [INDEX])
+    await ensure_search_indexes(db.{names.pages}, [INDEX])
 
 
 async def down(db: Any) -> None:
-    await drop_search_indexes(db.pages, "vec_example")
+    await drop_search_indexes(db.{names.pages}, "vec_example")
 '''
 
 INDEX = '''"""{title}."""
@@ -92,13 +93,13 @@ from mydocs.migrations import ensure_indexes
 
 async def up(db: Any) -> None:
     raise NotImplementedError("say which index on which collection, and take this line out")
-    await ensure_indexes(db.documents, [IndexModel([("example", ASCENDING)])])
+    await ensure_indexes(db.{names.documents}, [IndexModel([("example", ASCENDING)])])
 
 
 async def down(db: Any) -> None:
     # Only this index, and only if it is there.
-    if "example_1" in await db.documents.index_information():
-        await db.documents.drop_index("example_1")
+    if "example_1" in await db.{names.documents}.index_information():
+        await db.{names.documents}.drop_index("example_1")
 '''
 
 
@@ -124,9 +125,9 @@ from mydocs.migrations import (
     wait_until_ready,
 )
 
-COLLECTION = "pages"
-ALIAS = "vec_pages"  # what the application asks for, with SearchAliases
-OLD_INDEX, NEW_INDEX = "vec_pages_1", "vec_pages_2"
+COLLECTION = "{names.pages}"
+ALIAS = "vec_{names.pages}"  # what the application asks for, with SearchAliases
+OLD_INDEX, NEW_INDEX = "vec_{names.pages}_1", "vec_{names.pages}_2"
 # Where the new vectors go, what is embedded, and by which model.
 EMBEDDING: dict[str, Any] = {{"field": "embedding_2", "text": "content", "model": "model-2", "dimensions": 1024}}
 VECTOR = {{"path": EMBEDDING["field"], "numDimensions": EMBEDDING["dimensions"], "similarity": "cosine"}}
@@ -186,8 +187,8 @@ from typing import Any
 
 from mydocs.migrations import drop_search_indexes, unset_field
 
-COLLECTION = "pages"
-OLD_INDEX = "vec_pages_1"
+COLLECTION = "{names.pages}"
+OLD_INDEX = "vec_{names.pages}_1"
 OLD_FIELDS = ("embedding_1", "embedding_1_fingerprint")
 
 
@@ -209,6 +210,17 @@ class TemplateKind(StrEnum):
     INDEX = "index"
     EMBEDDING = "embedding"
 
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Which collections the templates name."""
+
+    documents: str
+    pages: str
+
+
+APPLICATION = Names("documents", "pages")
+OWN_PROJECT = Names("example", "example")  # a project that is not the application has none of its collections
 
 TEMPLATES = {
     TemplateKind.DATA: DATA,
@@ -236,15 +248,15 @@ def contract_file_name(script: str) -> str:
     return f"later_{script.partition('_')[2]}"
 
 
-def render(kind: TemplateKind, description: str) -> str:
+def render(kind: TemplateKind, description: str, names: Names = APPLICATION) -> str:
     """Return the text of a new script."""
-    return TEMPLATES[kind].format(title=_title(description))
+    return TEMPLATES[kind].format(title=_title(description), names=names)
 
 
-def render_contract(description: str, file: str) -> str:
+def render_contract(description: str, file: str, names: Names = APPLICATION) -> str:
     """Return the text of the script for a later release that takes away what an embedding migration leaves behind."""
     name = file.removeprefix("later_").removesuffix(".py") + "_contract"
-    return CONTRACT.format(title=_title(description), file=file, name=name)
+    return CONTRACT.format(title=_title(description), file=file, name=name, names=names)
 
 
 def _title(description: str) -> str:
