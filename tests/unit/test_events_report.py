@@ -12,6 +12,7 @@ from mydocs.migrations.model import IndexState, IndexType, MigrationState, Scrip
 from mydocs.migrations.reporting import events, report
 from mydocs.migrations.reporting.events import Event, Warned, emit
 from mydocs.migrations.reporting.report import (
+    AliasReport,
     AttemptReport,
     ErrorReport,
     IndexReport,
@@ -106,6 +107,24 @@ def test_a_report_has_the_promised_keys() -> None:
         "error": {"type": "MigrationFailed", "message": "001_a.py failed", "exit_code": 1},
     }
     assert json.loads(json.dumps(document)) == document
+
+
+def test_aliases_and_what_verify_said_have_keys_of_their_own() -> None:
+    migration = MigrationReport(version="1", name="a", script=None, state=MigrationState.APPLIED, verified=False)
+    alias = AliasReport(alias="vec", collection="pages", index="vec_2", previous="vec_1", switched_at=NOON)
+    document = to_json(RunReport(outcome=Outcome.UNVERIFIED, database="app", migrations=(migration,), aliases=(alias,)))
+    assert document["migrations"][0]["verified"] is False
+    assert document["aliases"] == [
+        {
+            "alias": "vec",
+            "collection": "pages",
+            "index": "vec_2",
+            "previous": "vec_1",
+            "switched_at": "2026-01-01T12:00:00+00:00",
+            "state": None,
+            "reason": None,
+        }
+    ]
 
 
 def test_an_empty_report_says_that_there_is_no_error() -> None:

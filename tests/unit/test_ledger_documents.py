@@ -28,7 +28,16 @@ from mydocs.migrations.ledger.documents import attempt_of, finished_fields, pars
 from mydocs.migrations.ledger.entries import opening, read
 from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.lease import Lease, Owner, acquire, clock, release
-from mydocs.migrations.model import Entry, IndexAction, IndexType, MigrationState, RunStamp, StoredError, TrackedIndex
+from mydocs.migrations.model import (
+    Entry,
+    IndexAction,
+    IndexType,
+    MigrationState,
+    RunStamp,
+    SearchAlias,
+    StoredError,
+    TrackedIndex,
+)
 from mydocs.migrations.scripts.discover import checksum
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
@@ -145,6 +154,19 @@ async def test_what_is_written_is_read_again(local_db: Db) -> None:
     done = ended(entry, MigrationState.FAILED, error=StoredError(type="ValueError", message="no"), indexes=(record,))
     await HeldLedger(local_db, lease()).finish(done)
     assert (await read(local_db)).entries == (done,)
+
+
+def test_the_aliases_that_a_script_has_switched_are_read_again() -> None:
+    alias = SearchAlias(alias="vec", collection="pages", index="vec_2", previous="vec_1")
+    entry = parse(OK | {"aliases": [{"alias": "vec", "collection": "pages", "index": "vec_2", "previous": "vec_1"}]})
+    assert entry.aliases == (alias,)
+    assert parse(documents.document_of(entry)).aliases == (alias,)
+    assert finished_fields(entry)["aliases"] == documents.document_of(entry)["aliases"]
+
+
+@pytest.mark.parametrize("aliases", [None, "vec", [3], [{"alias": "vec", "collection": "pages", "index": None}]])
+def test_what_is_no_alias_is_passed_over(aliases: object) -> None:
+    assert parse(OK | {"aliases": aliases}).aliases == ()
 
 
 def test_what_the_log_keeps_of_an_attempt_is_read_again() -> None:

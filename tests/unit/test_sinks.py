@@ -14,6 +14,7 @@ from mydocs.cli.streams import Streams
 from mydocs.migrations import fan_out, logging_sink
 from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
 from mydocs.migrations.reporting.events import (
+    AliasSwitched,
     BatchDone,
     Event,
     IndexChanged,
@@ -24,6 +25,7 @@ from mydocs.migrations.reporting.events import (
     StepFinished,
     StepStarted,
     StillWaiting,
+    Verified,
     Warned,
 )
 from mydocs.migrations.reporting.report import ErrorReport, Outcome, RunFinished, RunReport
@@ -55,6 +57,32 @@ HOLDER = LeaseView(host="elsewhere", pid=77, run_id="x", term=3)
             ),
             "WARNING",
             "migration 001 a: failed in 1.00 s: ValueError: bad",
+        ),
+        (
+            AliasSwitched(alias="vec", collection="pages", index="vec_2", previous="vec_1"),
+            "INFO",
+            "alias vec names pages.vec_2 from now on, and named vec_1 before",
+        ),
+        (
+            AliasSwitched(alias="vec", collection="pages", index="vec_1", previous=None),
+            "INFO",
+            "alias vec names pages.vec_1 from now on",
+        ),
+        (
+            Verified(version="001", name="a", script="001_a.py", seconds=1.0),
+            "INFO",
+            "migration 001 a: verified after 1.00 s",
+        ),
+        (
+            Verified(
+                version="001",
+                name="a",
+                script="001_a.py",
+                seconds=1.0,
+                error=StoredError(type="AssertionError", message="no note"),
+            ),
+            "WARNING",
+            "migration 001 a: is not right after 1.00 s: AssertionError: no note",
         ),
         (
             BatchDone(collection="pages", done=3, total=9, seconds=1.0),
