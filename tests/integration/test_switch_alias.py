@@ -227,6 +227,14 @@ async def test_nobody_waits_for_an_index_that_is_gone(db: Database, monkeypatch:
     await drop_search_indexes(db["pages"], "vec_0")
 
 
+async def test_an_alias_that_somebody_edited_stops_no_drop(db: Database, local_server: LocalServer) -> None:
+    await two_indexes(db)
+    edited = {"_id": "vec", "collection": "pages", "previous": "vec_1", "switched_at": "yesterday"}
+    await db["_search_aliases"].insert_one(edited)
+    await drop_search_indexes(db["pages"], "vec_1")
+    assert local_server.controls.counts()["dropSearchIndex"] == 1
+
+
 # In a run
 
 

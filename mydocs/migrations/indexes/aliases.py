@@ -75,10 +75,11 @@ async def make_way(db: mongo.Database, where: str, names: Sequence[str]) -> None
     """
     of_these = {"$in": list(names)}
     query = {"collection": where, "$or": [{"index": of_these}, {"previous": of_these}]}
-    age = {"$divide": [{"$subtract": ["$$NOW", "$switched_at"]}, 1000]}  # seconds
+    seconds = {"$divide": [{"$subtract": ["$$NOW", "$switched_at"]}, 1000]}
+    age = {"$cond": [{"$eq": [{"$type": "$switched_at"}, "date"]}, seconds, None]}  # somebody may have edited it
     pipeline = [{"$match": query}, {"$set": {"age": age}}]
     found = await mongo.documents_again(db, {"aggregate": COLLECTION, "pipeline": pipeline, "cursor": {}})
-    named = [f"{alias['_id']} names {alias['index']}" for alias in found if alias["index"] in names]
+    named = [f"{alias['_id']} names {alias['index']}" for alias in found if alias.get("index") in names]
     if named:
         raise IndexConflict(
             where,

@@ -166,8 +166,8 @@ def pipeline(where: str, name: str, definition: Definition, *, sample: int | Non
     ]
     for field in _fields(definition, "filter"):
         # In the whole collection also where the vectors are a sample: a rare field is none that nobody has.
-        identity = {"path": {"$literal": field["path"]}, "kind": VectorKind.FILTER.value}
-        has_path = [{"$match": {field["path"]: {"$exists": True}}}, {"$limit": 1}, {"$project": {"_id": identity}}]
+        identity = {"path": {"$literal": field["path"]}, "kind": {"$literal": VectorKind.FILTER.value}}
+        has_path = [{"$match": {field["path"]: {"$exists": True}}}, {"$limit": 1}, {"$replaceWith": {"_id": identity}}]
         stages.append({"$unionWith": {"coll": where, "pipeline": has_path}})
     return stages
 
