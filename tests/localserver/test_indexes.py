@@ -118,6 +118,125 @@ def test_a_specification_without_a_name_is_refused(db: Db) -> None:
     assert refused.value.code == 9
 
 
+SPHERE = {"v": 2, "key": {"a": "2dsphere"}, "name": "a_2dsphere", "2dsphereIndexVersion": 3}
+TEXT = {
+    "v": 2, "key": {"_fts": "text", "_ftsx": 1}, "name": "a_text_b_text", "weights": {"a": 1, "b": 5},
+    "default_language": "english", "language_override": "language", "textIndexVersion": 3,
+}  # fmt: skip
+ENGLISH = {
+    "locale": "en", "caseLevel": False, "caseFirst": "off", "strength": 2, "numericOrdering": False,
+    "alternate": "non-ignorable", "maxVariable": "punct", "normalization": False, "backwards": False, "version": "57.1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "listed"),
+    [
+        pytest.param({"key": {"a": "text", "b": "text"}, "weights": {"b": 5}}, TEXT, id="text"),
+        pytest.param(
+            {"key": {"x": 1, "a": "text"}, "default_language": "german"},
+            TEXT | {"key": {"x": 1, "_fts": "text", "_ftsx": 1}, "name": "x_1_a_text", "weights": {"a": 1},
+                    "default_language": "german"},
+            id="compound text",
+        ),
+        pytest.param({"key": {"a": "2dsphere"}}, SPHERE, id="2dsphere"),
+        pytest.param(
+            {"key": {"a": "2d"}, "bits": 20}, {"v": 2, "key": {"a": "2d"}, "name": "a_2d", "bits": 20}, id="2d"
+        ),
+        pytest.param({"key": {"a": "hashed"}}, {"v": 2, "key": {"a": "hashed"}, "name": "a_hashed"}, id="hashed"),
+        pytest.param(
+            {"key": {"$**": 1}, "wildcardProjection": {"a": 1}},
+            {"v": 2, "key": {"$**": 1}, "name": "$**_1", "wildcardProjection": {"a": 1}},
+            id="wildcard",
+        ),
+        pytest.param({"key": {"a.$**": 1}}, {"v": 2, "key": {"a.$**": 1}, "name": "a.$**_1"}, id="wildcard below"),
+        pytest.param(
+            {"key": {"a": 1}, "collation": {"locale": "en", "strength": 2}},
+            {"v": 2, "key": {"a": 1}, "name": "a_1", "collation": ENGLISH},
+            id="collation",
+        ),
+        pytest.param(
+            {"key": {"a": 1}, "collation": {"locale": "simple"}},
+            {"v": 2, "key": {"a": 1}, "name": "a_1"},
+            id="simple collation",
+        ),
+    ],
+)  # fmt: skip
+def test_indexes_of_every_kind_are_listed_and_known_again(db: Db, spec: Spec, listed: Spec) -> None:
+    db.things.insert_many(
+        [{"a": "x"}, {"a": [1.0, 2.0]}] if "hashed" not in str(spec) and "2d" not in str(spec) else [{}]
+    )
+    assert create(db, spec)["numIndexesAfter"] == 2
+    assert [dict(index) for index in db.command("listIndexes", "things")["cursor"]["firstBatch"]][1] == listed
+    assert create(db, spec)["numIndexesAfter"] == 2
+    assert create(db, {name: value for name, value in listed.items() if name != "v"})["numIndexesAfter"] == 2
+    db.things.drop_index(listed["name"])
+    assert list(db.things.index_information()) == ["_id_"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [
+        pytest.param({"key": {"a": "hashed"}, "unique": True}, 16764, id="unique hashed"),
+        pytest.param({"key": {"a": "hashed", "b": "hashed"}}, 31303, id="hashed twice"),
+        pytest.param({"key": {"a": "text"}, "unique": True}, 67, id="unique text"),
+        pytest.param({"key": {"a": "text", "x": 1, "b": "text"}}, 67, id="text apart"),
+        pytest.param({"key": {"a": "text"}, "weights": {"a": 0}}, 67, id="no weight"),
+        pytest.param({"key": {"a": "text", "b": "2dsphere"}}, 67, id="text and geo"),
+        pytest.param({"key": {"$**": 1}, "unique": True}, 67, id="unique wildcard"),
+        pytest.param({"key": {"a": 1}, "wildcardProjection": {"a": 1}}, 2, id="projection of nothing"),
+        pytest.param({"key": {"a": 1}, "collation": {}}, 40414, id="collation without a locale"),
+        pytest.param({"key": {"a": 1}, "collation": {"locale": "klingon"}}, 2, id="unknown locale"),
+        pytest.param({"key": {"a": 1}, "collation": {"locale": "en", "x": 1}}, 40415, id="unknown field"),
+        pytest.param({"key": {"a": 1}, "collation": {"locale": "en", "caseFirst": "no"}}, 2, id="unknown order"),
+    ],
+)
+def test_an_index_of_a_kind_that_makes_no_sense_is_refused(db: Db, spec: Spec, code: int) -> None:
+    db.create_collection("things")
+    assert refusal(db, spec)[0] == code
+
+
+def test_a_hashed_index_refuses_arrays(db: Db) -> None:
+    create(db, {"key": {"a": "hashed"}})
+    with pytest.raises(OperationFailure) as refused:
+        db.things.insert_one({"a": [1]})
+    assert refused.value.code == 16766
+
+
+def test_a_collection_has_one_text_index(db: Db) -> None:
+    create(db, {"key": {"a": "text"}})
+    assert refusal(db, {"key": {"b": "text"}})[0] in (67, 85)
+
+
+def test_an_index_with_another_collation_is_another_index(db: Db) -> None:
+    create(db, {"key": {"a": 1}}, {"key": {"a": 1}, "name": "en", "collation": {"locale": "en"}})
+    assert len(db.things.index_information()) == 3
+    assert refusal(db, {"key": {"a": 1}, "name": "a_1", "collation": {"locale": "en"}})[0] == 86
+
+
+@pytest.mark.parametrize(
+    ("strength", "same", "different"),
+    [
+        pytest.param(1, ["Resume", "résumé", "RÉSUMÉ"], ["resumes", "re sume", "resume!"], id="letters"),
+        pytest.param(2, ["Résumé", "rÉsumé", "re\u0301sume\u0301"], ["resume", "Resumé"], id="letters and marks"),
+    ],
+)
+def test_a_unique_index_with_a_collation_takes_what_it_takes_for_equal_once(
+    db: Db, strength: int, same: list[str], different: list[str]
+) -> None:
+    create(db, {"key": {"a": 1}, "unique": True, "collation": {"locale": "en", "strength": strength}})
+    db.things.insert_one({"_id": 1, "a": same[0]})
+    for text in same[1:]:
+        with pytest.raises(DuplicateKeyError):
+            db.things.insert_one({"a": text})
+        with pytest.raises(DuplicateKeyError):
+            db.things.insert_one({"a": [text]})
+    db.things.insert_many([{"a": text} for text in different])
+    db.things.update_one({"_id": 1}, {"$set": {"a": same[1]}})
+    db.things.delete_one({"_id": 1})
+    db.things.insert_one({"a": same[-1]})
+
+
 def test_the_same_index_twice_in_one_command_is_refused(db: Db) -> None:
     db.things.insert_one({})
     code, message = refusal(db, {"key": {"a": 1}}, {"key": {"a": 1}})

@@ -63,6 +63,29 @@ def test_an_index_is_refused_where_servers_differ(db: Db, spec: dict[str, Any], 
     assert refused.value.code == code
 
 
+@pytest.mark.parametrize(
+    "collation",
+    [
+        pytest.param({"locale": "en"}, id="strength 3"),
+        pytest.param({"locale": "sv", "strength": 1}, id="letters of its own"),
+        pytest.param({"locale": "en", "strength": 1, "numericOrdering": True}, id="numbers"),
+        pytest.param({"locale": "en", "strength": 1, "alternate": "shifted"}, id="spaces"),
+    ],
+)
+def test_a_unique_index_that_cannot_be_enforced_exactly_is_refused_by_name(db: Db, collation: dict[str, Any]) -> None:
+    with pytest.raises(OperationFailure, match="unique index") as refused:
+        db.things.create_index("a", unique=True, collation=collation)
+    assert refused.value.code == 238
+    db.things.create_index("a", collation=collation)
+
+
+def test_a_letter_that_cannot_be_folded_exactly_is_refused_by_name(db: Db) -> None:
+    db.things.create_index("a", unique=True, collation={"locale": "en", "strength": 1})
+    with pytest.raises(OperationFailure, match="'ß'") as refused:
+        db.things.insert_one({"a": "Straße"})
+    assert refused.value.code == 238
+
+
 LARGEST = 2**63 - 1
 NO_OBJECTS: list[Any] = [1, None, "x", []]
 NO_STRINGS: list[Any] = [[], {"a": 1}, Decimal128("1")]

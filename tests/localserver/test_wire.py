@@ -164,9 +164,8 @@ def test_a_hello_invites_to_no_stream_and_says_what_the_server_is(connection: so
         pytest.param({"create": "a", "clusteredIndex": True}, 238, "'clusteredIndex'", id="option of create"),
         pytest.param({"find": "a", "readConcern": {"level": "snapshot"}}, 238, "snapshot", id="snapshot read"),
         pytest.param({"insert": "a", "documents": [{}], "writeConcern": {"w": 2}}, 100, "", id="two members"),
-        pytest.param(
-            {"createIndexes": "a", "indexes": [{"key": {"a": "text"}, "name": "a"}]}, 238, "text", id="text index"
-        ),
+        pytest.param({"find": "a", "filter": {"$text": {"$search": "b"}}}, 238, "$text", id="text search"),
+        pytest.param({"find": "a", "filter": {"a": {"$near": [1, 2]}}}, 238, "$near", id="search by place"),
         pytest.param(
             {"aggregate": "a", "pipeline": [{"$search": {}}], "cursor": {}}, 238, "do not search", id="search"
         ),

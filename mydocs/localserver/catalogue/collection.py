@@ -9,10 +9,12 @@ from uuid import UUID
 
 from bson.binary import Binary
 
+from mydocs.localserver.catalogue.collations import folding
+from mydocs.localserver.catalogue.index_kinds import is_wildcard, plugin
 from mydocs.localserver.errors import CommandError
 from mydocs.localserver.query.match import compile_filter
 from mydocs.localserver.query.text import shown
-from mydocs.localserver.query.values import MISSING, encode_key, index_keys
+from mydocs.localserver.query.values import MISSING, encode_key, index_keys, lookup
 
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # an index's filter cannot ask for the time, so any will do
 
@@ -45,23 +47,43 @@ class Index:
     @property
     def is_complete(self) -> bool:
         """Whether every document has a key in it."""
-        return not (self._wildcard or self.spec.get("sparse") or self.spec.get("partialFilterExpression"))
+        left_out = self._wildcard or plugin(self.spec["key"]) not in (None, "hashed")
+        return not (left_out or self.spec.get("sparse") or self.spec.get("partialFilterExpression"))
 
     def keys(self, document: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """
         Return the keys of a document in this index, none when the index leaves it out.
 
-        :raises CommandError: code 171 when a compound index meets two arrays
+        :raises CommandError: code 171 when a compound index meets two arrays, 16766 when a hashed one meets any
         """
-        # Only a unique index refuses keys, and only a compound one can meet a document that it cannot index.
-        idle = len(self.spec["key"]) == 1 and self.space is None and not self.prepared
-        if idle or self._wildcard or not self.covers(dict(document)):
+        if plugin(self.spec["key"]) is not None:
+            self._check_hashed(document)
             return []
-        return index_keys(document, self.key, sparse=bool(self.spec.get("sparse")))
+        # Only a unique index refuses keys, and only a compound one can meet a document that it cannot index.
+        unchecked = self.space is None and not self.prepared
+        if (unchecked and len(self.spec["key"]) == 1) or self._wildcard or not self.covers(dict(document)):
+            return []
+        found = index_keys(document, self.key, sparse=bool(self.spec.get("sparse")))
+        if unchecked or self.fold is None:
+            return found
+        folded = {index_entry(key): key for key in (tuple(map(self.fold, key)) for key in found)}
+        return list(folded.values())
+
+    def _check_hashed(self, document: Mapping[str, Any]) -> None:
+        for name, value in self.spec["key"].items():
+            if value == "hashed" and any(isinstance(found, list) for found in lookup(document, name, expand=False)):
+                raise CommandError(
+                    16766, f"hashed indexes do not currently support array values. Found array at: {name}"
+                )
+
+    @cached_property
+    def fold(self) -> Callable[[Any], Any] | None:
+        """What makes equal whatever the index takes for equal; only asked where keys are compared."""
+        return folding(self.spec["collation"]) if "collation" in self.spec else None
 
     @cached_property
     def _wildcard(self) -> bool:
-        return any(name == "$**" or name.endswith(".$**") for name in self.spec["key"])
+        return any(map(is_wildcard, self.spec["key"]))
 
     @cached_property
     def covers(self) -> Callable[[dict[str, Any]], bool]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from bson.regex import Regex
 
+from mydocs.localserver.catalogue.collations import folding, normal_collation
 from mydocs.localserver.catalogue.collection import NO_TIME, Index
+from mydocs.localserver.catalogue.index_kinds import KINDS, OPTIONS, is_wildcard, plugin, with_kind
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.match import compile_filter
 from mydocs.localserver.query.text import shown
@@ -20,15 +22,14 @@ MAX_TTL = 2**31 - 1  # seconds
 
 # Options that change nothing about which documents an index takes or refuses are kept and listed, no more.
 FLAGS = ("unique", "sparse", "hidden", "background", "prepareUnique")
-KNOWN = frozenset({*FLAGS, "v", "key", "name", "ns", "expireAfterSeconds", "partialFilterExpression"})
-NOT_DONE = frozenset({
-    "collation", "wildcardProjection", "storageEngine", "weights", "default_language", "language_override",
-    "textIndexVersion", "2dsphereIndexVersion", "bits", "min", "max", "bucketSize", "clustered",
-    "columnstoreProjection",
+KNOWN = frozenset({
+    *FLAGS, *OPTIONS, "v", "key", "name", "ns", "expireAfterSeconds", "partialFilterExpression", "collation",
+    "wildcardProjection",
 })  # fmt: skip
-PLUGINS = frozenset({"text", "2d", "2dsphere", "hashed", "geoHaystack", "columnstore"})
+NOT_DONE = frozenset({"storageEngine", "bucketSize", "clustered", "columnstoreProjection"})
+GONE = frozenset({"geoHaystack", "columnstore"})
 # What tells two indexes on one key apart; everything else makes them equivalent, and so a conflict.
-SIGNATURE = ("key", "unique", "sparse", "partialFilterExpression")
+SIGNATURE = ("key", "unique", "sparse", "partialFilterExpression", "collation", "wildcardProjection")
 
 
 def normal(given: Any) -> Spec:
@@ -46,8 +47,6 @@ def normal(given: Any) -> Spec:
         raise CommandError(14, f"The field 'key' must be an object, but got {type_name(key)}")
     for option in given:
         if option == "dropDups":  # ignored without a word since MongoDB 3.0
-            continue
-        if option == "collation" and given[option] == {"locale": "simple"}:
             continue
         if option in NOT_DONE:
             raise NotKnown(f"the index option '{option}'")
@@ -81,10 +80,18 @@ def normal(given: Any) -> Spec:
             if given[flag] or flag == "background":
                 spec[flag] = bool(given[flag])
     _check_combinations(spec, given)
-    for option in ("expireAfterSeconds", "partialFilterExpression"):
+    for option in ("expireAfterSeconds", "partialFilterExpression", "wildcardProjection"):
         if option in given:
             spec[option] = given[option]
-    return spec
+    if "collation" in given:
+        if not isinstance(given["collation"], Mapping):
+            raise CommandError(14, "The field 'collation' must be an object")
+        collation = normal_collation(given["collation"])
+        if collation is not None:
+            spec["collation"] = collation
+            if spec.get("unique") or spec.get("prepareUnique"):
+                folding(collation)
+    return with_kind(spec, given)
 
 
 def is_new(spec: Spec, existing: Iterable[Index], fresh: Iterable[Spec]) -> bool:
@@ -115,6 +122,8 @@ def is_new(spec: Spec, existing: Iterable[Index], fresh: Iterable[Spec]) -> bool
         if in_batch:
             raise CommandError(96, "Cannot build two identical indexes. Try again without duplicate indexes.")
         return False
+    if plugin(spec["key"]) == "text" and any(plugin(other["key"]) == "text" for other, _ in pairs):
+        raise CommandError(67, "only one text index per collection allowed")
     for other, _ in pairs:
         if _same_signature(spec, other):
             if _same_options(spec, other):
@@ -134,9 +143,11 @@ def _check_key(key: Mapping[str, Any]) -> None:
         raise CommandError(67, f"a compound index has at most {MAX_FIELDS} fields, not {len(key)}")
     for field, value in key.items():
         if isinstance(value, str):
-            if value in PLUGINS:
+            if value in GONE:
                 raise NotKnown(f"{value} indexes")
-            raise CommandError(67, f"Unknown index plugin '{value}'")
+            if value not in KINDS:
+                raise CommandError(67, f"Unknown index plugin '{value}'")
+            continue
         if isinstance(value, bool) or not is_number(value):
             raise CommandError(
                 67,
@@ -149,13 +160,23 @@ def _check_key(key: Mapping[str, Any]) -> None:
             raise CommandError(67, "Index keys cannot be an empty field.")
         if any(part.startswith("$") and part not in ("$**", "$id", "$ref", "$db") for part in field.split(".")):
             raise CommandError(67, f"Index key contains an illegal field name: field name starts with '$'. {field}")
-        if (field == "$**" or field.endswith(".$**")) and len(key) > 1:
-            raise NotKnown("compound wildcard indexes")
+    if sum(map(is_wildcard, key)) > 1:
+        raise CommandError(67, "wildcard indexes do not allow more than one wildcard field")
 
 
 def _check_combinations(spec: Spec, given: Mapping[str, Any]) -> None:
     key = spec["key"]
-    wildcard = any(field == "$**" or field.endswith(".$**") for field in key)
+    wildcard = any(map(is_wildcard, key)) and plugin(key) is None
+    if "wildcardProjection" in given:
+        projection = given["wildcardProjection"]
+        if not isinstance(projection, Mapping):
+            raise CommandError(
+                14, f"The field 'wildcardProjection' must be a non-empty object, not {type_name(projection)}"
+            )
+        if "$**" not in key:
+            raise CommandError(2, "The field 'wildcardProjection' is only allowed when 'key' has the field $**")
+        if not projection:
+            raise CommandError(9, "The 'wildcardProjection' field can't be an empty object")
     if wildcard and (spec.get("unique") or "expireAfterSeconds" in given):
         option = "unique" if spec.get("unique") else "expireAfterSeconds"
         raise CommandError(67, f"Index type 'wildcard' does not support the {option} option")

@@ -322,7 +322,10 @@ class Collections:
     def has_unique(self, name: str | tuple[str, str], paths: tuple[str, ...]) -> bool:
         collection = self._context.store.collection(*self._split(name))
         return collection is not None and any(
-            index.spec.get("unique") and index.is_complete and index.key.keys() == set(paths)
+            index.spec.get("unique")
+            and index.is_complete
+            and "collation" not in index.spec
+            and index.key.keys() == set(paths)
             for index in collection.indexes
         )
 
