@@ -72,6 +72,17 @@ def contract(session: nox.Session) -> None:
     session.run("pytest", "-m", "contract", *session.posargs)
 
 
+@nox.session(name="driver-suite", default=False)
+def driver_suite(session: nox.Session) -> None:
+    """Run PyMongo's own tests, from its source distribution, against the local server; names run single files."""
+    session.install("--editable", ".[dev]")
+    version = session.run("python", "-c", "import pymongo; print(pymongo.version)", silent=True)
+    with tempfile.TemporaryDirectory() as folder:
+        source = ("--no-deps", "--no-binary", "pymongo", f"pymongo=={str(version).strip()}")
+        session.run("python", "-m", "pip", "download", "--quiet", "--dest", folder, *source)
+        session.run("python", "-m", "tests.localserver.driver_suite", folder, *session.posargs)
+
+
 @nox.session(default=False)
 def heavy(session: nox.Session) -> None:
     """Run the tests that take minutes or ask package registries."""

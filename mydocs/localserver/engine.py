@@ -86,7 +86,7 @@ class Engine:
             if isinstance(command, Plain):
                 return {**command.run(greeting, body), "ok": 1.0}
             given = command.checked(name, body)
-            _check_concerns(given)
+            _check_concerns(name, given)
             _check_limit(given)
             if given.get("apiVersion", "1") != "1":
                 raise CommandError(322, f"API version must be '1', not '{given['apiVersion']}'")
@@ -261,7 +261,17 @@ def _check_transactional(name: str, database: str, body: Mapping[str, Any], *, s
             )
 
 
-def _check_concerns(body: Mapping[str, Any]) -> None:
+# Commands that read at a level of the client's choice; all others know "local" alone, except to begin a transaction.
+READS = frozenset({"find", "aggregate", "count", "distinct"})
+WRITES_NOTHING = READS - {"aggregate"} | {"getMore", "killCursors", "listIndexes", "listCollections", "listDatabases"}
+
+
+def _check_concerns(name: str, body: Mapping[str, Any]) -> None:
+    if name in WRITES_NOTHING and body.get("writeConcern"):
+        raise CommandError(72, f"Command {name} does not support writeConcern")
+    asked = body.get("readConcern", {}).get("level", "local")
+    if name not in READS and asked != "local" and "startTransaction" not in body:
+        raise CommandError(72, f"Command {name} does not support the read concern level '{asked}'")
     wanted = body.get("writeConcern", {}).get("w", 1)
     if isinstance(wanted, str):
         if wanted != "majority":

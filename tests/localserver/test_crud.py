@@ -479,6 +479,12 @@ def test_a_group_adds_up_without_losing_anything(db: Db) -> None:
             72,
             id="linearizable $out",
         ),
+        pytest.param({"find": "a", "writeConcern": {"w": 1}}, 72, id="a write concern to read with"),
+        pytest.param(
+            {"insert": "a", "documents": [{}], "readConcern": {"level": "majority"}},
+            72,
+            id="a read concern to write with",
+        ),
         pytest.param({"find": "a", "maxTimeMS": -1}, 2, id="a negative limit of time"),
         pytest.param({"find": "a", "maxTimeMS": 2**31}, 2, id="too large a limit of time"),
         pytest.param({"find": "a", "maxTimeMS": "1"}, 2, id="no limit of time"),

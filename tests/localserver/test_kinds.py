@@ -283,6 +283,8 @@ def test_measurements_are_taken_with_their_time(db: Db) -> None:
     for spec in wrong:
         assert code_of(db, {"create": "x", "timeseries": spec}) in (40414, 14, 72, 2, 40415)
     assert code_of(db, {"create": "x", "expireAfterSeconds": 5}) == 72
+    unique = {"key": {"c": 1}, "name": "c", "unique": True}
+    assert code_of(db, {"createIndexes": "temperatures", "indexes": [unique]}) == 72
 
 
 def test_measurements_expire_and_are_not_changed(db: Db, local_server: LocalServer, local_clock: ManualClock) -> None:

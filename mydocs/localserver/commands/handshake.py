@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from bson.binary import Binary
 
+from mydocs.localserver.catalogue.transactions import LIFETIME_SECONDS
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.values import type_name
 from mydocs.localserver.wire import messages, scram
+from mydocs.localserver.wire.cursors import IDLE_SECONDS
 
 if TYPE_CHECKING:
     from mydocs.localserver.engine import Engine
@@ -191,9 +193,15 @@ def get_parameter(greeting: Greeting, body: Mapping[str, Any]) -> Document:
     known = {
         "featureCompatibilityVersion": {"version": VERSION.rpartition(".")[0]},
         "authenticationMechanisms": [scram.MECHANISM] if greeting.engine.credentials else [],
+        "enableTestCommands": False,
+        "requireApiVersion": False,
+        "transactionLifetimeLimitSeconds": int(LIFETIME_SECONDS),
+        "cursorTimeoutMillis": int(IDLE_SECONDS * 1000),
     }
-    if body["getParameter"] == "*" or isinstance(body["getParameter"], Mapping):
-        raise NotKnown("getParameter for all parameters")
+    if body["getParameter"] == "*":
+        return known
+    if isinstance(body["getParameter"], Mapping):
+        raise NotKnown("getParameter with options")
     found = {name: known[name] for name in body if name in known}
     if not found:
         raise CommandError(72, "no option found to get")

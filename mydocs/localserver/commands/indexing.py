@@ -6,7 +6,7 @@ from typing import Any
 
 from bson import Int64
 
-from mydocs.localserver.catalogue.collection import ID_INDEX, Collection, Index
+from mydocs.localserver.catalogue.collection import ID_INDEX, TIME_SERIES, Collection, Index
 from mydocs.localserver.catalogue.index_specs import MAX_INDEXES, Spec, is_new, normal
 from mydocs.localserver.commands.context import Context, number, refuse_view
 from mydocs.localserver.errors import CommandError
@@ -23,6 +23,8 @@ def create_indexes(context: Context, body: Document) -> Document:
     found = context.store.collection(context.database, name)
     refuse_view(found)
     specs = [normal(spec) for spec in body["indexes"]]
+    if found is not None and found.kind == TIME_SERIES and any(spec.get("unique") for spec in specs):
+        raise CommandError(72, "Cannot create an index on a time-series collection with the option unique")
     fresh: list[Spec] = []
     existing = found.indexes if found is not None else (ID_INDEX,)
     for spec in specs:
