@@ -83,17 +83,14 @@ class Engine:
             open_to_all = isinstance(command, Plain) and command.public
             if self.credentials is not None and greeting.login.user is None and not open_to_all:
                 raise CommandError(13, f"Command {name} requires authentication")
+            _check_api(name, command, body)
             if isinstance(command, Plain):
                 return {**command.run(greeting, body), "ok": 1.0}
             given = command.checked(name, body)
             _check_concerns(name, given)
             _check_limit(given)
-            if given.get("apiVersion", "1") != "1":
-                raise CommandError(322, f"API version must be '1', not '{given['apiVersion']}'")
-            if given.get("apiStrict") and not command.stable:
-                raise CommandError(323, f"Provided apiStrict:true, but the command {name} is not in API Version 1.")
             with self.lock:
-                return {**self._execute(name, command, database, given), "ok": 1.0}
+                return {**self._execute(name, command, database, given), "ok": 1.0, **_unmet(given)}
         except CommandError as error:
             return error_reply(error)
 
@@ -261,25 +258,54 @@ def _check_transactional(name: str, database: str, body: Mapping[str, Any], *, s
             )
 
 
+MOST_MEMBERS = 50  # of a replica set, and so the most that a write concern may ask for
 # Commands that read at a level of the client's choice; all others know "local" alone, except to begin a transaction.
 READS = frozenset({"find", "aggregate", "count", "distinct"})
 WRITES_NOTHING = READS - {"aggregate"} | {"getMore", "killCursors", "listIndexes", "listCollections", "listDatabases"}
 
 
+def _check_api(name: str, command: Command | Plain, body: Mapping[str, Any]) -> None:
+    version = body.get("apiVersion")
+    if version is None:
+        if "apiStrict" in body or "apiDeprecationErrors" in body:
+            raise CommandError(322, "Provided apiStrict and/or apiDeprecationErrors without passing apiVersion")
+    elif version != "1":
+        raise CommandError(322, f"API version must be '1', not '{version}'")
+    elif body.get("apiStrict") and isinstance(command, Command) and not command.stable:
+        raise CommandError(323, f"Provided apiStrict:true, but the command {name} is not in API Version 1.")
+
+
+def _unmet(body: Mapping[str, Any]) -> Document:
+    """Report a write concern that one member cannot meet: what was written is written all the same."""
+    wanted = body.get("writeConcern", {}).get("w", 1)
+    if isinstance(wanted, str):
+        problem = (
+            None
+            if wanted == "majority"
+            else CommandError(79, f"No write concern mode named '{wanted}' found in replica set configuration")
+        )
+    else:
+        problem = CommandError(100, "Not enough data-bearing nodes") if (to_int(wanted) or 0) > 1 else None
+    if problem is None:
+        return {}
+    reply = error_reply(problem)
+    return {"writeConcernError": {name: reply[name] for name in ("code", "codeName", "errmsg")}}
+
+
 def _check_concerns(name: str, body: Mapping[str, Any]) -> None:
     if name in WRITES_NOTHING and body.get("writeConcern"):
         raise CommandError(72, f"Command {name} does not support writeConcern")
-    asked = body.get("readConcern", {}).get("level", "local")
-    if name not in READS and asked != "local" and "startTransaction" not in body:
-        raise CommandError(72, f"Command {name} does not support the read concern level '{asked}'")
     wanted = body.get("writeConcern", {}).get("w", 1)
-    if isinstance(wanted, str):
-        if wanted != "majority":
-            raise CommandError(79, f"No write concern mode named '{wanted}' found in replica set configuration")
-    elif to_int(wanted) not in (0, 1):
-        raise CommandError(100, "Not enough data-bearing nodes")
+    if not isinstance(wanted, str | Mapping):
+        whole = to_int(wanted)
+        if whole is None or not 0 <= whole <= MOST_MEMBERS:
+            raise CommandError(
+                9, f"w has to be a non-negative number and not greater than {MOST_MEMBERS}; found: {wanted}"
+            )
     level = body.get("readConcern", {}).get("level", "local")
     if level not in ("local", "available", "majority", "linearizable", "snapshot"):
         raise CommandError(9, f"Enumeration value '{level}' for field 'readConcern.level' is not a valid value.")
+    if name not in READS and level != "local" and "startTransaction" not in body:
+        raise CommandError(72, f"Command {name} does not support the read concern level '{level}'")
     if level == "snapshot" and "startTransaction" not in body:
         raise NotKnown("the read concern 'snapshot' outside of transactions")

@@ -332,6 +332,16 @@ def test_a_hint_that_names_an_index_is_followed(db: Db, command: dict[str, Any],
     assert hinted(db, command, hint) is None
 
 
+def test_a_hint_without_an_order_gives_that_of_its_index(db: Db) -> None:
+    db.things.create_index([("n", -1), ("_id", 1)])
+    db.things.insert_many([{"_id": n, "n": n // 2} for n in range(6)])
+    found = db.things.find({}, hint=[("n", -1), ("_id", 1)])
+    assert [document["_id"] for document in found] == [4, 5, 2, 3, 0, 1]
+    assert next(db.things.aggregate([], hint="n_-1__id_1"))["_id"] == 4
+    assert [document["_id"] for document in db.things.find({}, hint="n_-1__id_1").sort("_id", 1)] == [0, 1, 2, 3, 4, 5]
+    assert (db.things.find_one_and_update({}, {"$set": {"a": 1}}, hint="n_-1__id_1") or {})["_id"] == 4
+
+
 def test_distinct_takes_arrays_apart_and_equal_values_once(db: Db) -> None:
     db.things.insert_many([{"a": [1, 2]}, {"a": 2.0}, {"a": None}, {"b": 1}, {"a": "x"}])
     found = db.things.distinct("a")
@@ -423,6 +433,16 @@ def test_a_collection_is_counted_without_being_read(db: Db) -> None:
     assert refused.value.code == 26
 
 
+@pytest.mark.parametrize(("wanted", "code"), [(50, 100), ("nobody", 79)], ids=["members", "mode"])
+def test_a_write_concern_that_cannot_be_met_is_reported_beside_what_was_written(
+    db: Db, wanted: int | str, code: int
+) -> None:
+    concern = {"w": wanted, "wtimeout": 1}
+    reply = db.command("insert", "things", documents=[{"_id": 1}], writeConcern=concern)
+    assert (reply["n"], reply["writeConcernError"]["code"]) == (1, code)
+    assert db.things.count_documents({}) == 1
+
+
 def test_a_reply_says_when_it_is_of(db: Db) -> None:
     client = db.client
     with client.start_session() as session:
@@ -479,6 +499,9 @@ def test_a_group_adds_up_without_losing_anything(db: Db) -> None:
             72,
             id="linearizable $out",
         ),
+        pytest.param({"insert": "a", "documents": [{}], "writeConcern": {"w": 51}}, 9, id="more than there can be"),
+        pytest.param({"ping": 1, "apiStrict": True}, 322, id="strict about no version"),
+        pytest.param({"ping": 1, "apiVersion": "never"}, 322, id="a version that nobody has"),
         pytest.param({"find": "a", "writeConcern": {"w": 1}}, 72, id="a write concern to read with"),
         pytest.param(
             {"insert": "a", "documents": [{}], "readConcern": {"level": "majority"}},

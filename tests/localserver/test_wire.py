@@ -163,7 +163,6 @@ def test_a_hello_invites_to_no_stream_and_says_what_the_server_is(connection: so
         pytest.param({"find": "a", "tailable": True}, 238, "'tailable'", id="option of find"),
         pytest.param({"create": "a", "clusteredIndex": True}, 238, "'clusteredIndex'", id="option of create"),
         pytest.param({"find": "a", "readConcern": {"level": "snapshot"}}, 238, "snapshot", id="snapshot read"),
-        pytest.param({"insert": "a", "documents": [{}], "writeConcern": {"w": 2}}, 100, "", id="two members"),
         pytest.param({"find": "a", "filter": {"$text": {"$search": "b"}}}, 238, "$text", id="text search"),
         pytest.param({"find": "a", "filter": {"a": {"$near": [1, 2]}}}, 238, "$near", id="search by place"),
         pytest.param(

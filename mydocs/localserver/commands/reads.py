@@ -14,7 +14,7 @@ from mydocs.localserver.commands.context import Context, check_writable, number,
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.match import compile_filter
 from mydocs.localserver.query.projection import compile_projection
-from mydocs.localserver.query.values import MISSING, compare, encode_key, lookup, sort_documents, type_name
+from mydocs.localserver.query.values import MISSING, compare, encode_key, lookup, sort_documents, to_decimal, type_name
 
 Document = dict[str, Any]
 
@@ -65,8 +65,10 @@ def aggregate(context: Context, body: Document) -> Document:
                 raise CommandError(323, "stage $listSearchIndexes is not allowed with 'apiStrict: true'")
             source, pipeline = _search_indexes(context, name, collection, pipeline[0]), pipeline[1:]
         else:
-            check_hint(collection, body.get("hint"))
+            order = hinted_order(collection, body.get("hint"))
             source = _narrowed(context, collection, pipeline)
+            if order:
+                source = sort_documents(source, order)
     else:
         name = "$cmd.aggregate"
     if any("$listSearchIndexes" in stage for stage in pipeline):
@@ -89,7 +91,7 @@ def count(context: Context, body: Document) -> Document:
     """Count what matches."""
     collection = context.store.collection(context.database, context.collection_name(body))
     filter_, skip, limit = body.get("query", {}), number(body, "skip", 0), abs(number(body, "limit", 0, signed=True))
-    check_hint(collection, body.get("hint"))
+    hinted_order(collection, body.get("hint"))
     if collection is not None and not filter_ and not collection.is_view:
         total = context.store.count(collection)
     else:
@@ -141,18 +143,19 @@ def matching(
     if not isinstance(filter_, Mapping):
         raise CommandError(14, f"a filter is the wrong type '{type_name(filter_)}', expected type 'object'")
     accepts = compile_filter(dict(filter_), now=context.now, variables=variables)
-    check_hint(collection, hint)
-    order = list((sort or {}).items())
+    by_hint = hinted_order(collection, hint)
+    sort = sort or by_hint
+    order = list(sort.items())
     if any(name == "$natural" for name, _ in order):
         raise NotKnown("the order $natural: documents are kept in the order of _id")
     backwards = len(order) > 0 and order[0][0] == "_id" and order[0][1] == -1
     by_identity = not order or (order[0][0] == "_id" and order[0][1] in (1, -1))
     if collection is not None and collection.is_view:
-        if hint is not None or within != (b"", None):
-            raise NotKnown("hints, min and max on a view")
+        if within != (b"", None):
+            raise NotKnown("min and max on a view")
         by_identity = not order
     if not by_identity:
-        sort_documents([], dict(sort or {}))  # a wrong order is refused even where there is nothing to sort
+        sort_documents([], dict(sort))  # a wrong order is refused even where there is nothing to sort
     if collection is None:
         return iter(())
     low, high = bounds(filter_)
@@ -165,7 +168,7 @@ def matching(
         scanned = (document for document in scanned if encode_key(document["_id"]) < end)
     found = filter(accepts, scanned)
     # `_id` is unique, so whatever else is in an order that begins with it changes nothing.
-    return found if by_identity else iter(sort_documents(list(found), dict(sort or {})))
+    return found if by_identity else iter(sort_documents(list(found), dict(sort)))
 
 
 def scan(
@@ -186,9 +189,9 @@ def scan(
     return stages.run_pipeline(pipeline, documents, collections=Collections(context, below), now=context.now)
 
 
-def check_hint(collection: Collection | None, hint: Any) -> None:
+def hinted_order(collection: Collection | None, hint: Any) -> Mapping[str, Any]:
     """
-    Refuse a hint that changes what is found; any other means nothing, since only `_id` is ever searched by.
+    Return the order in which an index that a hint names would yield documents; nothing else comes of a hint here.
 
     :raises CommandError: code 2 where no index has that name or key
     :raises NotKnown: for an index that leaves documents out
@@ -198,9 +201,11 @@ def check_hint(collection: Collection | None, hint: Any) -> None:
     if isinstance(hint, Mapping) and "$natural" in hint:
         if hint["$natural"] != 1:
             raise NotKnown("the hint $natural in an order other than 1")
-        return
+        return {}
     if collection is None or not hint:
-        return
+        return {}
+    if collection.is_view:
+        raise NotKnown("a hint on a view")
     named = [
         index
         for index in collection.indexes
@@ -211,6 +216,10 @@ def check_hint(collection: Collection | None, hint: Any) -> None:
         raise CommandError(2, "hint provided does not correspond to an existing index")
     if len(named) > 1 or not named[0].is_complete:
         raise NotKnown("a hint of an index that leaves documents out, or of one of several on the same key")
+    (index,) = named
+    unordered = "collation" in index.spec or any(isinstance(direction, str) for direction in index.key.values())
+    # Any number is a direction in the key of an index, but in a sort only 1 and -1 are.
+    return {} if unordered else {path: 1 if to_decimal(way) > 0 else -1 for path, way in index.key.items()}
 
 
 def index_bounds(body: Document) -> tuple[bytes, bytes | None]:
