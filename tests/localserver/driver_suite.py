@@ -30,7 +30,7 @@ REFUSAL = "the local server of mydocs does not implement "
 EXPLAINED = {
     "TestCursor.test_to_list_csot_applied": "$where in a filter",
     "TestDatabaseAggregation.test_database_aggregation_fake_cursor": "the stage $listLocalSessions",
-    "TestCollection.test_exhaust": "streams of batches: an exhaust cursor is served batch by batch, as drivers expect too",
+    "TestCollection.test_exhaust": "streams of batches: an exhaust cursor is served batch by batch",
 }
 NO_SECONDARY = ("No replica set members match selector", "reads from a secondary: it is the only member")
 INI = "[pytest]\nmarkers =\n    default\n    default_async\n    search_index\n"

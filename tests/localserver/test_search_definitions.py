@@ -116,6 +116,7 @@ TAKEN: list[tuple[str, Any]] = [
     ("search", {**analyzer(), "analyzer": "mine"}),
     ("search", analyzer({"type": "nGram", "minGram": 1, "maxGram": 2}, {"type": "lowercase"}, {"type": "stempel"})),
     ("search", analyzer({"type": "regexCaptureGroup", "pattern": r"^(?<first>\p{L}+)-(\d++)$", "group": 2})),
+    ("search", analyzer({"type": "regexSplit", "pattern": "[a-z&&[^bc]]+"})),
     ("search", analyzer(None, {"type": "stopword", "tokens": ["a"]}, charFilters=[{"type": "htmlStrip"}])),
     ("search", analyzer(None, charFilters=[{"type": "mapping", "mappings": {"-": ""}}, {"type": "persian"}])),
     ("search", analyzer(None, {"type": "wordDelimiterGraph", "delimiterOptions": {"concatenateAll": True}})),

@@ -1,6 +1,7 @@
 """The form of custom analyzers, as mongot's CustomAnalyzerDefinition.java reads them. Pure."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,9 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
         .replace("(?P<!", "(?<!")
     )
     try:
-        return re.compile(java)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # nested sets, which Java has
+            return re.compile(java)
     except re.error as error:
         if str(error.msg).startswith(MISTAKES):
             raise

@@ -30,6 +30,20 @@ _PAD_LIMIT = 1_500_000  # elements that an update may append as null (server: kM
 _FILTERED = re.compile(r"\$\[([^\]]*)\]")
 
 
+class _Absent(Enum):
+    """What an operator does where its path does not exist."""
+
+    CREATE = auto()
+    CHECK = auto()  # nothing, but a path that could not be created is refused all the same
+    LEAVE = auto()
+
+
+# UpdateNode::allowNonViablePath and ModifierNode::allowCreation in src/mongo/db/update.
+_WHERE_ABSENT = {
+    "$unset": _Absent.LEAVE, "$pull": _Absent.CHECK, "$pullAll": _Absent.CHECK, "$pop": _Absent.CHECK
+}  # fmt: skip
+
+
 Update: TypeAlias = Callable[..., Document]
 """From a document, its filter and whether it is being inserted, to the new document."""
 ArrayFilters: TypeAlias = Mapping[str, Callable[[Mapping[str, Any]], bool]]
@@ -288,7 +302,7 @@ def _apply(result: Document, step: _Step, context: _Context) -> None:
     else:
         for concrete in _concrete(parts, context):
             _claim(concrete, context)
-            _visit(result, concrete, 0, step.change, missing=_MISSING_PATH.get(step.operator, Missing.CREATE))
+            _visit(result, concrete, 0, step.change, absent=_WHERE_ABSENT.get(step.operator, _Absent.CREATE))
 
 
 def _apply_rename(result: Document, step: _Step, parts: list[str], context: _Context) -> None:
@@ -300,7 +314,7 @@ def _apply_rename(result: Document, step: _Step, parts: list[str], context: _Con
     _refuse_arrays(context.original, source, "source")
     _refuse_arrays(context.original, target, "destination")
     change: Change = (lambda _: REMOVE) if moving_away else (lambda _: copied(value))
-    _visit(result, parts, 0, change, missing=Missing.LEAVE if moving_away else Missing.CREATE)
+    _visit(result, parts, 0, change, absent=_Absent.LEAVE if moving_away else _Absent.CREATE)
 
 
 def _renamed(document: Document, path: str) -> Any:
@@ -359,21 +373,7 @@ def _claim(parts: list[str], context: _Context) -> None:
     context.above.update(above)
 
 
-class Missing(Enum):
-    """What an operator does where its path does not exist."""
-
-    CREATE = auto()
-    CHECK = auto()  # nothing, but a path that could not be created is refused all the same
-    LEAVE = auto()
-
-
-# UpdateNode::allowNonViablePath and ModifierNode::allowCreation in src/mongo/db/update.
-_MISSING_PATH = {
-    "$unset": Missing.LEAVE, "$pull": Missing.CHECK, "$pullAll": Missing.CHECK, "$pop": Missing.CHECK
-}  # fmt: skip
-
-
-def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, missing: Missing) -> None:
+def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, absent: _Absent) -> None:
     part = parts[depth]
     at: Any = part
     if isinstance(holder, list):
@@ -384,7 +384,7 @@ def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, missing
     else:
         at, old = None, MISSING
     if at is None:
-        if missing is Missing.LEAVE:
+        if absent is _Absent.LEAVE:
             return
         owner = parts[depth - 1] if depth else ""
         raise CommandError(28, f"Cannot create field '{part}' in element {shown({owner: holder})}")
@@ -396,13 +396,13 @@ def _visit(holder: Any, parts: list[str], depth: int, change: Change, *, missing
             _store(holder, at, new)
         return
     if old is MISSING:
-        if missing is not Missing.CREATE:
+        if absent is not _Absent.CREATE:
             return
         old = {}
-        _visit(old, parts, depth + 1, change, missing=missing)
+        _visit(old, parts, depth + 1, change, absent=absent)
         _store(holder, at, old)
         return
-    _visit(old, parts, depth + 1, change, missing=missing)
+    _visit(old, parts, depth + 1, change, absent=absent)
 
 
 def _remove(holder: Any, at: Any, old: Any) -> None:
