@@ -30,6 +30,17 @@ def test_the_natural_order_backwards_is_refused_by_name(db: Db) -> None:
     assert refused.value.code == 238
 
 
+@pytest.mark.parametrize("command", ["find", "count", "distinct", "aggregate"])
+def test_collections_of_the_servers_own_are_not_read_as_empty(db: Db, command: str) -> None:
+    needed: dict[str, dict[str, Any]] = {"distinct": {"key": "a"}, "aggregate": {"pipeline": [], "cursor": {}}}
+    options = needed.get(command, {})
+    db.create_collection("v", viewOn="things")
+    for database, name in ((db, "system.views"), (db.client.local, "oplog.rs")):
+        with pytest.raises(OperationFailure, match=name) as refused:
+            database.command({command: name, **options})
+        assert refused.value.code == 238
+
+
 def test_constants_of_an_update_are_refused_by_name(db: Db) -> None:
     with pytest.raises(OperationFailure, match="constants") as refused:
         db.command("update", "things", updates=[{"q": {}, "u": [{"$set": {"a": "$$b"}}], "c": {"b": 1}}])

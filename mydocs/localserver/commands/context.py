@@ -43,6 +43,14 @@ class Context:
         check_namespace(self.database, name)
         return str(name)
 
+    def read_name(self, body: Mapping[str, Any]) -> str:
+        """Return the collection that a command reads; refuse those of the server's own, which are not kept here."""
+        name = self.collection_name(body)
+        own = name.startswith("system.") and name not in SYSTEM_NAMES
+        if own or (self.database, name) == ("local", "oplog.rs"):
+            raise NotKnown(f"reading {self.database}.{name}")
+        return name
+
     def writable(self, database: str, name: str) -> Collection:
         """Return a collection to write to, created if need be."""
         check_writable(database, name)

@@ -24,7 +24,7 @@ def find(context: Context, body: Document) -> Document:
     for option in ("returnKey", "showRecordId", "tailable", "awaitData"):
         if body.get(option):
             raise NotKnown(f"the option '{option}' of find")
-    name = context.collection_name(body)
+    name = context.read_name(body)
     filter_, limit, skip = body.get("filter", {}), number(body, "limit", 0), number(body, "skip", 0)
     variables = context.variables(body)
     project = compile_projection(body.get("projection", {}), now=context.now, filter=filter_)
@@ -58,7 +58,7 @@ def aggregate(context: Context, body: Document) -> Document:
     pipeline = [stage for stage in body.get("pipeline", []) if _is_stage(stage)]
     source: Iterable[Document] = ()
     if isinstance(body["aggregate"], str):
-        name = context.collection_name(body)
+        name = context.read_name(body)
         collection = context.store.collection(context.database, name)
         if pipeline and "$listSearchIndexes" in pipeline[0]:
             if body.get("apiStrict"):
@@ -89,7 +89,7 @@ def aggregate(context: Context, body: Document) -> Document:
 
 def count(context: Context, body: Document) -> Document:
     """Count what matches."""
-    collection = context.store.collection(context.database, context.collection_name(body))
+    collection = context.store.collection(context.database, context.read_name(body))
     filter_, skip, limit = body.get("query", {}), number(body, "skip", 0), abs(number(body, "limit", 0, signed=True))
     hinted_order(collection, body.get("hint"))
     if collection is not None and not filter_ and not collection.is_view:
@@ -102,7 +102,7 @@ def count(context: Context, body: Document) -> Document:
 
 def distinct(context: Context, body: Document) -> Document:
     """Collect the different values of a field, the elements of arrays each for itself."""
-    collection = context.store.collection(context.database, context.collection_name(body))
+    collection = context.store.collection(context.database, context.read_name(body))
     values: dict[bytes, Any] = {}
     for document in matching(context, collection, body.get("query", {}), None, hint=body.get("hint")):
         for value in lookup(document, body["key"], expand=False):
