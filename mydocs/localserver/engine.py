@@ -89,10 +89,14 @@ class Engine:
             given = command.checked(name, body)
             _check_concerns(name, given)
             _check_limit(given)
-            with self.lock:
-                return {**self._execute(name, command, database, given), "ok": 1.0, **_unmet(given)}
         except CommandError as error:
             return error_reply(error)
+        try:
+            with self.lock:
+                reply = {**self._execute(name, command, database, given), "ok": 1.0}
+        except CommandError as error:
+            reply = error_reply(error)
+        return {**reply, **_unmet(given)}
 
     def timed(self, reply: Document) -> Document:
         """Return a reply with the times that each member of a replica set says: drivers read on from there."""

@@ -68,7 +68,7 @@ def results(report: Path) -> Iterator[tuple[str, str, str]]:
             continue
         text = f"{bad.get('message', '')}\n{bad.text or ''}"
         if REFUSAL in text:
-            reason = re.split(r", full error|[\n\"]", text.split(REFUSAL, 1)[1])[0]
+            reason = re.split(r"', '|, full error|[\n\"]", text.split(REFUSAL, 1)[1])[0]
             yield "refused", name, reason.strip("'")
         elif name in EXPLAINED or NO_SECONDARY[0].lower() in text.lower():
             yield "refused", name, EXPLAINED.get(name, NO_SECONDARY[1])

@@ -440,6 +440,9 @@ def test_a_write_concern_that_cannot_be_met_is_reported_beside_what_was_written(
     concern = {"w": wanted, "wtimeout": 1}
     reply = db.command("insert", "things", documents=[{"_id": 1}], writeConcern=concern)
     assert (reply["n"], reply["writeConcernError"]["code"]) == (1, code)
+    with pytest.raises(OperationFailure) as refused:
+        db.command("dropIndexes", "things", index="nosuch", writeConcern=concern)
+    assert (refused.value.details or {})["writeConcernError"]["code"] == code
     assert db.things.count_documents({}) == 1
 
 
