@@ -44,6 +44,7 @@ CODE_NAMES = {
     117: "ConflictingOperationInProgress",
     121: "DocumentValidationFailure",
     125: "CommandFailed",
+    146: "ExceededMemoryLimit",
     165: "ViewDepthLimitExceeded",
     166: "CommandNotSupportedOnView",
     167: "OptionNotSupportedOnView",

@@ -36,7 +36,6 @@ MALFORMED: list[tuple[str, Update, int]] = [
     ("a conflict", {"$set": {"a": 1, "a.b": 1}}, 40),
     ("setOnInsert of an empty name", {"$setOnInsert": {"a.": 1}}, 56),
     ("no fields", {"$set": 1}, 9),
-    ("a constant that cannot be calculated", [{"$set": {"a": {"$divide": [1, 0]}}}], 2),
     ("a stage with two names", [{"$set": {"a": 1}, "$unset": "b"}], 40323),
     ("an undefined variable", [{"$set": {"a": "$$nobody"}}], 17276),
 ]
@@ -105,8 +104,6 @@ def test_a_constant_that_cannot_be_calculated_is_refused_on_nothing(db: Db, comm
 @pytest.mark.parametrize(
     ("merge", "code"),
     [
-        pytest.param({"into": "others", "whenMatched": [{"$set": {"a": "$$nobody"}}]}, 17276, id="pipeline"),
-        pytest.param({"into": "others", "let": {"x": ZERO}, "whenMatched": []}, 2, id="variable"),
         pytest.param({"into": "others", "on": "a"}, 51183, id="no unique index"),
         pytest.param({"into": "others", "on": []}, 51187, id="on nothing"),
         pytest.param({"into": "others", "on": ["a", "a"]}, 31465, id="on one field twice"),

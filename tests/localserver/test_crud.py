@@ -440,9 +440,6 @@ def test_a_write_concern_that_cannot_be_met_is_reported_beside_what_was_written(
     concern = {"w": wanted, "wtimeout": 1}
     reply = db.command("insert", "things", documents=[{"_id": 1}], writeConcern=concern)
     assert (reply["n"], reply["writeConcernError"]["code"]) == (1, code)
-    with pytest.raises(OperationFailure) as refused:
-        db.command("dropIndexes", "things", index="nosuch", writeConcern=concern)
-    assert (refused.value.details or {})["writeConcernError"]["code"] == code
     assert db.things.count_documents({}) == 1
 
 
@@ -513,7 +510,6 @@ def test_a_group_adds_up_without_losing_anything(db: Db) -> None:
         ),
         pytest.param({"find": "a", "maxTimeMS": -1}, 2, id="a negative limit of time"),
         pytest.param({"find": "a", "maxTimeMS": 2**31}, 2, id="too large a limit of time"),
-        pytest.param({"find": "a", "maxTimeMS": "1"}, 2, id="no limit of time"),
         pytest.param({"aggregate": "a", "pipeline": [{"$unset": []}], "cursor": {}}, 31119, id="unset of nothing"),
         pytest.param({"findAndModify": "a", "query": {}}, 9, id="neither update nor remove"),
         pytest.param({"findAndModify": "a", "remove": True, "update": {}}, 9, id="update and remove"),

@@ -89,6 +89,47 @@ def test_a_letter_that_cannot_be_folded_exactly_is_refused_by_name(db: Db) -> No
     assert refused.value.code == 238
 
 
+ZERO = {"$divide": [1, 0]}
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        pytest.param(
+            {"findAndModify": "things", "update": [{"$set": {"a": ZERO}}]}, 2, id="a constant of an update's pipeline"
+        ),
+        pytest.param(
+            {"aggregate": "things", "pipeline": [{"$merge": {"into": "x", "whenMatched": [{"$set": {"a": "$$b"}}]}}],
+             "cursor": {}},
+            17276,
+            id="a pipeline of $merge",
+        ),
+        pytest.param(
+            {"aggregate": "things", "pipeline": [{"$merge": {"into": "x", "let": {"b": ZERO}, "whenMatched": []}}],
+             "cursor": {}},
+            2,
+            id="a constant of $merge",
+        ),
+        pytest.param({"find": "things", "maxTimeMS": "1"}, 2, id="a limit of time by a string"),
+        pytest.param({"create": "x", "validator": {"$expr": {"$lt": ["$at", "$$NOW"]}}}, 238, id="a validator by time"),
+        pytest.param({"find": "things", "projection": {"a": {"$range": [0, 10**9]}}}, 146, id="too long a range"),
+    ],
+)  # fmt: skip
+def test_more_is_refused_on_an_empty_collection_than_every_server_refuses(
+    db: Db, command: dict[str, Any], code: int
+) -> None:
+    with pytest.raises(OperationFailure) as refused:
+        db.command(command)
+    assert refused.value.code == code
+
+
+def test_a_write_concern_that_cannot_be_met_is_reported_beside_an_error_too(db: Db) -> None:
+    db.create_collection("things")
+    with pytest.raises(OperationFailure) as refused:
+        db.command("dropIndexes", "things", index="nosuch", writeConcern={"w": 2})
+    assert (refused.value.details or {})["writeConcernError"]["code"] == 100
+
+
 LARGEST = 2**63 - 1
 NO_OBJECTS: list[Any] = [1, None, "x", []]
 NO_STRINGS: list[Any] = [[], {"a": 1}, Decimal128("1")]

@@ -116,6 +116,8 @@ def validation(command: str, body: Mapping[str, Any]) -> Options:
     found: Options = {}
     if "validator" in body:
         compile_filter(dict(body["validator"]), now=NO_TIME)
+        if "$$NOW" in str(body["validator"]):
+            raise NotKnown("$$NOW in a validator")
         found["validator"] = dict(body["validator"])
     for name, known in VALIDATION.items():
         if name in body:

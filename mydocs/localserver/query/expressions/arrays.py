@@ -90,11 +90,17 @@ def _index_of(array: Any, value: Any, start: Any = 0, end: Any = None) -> Any:
     return next((at for at in range(low, min(high, len(items))) if equal(items[at], value)), -1)
 
 
+MOST_NUMBERS = 100 * 1024 * 1024 // 16  # `internalQueryMaxRangeBytes`, 100 MiB of values of 16 bytes
+
+
 def _range(start: Any, end: Any, step: Any = 1) -> list[int]:
     by = _whole("$range", step, 34447)
     if by == 0:
         raise CommandError(34449, "$range requires a non-zero step value")
-    return list(range(_whole("$range", start, 34443), _whole("$range", end, 34445), by))
+    numbers = range(_whole("$range", start, 34443), _whole("$range", end, 34445), by)
+    if len(numbers) > MOST_NUMBERS:
+        raise CommandError(146, f"$range would use too much memory: it has {len(numbers)} numbers")
+    return list(numbers)
 
 
 def _reverse(array: Any) -> list[Any]:
