@@ -80,7 +80,7 @@ def driver_suite(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = ("--no-deps", "--no-binary", "pymongo", f"pymongo=={str(version).strip()}")
         session.run("python", "-m", "pip", "download", "--quiet", "--dest", folder, *source)
-        session.run("python", "-m", "tests.localserver.driver_suite", folder, *session.posargs)
+        session.run("python", "-m", "tests.driver", folder, *session.posargs)
 
 
 @nox.session(default=False)

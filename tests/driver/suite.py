@@ -87,7 +87,3 @@ def main(folder: Path, files: Sequence[str]) -> int:
         if outcome == "failed":
             print(f"  failed: {name}: {reason}")
     return int(counts["failed"] > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,1 @@
+"""The tests of PyMongo itself against a local server: `nox -s driver-suite`."""
