@@ -110,8 +110,14 @@ def test_views_rest_on_each_other_to_a_depth(db: Db, view: str) -> None:
 
 def test_a_view_can_have_search_indexes_where_its_stages_allow_it(db: Db, view: str) -> None:
     index = {"name": "s", "definition": {"mappings": {"dynamic": True}}}
-    assert code_of(db, {"createSearchIndexes": view, "indexes": [index]}) == 2
-    pipeline = [{"$match": {"$expr": {"$eq": ["$on", True]}}}, {"$set": {"a": 1}}]
+    wrong: list[dict[str, Any]] = [
+        {"$match": {"on": True}}, {"$limit": 1}, {"$set": {"_id": 1}}, {"$set": {"at": "$$NOW"}},
+        {"$set": {"a": {"$rand": {}}}},
+    ]  # fmt: skip
+    for number, stage in enumerate(wrong):
+        db.create_collection(f"wrong{number}", viewOn="things", pipeline=[stage])
+        assert code_of(db, {"createSearchIndexes": f"wrong{number}", "indexes": [index]}) == 2
+    pipeline = [{"$match": {"$expr": {"$eq": ["$on", True]}}}, {"$set": {"a": 1}}, {"$match": {}}]
     db.create_collection("searchable", viewOn="things", pipeline=pipeline)
     db.searchable.create_search_index(index)
     assert [one["name"] for one in db.searchable.list_search_indexes()] == ["s"]

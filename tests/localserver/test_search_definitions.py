@@ -235,7 +235,7 @@ REFUSED: list[tuple[str, Any]] = [
     )),
     # vector indexes
     *(("vectorSearch", vector(**options)) for options in (
-        {"foo": 1}, {"path": "a..b"}, {"path": None}, {"indexingMethod": "ivf"}, {"hnswOptions": {"maxEdges": 15}},
+        {"foo": 1}, {"path": None}, {"indexingMethod": "ivf"}, {"hnswOptions": {"maxEdges": 15}},
         {"hnswOptions": {"maxEdges": 65}}, {"hnswOptions": {"numEdgeCandidates": 99}}, {"hnswOptions": {"m": 16}},
         {"indexingMethod": "flat", "hnswOptions": HNSW}, {"numDimensions": 12, "quantization": "binary"},
         {"numDimensions": None}, {"similarity": None}, {"quantization": "float"}, {"engine": "faiss"},

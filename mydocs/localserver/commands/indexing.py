@@ -1,5 +1,6 @@
 """The commands on indexes: create, list, drop, and the search-index commands. I/O through the store only."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -91,16 +92,23 @@ def create_search_indexes(context: Context, body: Document) -> Document:
 
 
 def _check_searchable(view: Collection) -> None:
-    """Refuse a view that search indexes cannot follow: they know stages that look at one document alone."""
+    """Refuse a view that search indexes cannot follow, as mongot's ViewValidator.java does."""
     for stage in view.options["pipeline"]:
         ((operator, spec),) = stage.items()
-        by_expression = operator == "$match" and isinstance(spec, Mapping) and list(spec) == ["$expr"]
-        if operator not in ("$addFields", "$set") and not by_expression:
-            raise CommandError(
-                2,
-                f"the view {view.namespace} cannot have search indexes: its pipeline may only hold $addFields, $set "
-                f"and $match with $expr, not {operator}",
-            )
+        problem = None
+        if operator not in ("$addFields", "$set", "$match"):
+            problem = f"{operator} stage is not supported"
+        elif operator == "$match" and spec and list(spec) != ["$expr"]:
+            problem = "$match stage may only contain $expr"
+        elif operator != "$match" and "_id" in spec:
+            problem = "modifying _id field is not allowed"
+        elif found := UNSTABLE.search(str(spec)):
+            problem = f"{found.group()} is not allowed, as it does not always yield the same"
+        if problem is not None:
+            raise CommandError(2, f"the view {view.namespace} cannot have search indexes: {problem}")
+
+
+UNSTABLE = re.compile(r"\$\$(?:NOW|CLUSTER_TIME|USER_ROLES)|'\$(?:rand|function)'")
 
 
 def update_search_index(context: Context, body: Document) -> Document:

@@ -68,8 +68,6 @@ def field_path(path: str, value: Any) -> None:
     """Take the path of a field."""
     if not isinstance(value, str) or not value:
         refuse(path, "is required")
-    if "" in value.split("."):
-        refuse(path, "is not a path: one of its parts is empty")
 
 
 def listing(form: Form, *, filled: bool = False, unique: str | None = None) -> Form:
