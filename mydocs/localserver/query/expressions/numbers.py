@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from bson.decimal128 import Decimal128
+from bson.decimal128 import Decimal128, create_decimal128_context
 from bson.int64 import Int64
 
 from mydocs.localserver.errors import CommandError, NotKnown
@@ -14,6 +14,7 @@ from mydocs.localserver.query.arithmetic import (
     DECIMAL,
     LONG,
     calculate,
+    decimal_of,
     divide,
     integer,
     modulo,
@@ -130,6 +131,12 @@ def _real(name: str, value: Any) -> float:
 
 
 def _sqrt(value: Any) -> Any:
+    if isinstance(value, Decimal128):
+        root = value.to_decimal()
+        if root < 0:
+            raise CommandError(28714, "$sqrt's argument must be greater than or equal to 0")
+        with decimal.localcontext(create_decimal128_context()):
+            return Decimal128(root.sqrt())
     number = _real("$sqrt", value)
     if number < 0:
         raise CommandError(28714, "$sqrt's argument must be greater than or equal to 0")
@@ -165,7 +172,7 @@ def _log(value: Any, base: Any) -> Any:
 def _pow(base: Any, exponent: Any) -> Any:
     _numbers("$pow", 28762, base, exponent)
     if max(number_kind(base), number_kind(exponent)) == DECIMAL:
-        raise NotKnown("$pow of a Decimal128")
+        return _decimal_power(decimal_of(base), decimal_of(exponent))
     if to_decimal(base) == 0 and to_decimal(exponent) < 0:
         raise CommandError(28764, "$pow cannot take a base of 0 and a negative exponent")
     if max(number_kind(base), number_kind(exponent)) <= LONG and exponent >= 0 and abs(int(exponent)) <= 1024:
@@ -176,6 +183,21 @@ def _pow(base: Any, exponent: Any) -> Any:
         return math.inf
     except ValueError:
         return math.nan
+
+
+def _decimal_power(base: decimal.Decimal, exponent: decimal.Decimal) -> Any:
+    """Raise to a whole power where the result has its digits exactly; else it depends on the server's library."""
+    with decimal.localcontext(create_decimal128_context()) as context:
+        if base == 0 and exponent < 0:
+            raise CommandError(28764, "$pow cannot take a base of 0 and a negative exponent")
+        whole = exponent.is_finite() and exponent == exponent.to_integral_value() and 0 <= exponent <= 1024
+        if base.is_finite() and whole:
+            context.traps[decimal.Inexact] = True
+            try:
+                return Decimal128(base ** int(exponent))
+            except decimal.Inexact:
+                pass
+        raise NotKnown("$pow of a Decimal128 whose result has more than 34 digits, or that is no whole power")
 
 
 def average(values: list[Any]) -> Any:
