@@ -25,6 +25,13 @@ DEFAULTS: Mapping[str, Any] = {
     "backwards": False,
     "version": "57.1",  # of ICU, the only one that any server has had
 }
+# Where a locale of ICU 57 differs from the root of all.
+LOCAL_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "da": {"caseFirst": "upper"},
+    "mt": {"caseFirst": "upper"},
+    "fr_CA": {"backwards": True},
+    "th": {"alternate": "shifted"},
+}
 CHOICES = {
     "caseFirst": ("off", "upper", "lower"),
     "alternate": ("non-ignorable", "shifted"),
@@ -68,7 +75,14 @@ def normal_collation(given: Mapping[str, Any]) -> dict[str, Any] | None:
     for name, value in DEFAULTS.items():
         if isinstance(value, bool) and name in options and not isinstance(options[name], bool):
             raise CommandError(14, f"BSON field 'collation.{name}' has to be a boolean")
-    return {"locale": locale, **DEFAULTS, **options, "strength": strength, "version": DEFAULTS["version"]}
+    return {
+        "locale": locale,
+        **DEFAULTS,
+        **LOCAL_DEFAULTS.get(locale, {}),
+        **options,
+        "strength": strength,
+        "version": DEFAULTS["version"],
+    }
 
 
 def _language(locale: str) -> str:

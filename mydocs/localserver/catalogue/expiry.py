@@ -18,11 +18,8 @@ def delete_expired(store: Store, now: datetime) -> None:
             if "expireAfterSeconds" in index.spec:
                 _sweep(store, (collection.database, collection.name), index, now)
         if "expireAfterSeconds" in collection.options:
-            path, seconds = (
-                collection.options["timeseries"]["timeField"],
-                collection.options["expireAfterSeconds"],
-            )
-            index = Index({"key": {path: 1}, "name": "", "expireAfterSeconds": seconds})
+            key = {collection.options["timeseries"]["timeField"]: 1}
+            index = Index({"key": key, "name": "", "expireAfterSeconds": collection.options["expireAfterSeconds"]})
             _sweep(store, (collection.database, collection.name), index, now)
 
 
