@@ -15,6 +15,7 @@ from pymongo import IndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import CommandOutcome, Recorded
 from mydocs.migrations import migrate, wait_for_indexes, wait_until_current
+from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import LeaseLost, NotPossible, ServerUnreachable
@@ -229,3 +230,20 @@ async def test_a_server_that_gives_no_document_back_gets_a_sentence(any_db: Data
     odd: Any = Odd()
     with pytest.raises(NotPossible, match="findAndModify with `upsert` and `new` has given no document back"):
         await leases.acquire(odd, leases.Owner())
+
+
+async def test_a_cursor_that_gives_nothing_and_does_not_end_is_an_error(any_db: Database) -> None:
+    sent: list[str] = []
+
+    class Endless:
+        name, client = "app", any_db.client
+
+        async def command(self, body: dict[str, Any], **options: Any) -> dict[str, Any]:
+            sent.append(next(iter(body)))
+            cursor = {"id": 7, "ns": "app._migrations", "firstBatch": [{"_id": "001"}], "nextBatch": []}
+            return {"ok": 1.0, "cursor": cursor}
+
+    endless: Any = Endless()
+    with pytest.raises(mongo.NoAnswer, match="the cursor of find on _migrations does not end"):
+        await mongo.documents(endless, {"find": "_migrations"})
+    assert len(sent) == 1 + mongo.EMPTY_BATCHES

@@ -88,6 +88,7 @@ DUPLICATE_KEY = 11000
 # BSONObjectTooLarge; and of a document that an update makes too large.
 TOO_LARGE_CODES = frozenset({10334, 17419, 17420})
 
+EMPTY_BATCHES = 20  # in a row, of one cursor; a sharded cluster may give one while a shard has nothing yet
 LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
 # What works on documents takes as long as it takes, where they are the application's.
 _ON_DOCUMENTS = frozenset({"aggregate", "count", "delete", "distinct", "find", "findAndModify", "insert", "update"})
@@ -292,8 +293,12 @@ async def command_again(db: Database, body: Mapping[str, Any]) -> Document:
 async def documents(
     db: Database, body: Mapping[str, Any], *, codec_options: CodecOptions[Any] = OWN_CODEC
 ) -> list[Document]:
-    """Send a command that answers with a cursor once, and read it to its end."""
-    long = _takes_long(body)
+    """
+    Send a command that answers with a cursor once, and read it to its end.
+
+    :raises NoAnswer: also where the cursor gives nothing any more and does not end
+    """
+    long, empty = _takes_long(body), 0
     cursor = (await command(db, body, codec_options=codec_options, long=long))["cursor"]
     found: list[Document] = list(cursor["firstBatch"])
     while cursor["id"]:
@@ -301,6 +306,9 @@ async def documents(
         more = {"getMore": cursor["id"], "collection": collection}
         cursor = (await command(db, more, codec_options=codec_options, long=long))["cursor"]
         found += cursor["nextBatch"]
+        empty = 0 if cursor["nextBatch"] else empty + 1
+        if empty == EMPTY_BATCHES:
+            raise NoAnswer(f"the cursor of {_label(body)} does not end: its last {empty} batches were empty")
     return found
 
 
