@@ -72,6 +72,20 @@ def _migration() -> Schema:
         },
         optional={
             "verified": {"type": "boolean", "description": "what its `verify` said, where that was asked"},
+            "data": {
+                "type": "array",
+                "description": "what the helpers for data changes did",
+                "items": _object(
+                    {
+                        "collection": {"type": "string"},
+                        "changed": {"type": "integer", "minimum": 0, "description": "documents"},
+                        "still_matching": _nullable(
+                            "integer",
+                            "documents that the filter finds afterwards; null where it finds all",
+                        ),
+                    }
+                ),
+            },
             "kind": {"enum": [*_values(ScriptKind), None], "description": "null where there is no file"},
             "reversible": _nullable("boolean", "null where there is no file"),
             "checksum": _nullable("string", "sha256: and 64 digits", pattern="^sha256:[0-9a-f]{64}$"),

@@ -201,6 +201,8 @@ class Asker:
         if change is not None:
             made = self._statement(document, change)
             asked.statements.append(made)
+        else:
+            asked.left += 1
         asked.covered += 1
 
     def _statement(self, document: RawBSONDocument, change: Any) -> RawBSONDocument:

@@ -10,7 +10,7 @@ from mydocs.migrations.data import order
 from mydocs.migrations.data.job import update_documents
 from mydocs.migrations.data.statements import RAW, Batch, check_name, encoded, id_lists, place_of, shown
 from mydocs.migrations.data.transform import IN_BATCHES
-from mydocs.migrations.data.walk import Asked, Place, Source, Work, call_key, walk
+from mydocs.migrations.data.walk import Asked, Place, Source, Work, call_key, say_end, walk
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
@@ -159,6 +159,7 @@ class _Batches:
             place.refused = error.identity
             await checkpoint.save(place.stored())
             raise
+        await say_end(self.source, place.changed, 0, None)
         return place.changed
 
     async def refuse_what_still_matches(self, batch: Batch, _: int) -> None:

@@ -27,7 +27,7 @@ from mydocs.migrations.data.statements import RAW, Batch, place_of, shown
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
-from mydocs.migrations.reporting.events import BatchDone
+from mydocs.migrations.reporting.events import BatchDone, DataChanged, Warned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,11 @@ class Source:
 
     async def count(self) -> int:
         return int((await mongo.command_again(self.db, {"count": self.name, "query": self.wanted}))["n"])
+
+    async def still_matches(self, place: bytes) -> bool:
+        """Whether the document at a place matches the filter."""
+        query = {"$and": [RawBSONDocument(place, RAW), self.wanted]}
+        return bool((await mongo.command_again(self.db, {"count": self.name, "query": query}))["n"])
 
     async def read(self, after: bytes | None, size: int) -> tuple[Batch, bool]:
         """Read the next batch, and whether it is the last. A reply may hold fewer documents than there are: 16 MB."""
@@ -82,19 +87,21 @@ class Place:
     How far a walk has come.
 
     :param after: a BSON document, so that `_id` keeps its type in the ledger; ``refused`` too
+    :param left: documents that were to stay as they are
     :param refused: a document that had to be settled before more is done
     """
 
     after: bytes | None = None
     done: int = 0
     changed: int = 0
+    left: int = 0
     total: int | None = None
     refused: bytes | None = None
 
     @classmethod
     def of(cls, stored: capture.Place | None) -> "Place":
         place = cls(**{key: value for key, value in (stored or {}).items() if key in cls.__slots__})
-        numbers = (place.done, place.changed, place.total)
+        numbers = (place.done, place.changed, place.left, place.total)
         whole = all(isinstance(bound, bytes | None) for bound in (place.after, place.refused))
         return place if whole and all(isinstance(number, int) for number in numbers) else cls()
 
@@ -108,11 +115,13 @@ class Asked:
     What is to be written of a batch.
 
     :param statements: of an update command
+    :param left: documents of these that are to stay as they are
     :param covered: documents from the batch's beginning that they speak for; fewer than all where ``error`` says why
     """
 
     statements: Batch = field(default_factory=list)
     covered: int = 0
+    left: int = 0
     error: BaseException | None = None
 
 
@@ -242,6 +251,7 @@ class _Walk:
             self.pace = self.pace.after(lot.seconds + time.monotonic() - began)
             place.after = place_of(lot.batch[asked.covered - 1])
             place.done += asked.covered
+            place.left += asked.left
             place.total = max(place.total or 0, place.done)  # others may have added some
             await self._saved()
             self.saving = _Saving()
@@ -296,6 +306,25 @@ class _Walk:
         finally:
             slots.release()
         lot.ready.set()
+
+
+async def say_end(source: Source, changed: int, left: int, after: bytes | None) -> None:
+    """
+    Say what has become of a change, and how many documents still match.
+
+    :param left: documents that were to stay as they are
+    :param after: where the walk has ended
+    """
+    still = max(0, await source.count() - left)
+    finds_all = still >= changed > 0 and after is not None and await source.still_matches(after)
+    said = None if finds_all else still
+    capture.say(DataChanged(collection=source.name, changed=changed, still_matching=said))
+    if said:
+        message = (
+            f"{source.name}: {said} documents still match the filter after the change; most often the application "
+            "still writes the old form: release what writes the new one, then change the rest with another migration"
+        )
+        capture.say(Warned(message=message))
 
 
 def call_key(helper: str, name: str, *facts: object) -> str:

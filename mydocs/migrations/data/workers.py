@@ -30,7 +30,7 @@ from mydocs.migrations.data.asking import Function
 from mydocs.migrations.data.job import Job
 from mydocs.migrations.data.range_worker import Connection, FunctionAt, RangeDone, RangeFailed, RangeTask, run_range
 from mydocs.migrations.data.statements import RAW
-from mydocs.migrations.data.walk import Place
+from mydocs.migrations.data.walk import Place, say_end
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import LeaseLost, NotPossible
 from mydocs.migrations.indexes import capture
@@ -69,10 +69,14 @@ async def run_job(db: mongo.Database, job: Job, checkpoint: capture.Checkpoint) 
     if task is None and not isinstance(stored.get("ranges"), Mapping):
         place = Place.of(stored)
         await job.run(job.source(db), checkpoint, place)
+        await say_end(job.source(db), place.changed, place.left, place.after)
         return place.changed
     spread = _Spread(db, job, checkpoint, lanes if task is not None else None, task)
     await spread.plan(stored)
     await spread.run()
+    ended = [Place.of(each) for each in spread.ranges.values()]
+    after = next((place.after for place in ended if place.changed), None)
+    await say_end(job.source(db), spread.changed, sum(place.left for place in ended), after)
     return spread.changed
 
 

@@ -19,9 +19,11 @@ from mydocs.migrations.model import (
     SearchAlias,
     TrackedIndex,
 )
+from mydocs.migrations.reporting.events import DataChanged, Event, StepStarted
 from mydocs.migrations.reporting.report import (
     AliasReport,
     AttemptReport,
+    DataReport,
     ErrorReport,
     IndexReport,
     MigrationReport,
@@ -55,8 +57,20 @@ class ReportBuilder:
     history: tuple[AttemptReport, ...] | None = None
     aliases: tuple[AliasReport, ...] | None = None
     verifications: tuple[Verification, ...] = ()
+    data: dict[str, list[DataReport]] = field(default_factory=dict)
+    _step: str = ""
     _said: set[str] = field(default_factory=set)
     _wanted: tuple[tuple[str, ...], bool] | None = None
+
+    def hear(self, event: Event) -> None:
+        """Learn from an event what no entry of the ledger says."""
+        if isinstance(event, StepStarted):
+            self._step = event.version
+        elif isinstance(event, DataChanged):
+            changed = DataReport(
+                collection=event.collection, changed=event.changed, still_matching=event.still_matching
+            )
+            self.data.setdefault(self._step, []).append(changed)
 
     def follow(self, plan: Plan, snapshot: Snapshot) -> bool:
         """Take a plan as the one that the call follows from here on. Returns whether it differs from the one before."""
@@ -125,6 +139,7 @@ class ReportBuilder:
                     state=state,
                     seconds=shown.seconds if shown else None,
                     error=shown.error if shown else None,
+                    data=tuple(self.data.get(standing.version, ())),
                 )
             )
         return reports

@@ -30,13 +30,14 @@ async def reported(
     :raises UsageError: where ``db`` is no database of a driver that can be awaited
     """
     mongo.check_database(db)
+    report = ReportBuilder(database=db.name, outcome=outcome)
     taken_by, run_id = on_event or logging_sink, secrets.token_hex(12)
 
     def stamped(event: Event) -> None:
+        report.hear(event)
         taken_by(replace(event, database=db.name, run_id=run_id))
 
     session = Session(db=db, run_id=run_id, sink=stamped)
-    report = ReportBuilder(database=db.name, outcome=outcome)
     try:
         yield session, report
     except asyncio.CancelledError:

@@ -205,6 +205,30 @@ class BatchDone(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataChanged(Event):
+    """
+    A data change is over.
+
+    :param changed: documents, by earlier attempts too
+    :param still_matching: documents that the filter finds and that nobody has decided to leave; ``None`` where the
+        filter does not tell what is done from what is not
+    """
+
+    collection: str
+    changed: int
+    still_matching: int | None
+
+    @property
+    def level(self) -> int:
+        return logging.INFO
+
+    @property
+    def sentence(self) -> str:
+        still = "" if self.still_matching is None else f", {self.still_matching} still match the filter"
+        return f"{self.collection}: {self.changed} documents changed{still}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AliasSwitched(Event):
     """A script has let a search alias name another index; those who ask get it from now on."""
 

@@ -25,6 +25,15 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataReport:
+    """A data change of a script, as :class:`mydocs.migrations.reporting.events.DataChanged` says it."""
+
+    collection: str
+    changed: int
+    still_matching: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationReport:
     """
     One migration. ``seconds`` is what its script took.
@@ -40,6 +49,7 @@ class MigrationReport:
     seconds: float | None = None
     error: StoredError | None = None
     verified: bool | None = None
+    data: tuple[DataReport, ...] = ()
     surveyed: bool = False
     kind: ScriptKind | None = None
     reversible: bool | None = None
@@ -171,6 +181,11 @@ def _migration(migration: MigrationReport) -> dict[str, Any]:
     }
     if migration.verified is not None:
         document["verified"] = migration.verified
+    if migration.data:
+        document["data"] = [
+            {"collection": each.collection, "changed": each.changed, "still_matching": each.still_matching}
+            for each in migration.data
+        ]
     if migration.surveyed:
         document |= {
             "kind": migration.kind.value if migration.kind else None,
