@@ -135,11 +135,19 @@ def run(
             "--dask", metavar="ADDRESS", help="Share it among the workers of a Dask scheduler, tcp://HOST:PORT."
         ),
     ] = None,
+    max_lag: Annotated[
+        str,
+        typer.Option(
+            "--max-lag",
+            metavar="DURATION",
+            help="Let data changes wait while a secondary is further behind; 0 is no limit.",
+        ),
+    ] = "0",
     report: ReportFile = None,
 ) -> None:
     """Run what is pending, and with --wait end when every search index can be queried."""
     limit, lock_limit = calls.wait_limit(wait, timeout), calls.duration(lock_timeout, "--lock-timeout")
-    script_limit = calls.limit(script_timeout, "--script-timeout")
+    script_limit, lag_limit = calls.limit(script_timeout, "--script-timeout"), calls.limit(max_lag, "--max-lag")
     file, models = calls.report_file(report, "run"), calls.standard_indexes(indexes)
     from mydocs.cli.render import run_text
 
@@ -166,6 +174,7 @@ def run(
             standard_indexes=models,
             script_timeout=script_limit,
             executor=executor,
+            max_lag=lag_limit,
             max_building=max_building,
             **shared,
         )

@@ -243,7 +243,7 @@ async def test_a_batch_costs_two_commands_and_is_an_event(db: Database, local_se
     await transform(db["things"], {"n": {"$gte": 5}}, lambda d: {"$set": {"m": 1}}, batch_size=8)
     current.reset(token)
     assert local_server.controls.counts() == Counter(
-        count=3, find=3, update=3
+        count=3, find=4, update=3
     )  # before, after, and whether the filter tells
     done = [(e.collection, e.done, e.total) for e in events if isinstance(e, BatchDone)]
     assert done == [("things", 8, 20), ("things", 16, 20), ("things", 20, 20)]

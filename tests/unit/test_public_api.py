@@ -43,6 +43,7 @@ def test_migrate_takes_what_was_promised_with_the_promised_defaults() -> None:
         "script_timeout": None,
         "max_building": None,
         "executor": None,
+        "max_lag": None,
         "on_event": None,
     }
 

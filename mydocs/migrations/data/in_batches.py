@@ -7,6 +7,7 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 
 from mydocs.migrations.data import order
+from mydocs.migrations.data.cluster import Lag
 from mydocs.migrations.data.job import update_documents
 from mydocs.migrations.data.statements import RAW, Batch, check_name, encoded, id_lists, place_of, shown
 from mydocs.migrations.data.transform import IN_BATCHES
@@ -147,7 +148,10 @@ class _Batches:
             statements = [{"q": self._query(bounds), "u": self.update, "multi": True} for bounds in _bounds(batch)]
             return Asked([encoded(statement) for statement in statements], len(batch))
 
+        lag = Lag(self.db, self.name, capture.max_lag())
+
         async def write(batch: Batch, statements: Batch) -> int:
+            await lag.bearable()
             _, changed = await update_documents(self.db, self.name, statements)
             if check is not None:
                 await check(batch, changed)

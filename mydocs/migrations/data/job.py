@@ -10,7 +10,8 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
 from mydocs.migrations.data.asking import Asker, Function, Gate
-from mydocs.migrations.data.statements import RAW, Batch, Guard, encoded, id_lists, messages, shown
+from mydocs.migrations.data.cluster import Lag
+from mydocs.migrations.data.statements import RAW, Batch, Guard, encoded, id_lists, messages, paths, shown
 from mydocs.migrations.data.walk import Place, Source, Work, walk
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
@@ -27,6 +28,8 @@ class Job:
     What a call of `transform` asks for.
 
     :param fields: of :func:`mydocs.migrations.data.statements.paths`
+    :param shard_key: see :func:`mydocs.migrations.data.cluster.shard_key`
+    :param max_lag: seconds, see :class:`mydocs.migrations.data.cluster.Lag`
     """
 
     name: str
@@ -38,9 +41,12 @@ class Job:
     concurrency: int
     fields: tuple[str, ...] | None
     pause: float
+    shard_key: tuple[str, ...] = ()
+    max_lag: float | None = None
 
     def source(self, db: mongo.Database, low: bytes | None = None, high: bytes | None = None) -> Source:
-        projection = None if self.fields is None else {"_id": 1, **dict.fromkeys(self.fields, 1)}
+        read = None if self.fields is None else paths([*self.fields, *self.shard_key]) or ()
+        projection = None if read is None else {"_id": 1, **dict.fromkeys(read, 1)}
         return Source(db=db, name=self.name, wanted=self.wanted, projection=projection, low=low, high=high)
 
     async def run(
@@ -61,14 +67,17 @@ class Job:
         asker = Asker(
             name=self.name,
             function=self.function,
-            guard=Guard() if self.fields is None else Guard(self.fields, self.wanted),
+            guard=Guard(self.fields, None if self.fields is None else self.wanted, self.shard_key),
             options=self.options,
             batch=self.batch,
             concurrency=self.concurrency,
             gate=gate or Gate(self.name),
         )
 
+        lag = Lag(source.db, self.name, self.max_lag)
+
         async def write(lot: Batch, statements: Batch) -> int:
+            await lag.bearable()
             return await _write(source, asker, lot, statements)
 
         # One batch more than the calls are for, so that the last calls of a batch leave none of them idle.

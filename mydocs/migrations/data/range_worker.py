@@ -84,6 +84,8 @@ class RangeTask:
     concurrency: int
     fields: tuple[str, ...] | None
     pause: float
+    shard_key: tuple[str, ...]
+    max_lag: float | None
     key: str
     number: str
     token: int
@@ -138,6 +140,8 @@ async def _walk_range(task: RangeTask, function: Function) -> None:
             concurrency=task.concurrency,
             fields=task.fields,
             pause=task.pause,
+            shard_key=task.shard_key,
+            max_lag=task.max_lag,
         )
         await kept.write({})
         async with one_error_group() as group:

@@ -46,10 +46,12 @@ class Guard:
 
     :param fields: the paths that were read, see :func:`paths`; ``None`` for the whole document
     :param wanted: the filter, which is checked again where the document is not compared as a whole
+    :param shard_key: paths whose values send the write to one shard
     """
 
     fields: tuple[str, ...] | None = None
     wanted: RawBSONDocument | None = None
+    shard_key: tuple[str, ...] = ()
     _also: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,10 +64,14 @@ class Guard:
 
         :raises NotPossible: where a path goes through an array
         """
+        query: dict[str, Any] = {"_id": document["_id"]}
+        for path in self.shard_key:
+            value = _value_at(document, path)
+            query[path] = {"$eq": None if value is _ABSENT else value}
         if self.fields is None:
-            return {"_id": document["_id"], "$expr": {"$eq": ["$$ROOT", {"$literal": document}]}}
+            return query | {"$expr": {"$eq": ["$$ROOT", {"$literal": document}]}}
         compared = [_as_read(document, path) for path in self.fields]
-        query = {"_id": document["_id"], **self._also}
+        query |= self._also
         if compared:
             query["$expr"] = compared[0] if len(compared) == 1 else {"$and": compared}
         return query

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mydocs.migrations.data.asking import Function
+from mydocs.migrations.data.cluster import shard_key
 from mydocs.migrations.data.job import Job
 from mydocs.migrations.data.statements import encoded, paths
 from mydocs.migrations.data.walk import call_key
@@ -59,7 +60,7 @@ async def transform(
         raise NotPossible(f"batch_size is {batch_size} and must be 1 or more")
     if not 0 <= pause < math.inf:
         raise NotPossible(f"pause is {pause} and must be a number of seconds, 0 or more")
-    wanted = encoded(filter, collection.codec_options)
+    db, wanted = mongo.database_of(collection), encoded(filter, collection.codec_options)
     job = Job(
         name=collection.name,
         wanted=wanted,
@@ -70,9 +71,11 @@ async def transform(
         concurrency=concurrency,
         fields=paths(fields),
         pause=pause,
+        shard_key=await shard_key(db, collection.name),
+        max_lag=capture.max_lag(),
     )
     checkpoint = capture.checkpoint(call_key("transform", job.name, wanted.raw, *_name_of(function)))
-    return await run_job(mongo.database_of(collection), job, checkpoint)
+    return await run_job(db, job, checkpoint)
 
 
 def _name_of(function: Function) -> tuple[str, int]:

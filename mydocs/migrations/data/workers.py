@@ -102,6 +102,8 @@ def _template(
         concurrency=job.concurrency,
         fields=job.fields,
         pause=job.pause,
+        shard_key=job.shard_key,
+        max_lag=job.max_lag,
         key=checkpoint.key,
         number="",
         token=0,

@@ -101,6 +101,7 @@ class Executor:
     script_timeout: float | None = None  # seconds for each script; None for no limit
     max_building: int | None = None  # search indexes, when a helper submits one more
     workers: futures.Executor | None = None
+    max_lag: float | None = None  # seconds that secondaries may be behind while a data change writes
     done: list[Entry] = field(default_factory=list)
     staying: tuple[Entry, ...] = ()
     entries: tuple[Entry, ...] = ()  # the ledger before the first step
@@ -214,6 +215,7 @@ class Executor:
                 check_lease=self.ledger.lease.check,
                 clock=self.ledger.now,
                 max_building=self.max_building,
+                max_lag=self.max_lag,
                 lanes=None if self.workers is None else lanes_of(self.workers, fence_of(entry), script),
             )
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING

@@ -100,6 +100,7 @@ class Capture:
         check_lease: Callable[[], None] = lambda: None,
         max_building: int | None = None,
         lanes: Lanes | None = None,
+        max_lag: float | None = None,
     ) -> None:
         """
         Start with nothing.
@@ -110,11 +111,13 @@ class Capture:
         :param check_lease: raises ``LeaseLost`` where the run may write no more
         :param max_building: how many search indexes may be building when a helper submits one more
         :param lanes: who else can do parts of a data change; ``None`` for nobody
+        :param max_lag: seconds that secondaries may be behind while a data change writes; ``None`` for no limit
         """
         self.max_building = max_building
         self.submitting = anyio.Lock()
         self.tracks: dict[tuple[object, ...], Track] = {}  # of the indexes whose builds are counted
         self.lanes = lanes
+        self.max_lag = max_lag
         self.run = run
         self.check_lease = check_lease
         self._aliases: dict[str, SearchAlias] = {}
@@ -560,6 +563,12 @@ def lanes() -> Lanes | None:
     """Return who else can do parts of a data change of the step under way."""
     capture = current.get()
     return None if capture is None else capture.lanes
+
+
+def max_lag() -> float | None:
+    """Return how many seconds secondaries may be behind while a data change of the step under way writes."""
+    capture = current.get()
+    return None if capture is None else capture.max_lag
 
 
 def check_lease() -> None:

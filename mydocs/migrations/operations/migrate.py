@@ -45,6 +45,7 @@ async def migrate(
     script_timeout: float | None = None,
     max_building: int | None = None,
     executor: futures.Executor | None = None,
+    max_lag: float | None = None,
     on_event: Sink | None = None,
 ) -> RunReport:
     """
@@ -65,6 +66,7 @@ async def migrate(
         for no limit
     :param max_building: how many search indexes may be building at a time, for clusters that more of them saturate; the
         helpers submit the others as these become ready; ``None`` for no limit
+    :param max_lag: seconds that secondaries may be behind while a data change writes; ``None`` for no limit
     :param executor: shares what `transform` does among its workers; it stays open
     :param on_event: takes each event as it happens, on the event loop or a driver's thread; without one they are
         logged, see :func:`mydocs.migrations.logging_sink`
@@ -89,6 +91,7 @@ async def migrate(
                 script_timeout,
                 max_building,
                 executor,
+                max_lag,
             )
         if wait:
             await wait_for_tracked(session, report, timeout)
@@ -131,6 +134,7 @@ async def _migrate(
     script_timeout: float | None,
     max_building: int | None,
     workers: futures.Executor | None,
+    max_lag: float | None,
 ) -> None:
     """Do the work under the lease, or see somebody else finish it."""
 
@@ -160,6 +164,7 @@ async def _migrate(
             script_timeout=script_timeout,
             max_building=max_building,
             workers=workers,
+            max_lag=max_lag,
         )
         await executor.run(plan, models)
 

@@ -1,0 +1,78 @@
+"""What a data change knows of the deployment: a collection's shard key, and how far secondaries are behind. I/O."""
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import anyio
+from pymongo.errors import OperationFailure
+
+from mydocs.migrations.driver import mongo
+from mydocs.migrations.errors import NotPossible
+from mydocs.migrations.indexes import capture
+from mydocs.migrations.reporting.events import Warned
+
+LOOK_SECONDS = 1.0  # between two looks at the lag
+PATIENCE_SECONDS = 1800.0  # that a change waits for secondaries which do not catch up
+
+
+async def shard_key(db: mongo.Database, name: str) -> tuple[str, ...]:
+    """
+    Return the paths of a collection's shard key, with which a write goes to one shard and not to all.
+
+    :return: empty where the collection is not sharded, or by `_id`, or where the user may not read `config.collections`
+    """
+    body = {"find": "collections", "filter": {"_id": f"{db.name}.{name}"}, "projection": {"key": 1}, "limit": 1}
+    try:
+        found = await mongo.documents_again(db.client["config"], body)
+    except OperationFailure:
+        return ()
+    key = found[0].get("key") if found else None
+    return tuple(path for path in key if path != "_id") if isinstance(key, Mapping) else ()
+
+
+def lag_of(status: Mapping[str, Any]) -> float:
+    """Say how many seconds the slowest secondary is behind the primary, by the reply to `replSetGetStatus`."""
+    members = [member for member in status.get("members", ()) if isinstance(member.get("optimeDate"), datetime)]
+    primaries = [member["optimeDate"] for member in members if member.get("stateStr") == "PRIMARY"]
+    behind = [member["optimeDate"] for member in members if member.get("stateStr") == "SECONDARY"]
+    return max(0.0, (max(primaries) - min(behind)).total_seconds()) if primaries and behind else 0.0
+
+
+class Lag:
+    """Lets a data change wait while secondaries are too far behind."""
+
+    def __init__(self, db: mongo.Database, name: str, most: float | None) -> None:
+        """:param most: seconds that they may be behind; ``None`` for no limit"""
+        self._db, self._name, self._most = db, name, most
+        self._looked = -LOOK_SECONDS
+
+    async def bearable(self) -> None:
+        """
+        Return once no secondary is further behind than it may be; looks at most once a second.
+
+        :raises NotPossible: where they have not caught up after half an hour
+        """
+        began, told = time.monotonic(), False
+        while self._most is not None and time.monotonic() - self._looked >= LOOK_SECONDS:
+            try:
+                status = await mongo.command_again(self._db.client["admin"], {"replSetGetStatus": 1})
+            except OperationFailure as error:
+                self._most = None
+                why = f"the lag of secondaries cannot be seen, so nothing waits for them ({mongo.text_of(error)})"
+                capture.say(Warned(message=f"{self._name}: {why}"))
+                return
+            lag, self._looked = lag_of(status), time.monotonic()
+            if lag <= self._most:
+                return
+            if not told:
+                told = True
+                message = f"a secondary is {lag:.0f} s behind, the change waits until it is {self._most:g} s at most"
+                capture.say(Warned(message=f"{self._name}: {message}"))
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                raise NotPossible(
+                    f"{self._name}: a secondary is still {lag:.0f} s behind after {PATIENCE_SECONDS / 60:.0f} minutes; "
+                    "see why it does not catch up, or raise --max-lag, and run again: it goes on from here"
+                )
+            await anyio.sleep(LOOK_SECONDS)
