@@ -1,4 +1,6 @@
-"""Change every document of a collection with a function in Python. I/O."""
+"""Change every document of a collection: by hand, with a function, on the server, and among workers. I/O."""
+
+from collections.abc import Sequence
 
 from .lab import Lab, Ran
 from .peers import MONGODB_MIGRATIONS, MYDOCS, PYMONGO_MIGRATE
@@ -7,51 +9,85 @@ from .table import Row, Section, cannot
 NAME = "batches"
 BY_HAND = "PyMongo by hand"
 SIZES = (10_000, 100_000)
-MILLION = 1_000_000  # on request: both tools together take five minutes on a local server
+MILLION = 1_000_000  # on request: all ways together take a quarter of an hour on a local server
 QUICK_SIZES = (1_000, 5_000)
 BATCH = 1_000
+WAYS = (
+    ("hand", BY_HAND),
+    ("fields", MYDOCS),
+    ("transform", "mydocs, whole document"),
+    ("in_batches", "mydocs, server"),
+)
+LARGE = (500, 40_000)  # documents, and bytes of each
+WAITING = 320  # documents, with a call of 20 ms each
+COMPUTING = 400  # documents, with some 15 ms of processor each
+FAR = 0.02  # seconds, there and back
 
 
 def measure(lab: Lab) -> Section:
-    """Change one collection by each tool, each into a field of its own."""
+    """Change one collection in each way, each into a field of its own."""
     rows: list[Row] = []
     sizes = QUICK_SIZES if lab.quick else SIZES
     for size in (*sizes, MILLION) if lab.million else sizes:
-        database = lab.database()
-        lab.run(lab.tools.worker(MYDOCS, "batches", lab.url, database, "fill", size))
         rounds = 1 if lab.quick or size == MILLION else 3  # a thousand batches are an average in themselves
-        found: dict[str, list[tuple[Ran, int]]] = {BY_HAND: [], MYDOCS: []}
-        for turn in range(rounds):
-            for tool, mode in ((BY_HAND, "hand"), (MYDOCS, "transform")):
-                before = lab.seen[database].total
-                ran = lab.run(lab.tools.worker(MYDOCS, "batches", lab.url, database, mode, f"{mode}{turn}"))
-                found[tool].append((ran, lab.seen[database].total - before))
-        lab.run(lab.tools.worker(MYDOCS, "batches", lab.url, database, "drop", size))
-        base = _median(found[BY_HAND])
-        rows += [_row(size, tool, runs, base) for tool, runs in found.items()]
+        rows += _compared(lab, f"{size:,} documents", (size, 270), WAYS, rounds=rounds)
+    rows += _compared(lab, "10,000 documents, 20 ms away", (10_000, 270), WAYS[:2], rounds=1, distance=FAR)
+    rows += _compared(lab, "500 of 40 kB", LARGE, WAYS[:3], rounds=1)
+    waiting = (("waiting1", "mydocs, one call at a time"), ("waiting16", "mydocs, concurrency=16"))
+    rows += _compared(lab, f"{WAITING} calls of 20 ms", (WAITING, 10), waiting, rounds=1)
+    computing = (("lane", "mydocs, one lane"), ("workers1", "mydocs, 1 worker"), ("workers2", "mydocs, 2 workers"))
+    rows += _compared(lab, f"{COMPUTING} that compute", (COMPUTING, 10), computing, rounds=1)
     why = "no helper: a migration holds a loop written by hand"
     rows += [cannot(NAME, "any number", tool, why) for tool in (PYMONGO_MIGRATE, MONGODB_MIGRATIONS)]
     return Section(
-        title=f"Set a field computed in Python, batches of {BATCH:,}; ratio to the loop by hand",
-        limit="2 commands a batch: read it, write it; memory of one batch",
+        title=f"Set a field of every document, batches of {BATCH:,}; ratio to the first line of each block",
+        limit="2 commands a batch: read it, write it; memory of a few batches; bytes of the field",
         rows=tuple(rows),
     )
 
 
-def _median(runs: list[tuple[Ran, int]]) -> float:
-    return sorted(float(ran.told["seconds"]) for ran, _ in runs)[len(runs) // 2]
+def _compared(
+    lab: Lab,
+    work: str,
+    filling: tuple[int, int],
+    ways: Sequence[tuple[str, str]],
+    *,
+    rounds: int,
+    distance: float = 0.0,
+) -> list[Row]:
+    database, (size, length) = lab.database(), filling
+    lab.run(lab.tools.worker(MYDOCS, "batches", lab.url, database, "fill", f"{size}x{length}"))
+    found: dict[str, list[tuple[Ran, int, int, int]]] = {tool: [] for _, tool in ways}
+    for turn in range(rounds):
+        for number, (mode, tool) in enumerate(ways):
+            before = lab.seen[database].total
+            with lab.counted(distance) as (url, proxy):
+                field = f"{mode}_{turn * len(ways) + number}"
+                ran = lab.run(lab.tools.worker(MYDOCS, "batches", url, database, mode, field))
+            found[tool].append((ran, lab.seen[database].total - before, proxy.sent, proxy.received))
+    lab.drop(database)
+    base = _median(found[ways[0][1]])
+    return [_row(work, size, tool, runs, base) for tool, runs in found.items()]
 
 
-def _row(size: int, tool: str, runs: list[tuple[Ran, int]], base: float) -> Row:
-    memory = max(ran.told["peak_mb"] - ran.told["idle_mb"] for ran, _ in runs)
-    safe = "guarded against others' writes, goes on after a kill" if tool == MYDOCS else "neither of these"
+def _median(runs: list[tuple[Ran, int, int, int]]) -> float:
+    return sorted(float(ran.told["seconds"]) for ran, *_ in runs)[len(runs) // 2]
+
+
+def _row(work: str, size: int, tool: str, runs: list[tuple[Ran, int, int, int]], base: float) -> Row:
+    memory = max(ran.told["peak_mb"] - ran.told["idle_mb"] for ran, *_ in runs)
+    processor = min(float(ran.told["processor"]) for ran, *_ in runs)
+    _, commands, sent, received = runs[len(runs) // 2]
     return Row(
         section=NAME,
-        work=f"{size:,} documents",
+        work=work,
         tool=tool,
         size=size,
-        seconds=tuple(float(ran.told["seconds"]) for ran, _ in runs),
-        commands=sorted(commands for _, commands in runs)[len(runs) // 2],
+        seconds=tuple(float(ran.told["seconds"]) for ran, *_ in runs),
+        commands=commands,
         ratio=_median(runs) / base,
-        note=f"{size / _median(runs):,.0f} a second; +{memory:.0f} MB; {safe}",
+        note=(
+            f"{size / _median(runs):,.0f} a second; processor {processor * 1e6 / size:,.0f} µs, "
+            f"sent {sent / size:,.0f} B, received {received / size:,.0f} B a document; +{memory:.0f} MB"
+        ),
     )

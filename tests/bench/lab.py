@@ -123,6 +123,16 @@ class Lab:
             yield self
 
     @contextmanager
+    def counted(self, round_trip: float) -> Iterator[tuple[str, "Proxy"]]:
+        """Yield a URL of the same server from so many seconds away, and what counts the bytes that go through it."""
+        proxy = Proxy(self.server.port, round_trip)
+        proxy.start()
+        try:
+            yield f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", proxy
+        finally:
+            proxy.stop()
+
+    @contextmanager
     def at_distance(self, round_trip: float) -> Iterator[str]:
         """Yield a URL of the same server from so many seconds away, there and back; 0 is the server itself."""
         if not round_trip:
@@ -167,6 +177,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="bench-proxy", daemon=True)
         self.port = 0
+        self.sent = self.received = 0  # bytes, as the client sees it
 
     def start(self) -> None:
         self._thread.start()
@@ -188,11 +199,15 @@ class Proxy:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+        await asyncio.gather(self._pass(reader, back, sent=True), self._pass(there, writer, sent=False))
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, sent: bool) -> None:
         try:
             while data := await reader.read(1 << 16):
+                if sent:
+                    self.sent += len(data)
+                else:
+                    self.received += len(data)
                 self._loop.call_later(self._half, writer.write, data)
         except OSError:
             pass  # either side may leave as it likes

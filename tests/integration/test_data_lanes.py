@@ -1,6 +1,7 @@
 """One lane, fast: only what is looked at travels, and reading, asking and writing go on at the same time."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,6 +203,20 @@ async def test_batches_shrink_while_the_server_is_slow_and_grow_again(db: Databa
     assert sizes[:4] == [100] * 4
     assert min(sizes[:-1]) < 100
     assert sum(sizes) == 700
+
+
+async def test_a_function_that_computes_makes_no_batch_smaller(db: Database, local_server: LocalServer) -> None:
+    await numbered(db, 100)
+
+    def compute(document: dict[str, Any]) -> dict[str, Any]:
+        until = time.monotonic() + (0.03 if document["n"] >= 20 else 0.0)
+        while time.monotonic() < until:
+            pass
+        return add_one(document)
+
+    assert await transform(db["things"], TODO, compute, batch_size=5) == 100
+    sizes = [len(batch) for batch in written(local_server)]
+    assert sum(size == 5 for size in sizes) > 10
 
 
 # -- functions that call out

@@ -95,6 +95,7 @@ class Asker:
     :param options: how the application has its documents decoded and encoded
     :param batch: the function takes a list of documents, and returns a list
     :param concurrency: calls at the same time
+    :param busy: seconds that the function has kept the event loop to itself so far
     """
 
     name: str
@@ -104,6 +105,7 @@ class Asker:
     batch: bool = False
     concurrency: int = 1
     gate: Gate
+    busy: float = 0.0
     _slots: anyio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -177,7 +179,9 @@ class Asker:
             if self.gate.is_closed:
                 await self.gate.passed()
             try:
+                began = time.monotonic()
                 answer = self.function(argument)
+                self.busy += time.monotonic() - began
                 is_async = not isinstance(answer, _CHANGES) and inspect.isawaitable(answer)
                 if not is_async and self.concurrency > 1:
                     raise NotPossible(

@@ -1,11 +1,15 @@
-"""Worker: fill a collection, change all of it by hand or with `transform`, or drop it. I/O."""
+"""Worker: fill a collection, change all of it in one of several ways, or drop it. I/O."""
 
 import asyncio
+import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +21,61 @@ from pymongo import MongoClient, UpdateOne
 
 import mydocs.migrations.data.transform  # noqa: F401  # what the script imports anyway counts as idle
 from mydocs.migrations import migrate
+from mydocs.migrations.operations.engines import processes
 from tests.bench.workers.rss import megabytes
 
 URL, DATABASE, MODE, WHAT = sys.argv[1:5]
 BATCH = 1_000
-BODY = "the quick brown fox jumps over the lazy dog, " * 6
+CALLS = {
+    "transform": "await transform(docs, wanted, add_one)",
+    "fields": 'await transform(docs, wanted, add_one, fields=("n",))',
+    "in_batches": 'await update_in_batches(docs, wanted, [{"$set": {FIELD: {"$add": ["$n", 1]}}}])',
+    "waiting1": 'await transform(docs, wanted, waiting, fields=("n",))',
+    "waiting16": 'await transform(docs, wanted, waiting, fields=("n",), concurrency=16)',
+    "lane": 'await transform(docs, wanted, computing, fields=("n",), batch_size=20)',
+    "workers1": 'await transform(docs, wanted, computing, fields=("n",), batch_size=20)',
+    "workers2": 'await transform(docs, wanted, computing, fields=("n",), batch_size=20)',
+}
 SCRIPT = f"""
-from mydocs.migrations import transform
+import asyncio
+from mydocs.migrations import transform, update_in_batches
+
+FIELD = "{WHAT}"
 
 
-def change(document):
-    if "{WHAT}" in document:
-        return None
-    return {{"$set": {{"{WHAT}": len(document["body"].split())}}}}
+def add_one(document):
+    return {{"$set": {{FIELD: document["n"] + 1}}}}
+
+
+async def waiting(document):
+    await asyncio.sleep(0.02)
+    return add_one(document)
+
+
+def computing(document):
+    return {{"$set": {{FIELD: sum(number * number for number in range(200_000))}}}}
 
 
 async def up(db):
-    await transform(db["docs"], {{"{WHAT}": {{"$exists": False}}}}, change)
+    docs, wanted = db["docs"], {{FIELD: {{"$exists": False}}}}
+    {CALLS.get(MODE, "")}
 """
 
 
 def fill(client: MongoClient[dict[str, Any]]) -> None:
-    """Insert documents of about 300 bytes."""
-    collection, count = client[DATABASE]["docs"], int(WHAT)
+    """Insert documents of a size."""
+    collection, (count, size) = client[DATABASE]["docs"], map(int, WHAT.split("x"))
     for start in range(0, count, BATCH):
-        collection.insert_many([{"_id": n, "n": n, "body": BODY} for n in range(start, min(start + BATCH, count))])
+        rows = range(start, min(start + BATCH, count))
+        collection.insert_many([{"_id": n, "n": n, "body": "x" * size} for n in rows])
 
 
 def by_hand(client: MongoClient[dict[str, Any]]) -> None:
-    """Write what people write: one cursor, and bulk writes by `_id`."""
+    """Write what people write: one cursor that reads the field, and bulk writes by `_id`."""
     collection = client[DATABASE]["docs"]
     pending: list[UpdateOne] = []
-    for document in collection.find({WHAT: {"$exists": False}}, batch_size=BATCH):
-        change = {"$set": {WHAT: len(document["body"].split())}}
-        pending.append(UpdateOne({"_id": document["_id"]}, change))
+    for document in collection.find({WHAT: {"$exists": False}}, {"n": 1}, batch_size=BATCH):
+        pending.append(UpdateOne({"_id": document["_id"]}, {"$set": {WHAT: document["n"] + 1}}))
         if len(pending) == BATCH:
             collection.bulk_write(pending, ordered=False)
             pending = []
@@ -58,32 +83,46 @@ def by_hand(client: MongoClient[dict[str, Any]]) -> None:
         collection.bulk_write(pending, ordered=False)
 
 
-async def by_migration(folder: str) -> None:
-    """Run a migration that calls `transform`."""
+async def by_migration(folder: str, executor: Executor | None) -> None:
+    """Run a migration that changes the documents."""
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(URL)
-    await migrate(client[DATABASE], directory=folder, standard_indexes={})
+    await migrate(client[DATABASE], directory=folder, standard_indexes={}, executor=executor)
     client.close()
 
 
+@contextlib.contextmanager
+def engine() -> Iterator[Executor | None]:
+    """Yield processes that have started already, where the mode has some."""
+    if not MODE.startswith("workers"):
+        yield None
+        return
+    count = int(MODE[-1])
+    with processes(count) as pool:
+        list(pool.map(time.sleep, [0.5] * count))
+        yield pool
+
+
 def main() -> None:
-    """Say how long the change took and how much memory it was."""
-    with MongoClient[dict[str, Any]](URL) as client, tempfile.TemporaryDirectory() as folder:
-        turn = int("0" + "".join(filter(str.isdigit, WHAT)))
-        Path(folder, f"{turn + 1:03}_change.py").write_text(SCRIPT)  # of earlier rounds the files are gone
+    """Say how long the change took, and how much processor and memory it was."""
+    with MongoClient[dict[str, Any]](URL) as client, tempfile.TemporaryDirectory() as folder, engine() as pool:
+        turn = int("0" + "".join(filter(str.isdigit, WHAT.rpartition("_")[2])))
+        if MODE in CALLS:
+            Path(folder, f"{turn + 1:03}_change.py").write_text(SCRIPT)  # of earlier rounds the files are gone
         client[DATABASE].command("ping")
-        idle = megabytes(peak=False)
+        idle, busy = megabytes(peak=False), time.process_time()
         began = time.perf_counter()
         if MODE == "fill":
             fill(client)
         elif MODE == "hand":
             by_hand(client)
-        elif MODE == "transform":
-            asyncio.run(by_migration(folder))
-        else:
+        elif MODE == "drop":
             client.drop_database(DATABASE)
-        seconds = time.perf_counter() - began
+        else:
+            asyncio.run(by_migration(folder, pool))
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
     peak = megabytes(peak=True)
-    print(json.dumps({"seconds": seconds, "idle_mb": idle, "peak_mb": peak}))
+    print(json.dumps({"seconds": seconds, "processor": busy, "idle_mb": idle, "peak_mb": peak}), flush=True)
+    os._exit(0)  # what a driver waits for at its end is no part of the work
 
 
 if __name__ == "__main__":
