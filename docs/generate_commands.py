@@ -77,7 +77,7 @@ def _options(params: Iterable[Any], context: typer.Context) -> str:
 
 
 def _argument(param: Any) -> str:
-    return str(param.metavar or param.name.upper())
+    return str(param.metavar or param.name.upper()) + ("..." if param.nargs == -1 else "")
 
 
 def _option(param: Any, context: typer.Context) -> str:

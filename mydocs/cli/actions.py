@@ -63,7 +63,7 @@ def summary(report: "RunReport", title: str, clean: Callable[[str], str] = str) 
     if report.error is not None:
         parts.append(f"**Exit code {report.error.exit_code}**: {cell(report.error.message)}")
     migrations = [
-        (m.version, m.name, m.state.value, seconds_text(m.seconds), m.error.message if m.error else "")
+        (m.version, m.name, m.state.value, seconds_text(m.seconds), str(m.error) if m.error else "")
         for m in report.migrations
     ]
     indexes = [

@@ -15,7 +15,7 @@ from mydocs import migrations
 from mydocs.cli import calls, results
 from mydocs.cli.errors import EXIT_CODES
 from mydocs.cli.light import LightCommand, LightGroup
-from mydocs.cli.options import Common, keep_common, say_help, with_common
+from mydocs.cli.options import Common, keep_common, say_help, with_common, with_common_but_no_database
 from mydocs.cli.program import Program
 from mydocs.cli.streams import Output, current
 from mydocs.migrations.operations.files import TemplateKind
@@ -236,7 +236,7 @@ def plan(
 
 
 @migrate_app.command("list", cls=LightCommand, epilog="Example: mydocs migrate list --output json")
-@with_common
+@with_common_but_no_database
 def list_(common: Common) -> None:
     """Show the scripts on disk; needs no database."""
     from mydocs.migrations.operations.files import scripts_of
@@ -244,7 +244,7 @@ def list_(common: Common) -> None:
     streams = current()
     found = scripts_of(calls.directory(common))
     for warning in found.warnings:
-        streams.note(f"warning: {warning}")
+        streams.note(warning, "warning")
     if streams.output is Output.TABLE:
         rows = [(s.version, s.name, s.kind.value, "yes" if s.reversible else "no") for s in found.scripts]
         from mydocs.cli.tables import table
@@ -336,7 +336,9 @@ def check(
 @with_common
 def rollback(
     common: Common,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="How many to take back (1).")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="NUMBER", min=1, help="How many to take back (1).")
+    ] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Take back all above; it stays.")] = None,
     wait: Wait = False,
     timeout: WaitTimeout = None,
@@ -370,7 +372,7 @@ def rollback(
 
 
 @migrate_app.command(cls=LightCommand, epilog='Example: mydocs migrate new "full text on notes" --kind search')
-@with_common
+@with_common_but_no_database
 def new(
     common: Common,
     description: Annotated[str, typer.Argument(help="What it does, in a few words; becomes the file's name.")],
@@ -395,7 +397,7 @@ def new(
 @with_common
 def mark(
     common: Common,
-    versions: Annotated[list[str] | None, typer.Argument(metavar="VERSION...", help="Which migrations.")] = None,
+    versions: Annotated[list[str] | None, typer.Argument(metavar="VERSION", help="Which migrations.")] = None,
     applied: Annotated[
         bool | None, typer.Option("--applied/--pending", help="What they are from now on.", show_default=False)
     ] = None,
@@ -453,7 +455,7 @@ def import_(
 def pull(
     common: Common,
     collections: Annotated[
-        list[str] | None, typer.Argument(metavar="COLLECTION...", help="Where to look; everywhere without one.")
+        list[str] | None, typer.Argument(metavar="COLLECTION", help="Where to look; everywhere without one.")
     ] = None,
     adopt: Annotated[bool, typer.Option("--adopt", help="Also record the script as applied.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what differs from the scripts; write nothing.")] = False,
@@ -545,7 +547,7 @@ def unlock(
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate schema > report.schema.json")
-@with_common
+@with_common_but_no_database
 def schema(common: Common) -> None:
     """Print the JSON Schema of what --output json says; needs no database."""
     from mydocs.cli.schema import schema as schema_
@@ -557,10 +559,13 @@ def schema(common: Common) -> None:
 
 @local_app.command(cls=LightCommand, epilog="Example: mydocs local serve --port 27017 --build-time 30s")
 def serve(
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 27017,
+    port: Annotated[
+        int, typer.Option("--port", metavar="NUMBER", min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")
+    ] = 27017,
     directory: Annotated[str, typer.Option("--dir", metavar="PATH", help="Where its data is.")] = ".mydocs",
     user: Annotated[
-        str | None, typer.Option("--user", help="Ask for a login; the password is in MYDOCS_LOCAL_PASSWORD.")
+        str | None,
+        typer.Option("--user", metavar="NAME", help="Ask for a login; the password is in MYDOCS_LOCAL_PASSWORD."),
     ] = None,
     build_time: Annotated[
         str | None, typer.Option("--build-time", metavar="DURATION", help="How long search indexes take (500ms).")

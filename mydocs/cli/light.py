@@ -40,6 +40,13 @@ class LightGroup(TyperGroup):
                 error.message = f"{str(error.message).rstrip('.')}. Did you mean {' or '.join(near)}?"
             raise
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands, each with all of its first sentence: cut off, several said nothing."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, one.get_short_help_str(limit=1_000)) for name, one in commands if one is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def _near(self, path: str, word: str) -> list[str]:
         """Name commands of this group that are spelt like a word, or those of its groups that are spelt so."""
         from difflib import get_close_matches
@@ -82,6 +89,8 @@ def lighten(params: Sequence[Any]) -> Sequence[Any]:
     """Give each parameter of Typer 0.29 its conversion; Typer keeps it in a field that it would fill at first use."""
     for param in params:
         if getattr(param, "_runtime_param", param) is None:
+            if param.param_type_name == "argument":
+                param.display_type_rich = lambda ctx: ""  # `VERSION` says it, and `<list[str]>` says nothing
             param._runtime_param = Conversion(param.type_descriptor.annotation, param.get_runtime_param)  # noqa: SLF001
     return params
 

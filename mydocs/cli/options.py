@@ -4,11 +4,13 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from mydocs.cli.streams import LogFormat, Output, current
+
+URL_HELP = "Connection string. Environment: MONGO_URL; the login: MONGO_USER, MONGO_PASSWORD."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,7 @@ class Common:
 
     url: Annotated[
         str | None,
-        typer.Option("--url", metavar="URL", help="Connection string. Environment: MONGO_URL.", show_default=False),
+        typer.Option("--url", metavar="URL", help=URL_HELP, show_default=False),
     ] = None
     db: Annotated[
         str | None,
@@ -42,6 +44,7 @@ class Common:
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Diagnostics and tracebacks on stderr.")] = False
 
 
+OF_A_DATABASE = frozenset({"url", "db", "local"})
 _NAMES = tuple(field.name for field in fields(Common))
 _HINTS = get_type_hints(Common, include_extras=True)
 _PARAMETERS = tuple(
@@ -61,6 +64,20 @@ def with_common(function: Callable[..., Any]) -> Callable[..., Any]:
 
     What a group on the way was given counts where the command itself was given nothing.
     """
+    return _with(function, _PARAMETERS)
+
+
+def with_common_but_no_database(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Likewise for a command that asks no database: it takes the options of one, as all do, and does not show them."""
+    return _with(function, tuple(_hidden(one) if one.name in OF_A_DATABASE else one for one in _PARAMETERS))
+
+
+def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
+    kind, option = get_args(parameter.annotation)
+    return parameter.replace(annotation=Annotated[kind, typer.Option(*option.param_decls, hidden=True)])
+
+
+def _with(function: Callable[..., Any], common: tuple[inspect.Parameter, ...]) -> Callable[..., Any]:
     own = list(inspect.signature(function).parameters.values())[1:]
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 
@@ -71,7 +88,7 @@ def with_common(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(_merged(context, given), **values)
 
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    parameters = [context, *keyword_only, *_PARAMETERS]
+    parameters = [context, *keyword_only, *common]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del command.__wrapped__  # or Typer reads the original's annotations

@@ -2,13 +2,16 @@
 
 import html
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import mydocs
 from mydocs.cli.page_style import STYLE
 from mydocs.cli.render import NOT_RIGHT, VERIFIED, state_text
 from mydocs.cli.timeline import Kind, Recorder, Span, waited_for
-from mydocs.migrations.model import IndexState, MigrationState
+from mydocs.migrations.model import STANDARD_VERSION, IndexState, MigrationState
 from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.escaping import visible
 from mydocs.migrations.reporting.report import Outcome, RunReport
@@ -23,6 +26,9 @@ OUTCOMES = {
 }
 GOOD = (MigrationState.APPLIED.value, IndexState.READY.value, VERIFIED)
 BAD = (MigrationState.FAILED.value, MigrationState.INTERRUPTED.value, NOT_RIGHT)
+BREAKS = re.compile(r"(?<=[A-Za-z0-9])[_.](?=[A-Za-z0-9])")
+COLOURS = 6  # of the style; neighbours differ
+MOST_NAMED = 12  # of what the run waited for
 TICKS = 6  # on the axis, about
 SMALL = 0.01  # of the run; less than that is small change
 
@@ -41,20 +47,27 @@ def document(report: RunReport, recorder: Recorder, *, command: str, clean: Text
         # Cleaned before it is escaped: a credential may hold what is escaped.
         return html.escape(visible(clean(value)))
 
-    seconds = max(recorder.seconds, 0.001)
-    spans, held = recorder.spans, waited_for(recorder.spans, recorder.seconds)
+    def named(value: str) -> str:
+        # A long name may be broken where its words end.
+        return BREAKS.sub(r"\g<0><wbr>", text(value))
+
+    # Of the call itself, as the command says it too; the recorder has begun before the server was reached.
+    lasted = report.seconds or recorder.seconds
+    spans = tuple(shifted(span, max(0.0, recorder.seconds - lasted)) for span in recorder.spans)
+    seconds, held = max(lasted, 0.001), waited_for(spans, lasted)
     title = f"mydocs migrate {command}" + (f" on {report.database}" if report.database else "")
     began = recorder.started_at.strftime("%Y-%m-%d %H:%M:%S UTC")
     parts = [
         f'<h1>{text(title)} <span class="badge{_bad(report)}">{OUTCOMES[report.outcome]}</span></h1>',
-        f'<p class="meta">began {began}, took {seconds_text(recorder.seconds)}; mydocs {mydocs.__version__}</p>',
-        f'<p class="told">{text(told(report, spans, held, recorder.seconds))}</p>',
-        *_failures(report, text),
-        *_warnings(recorder.warnings, text),
-        *_strip(held, seconds, text),
-        *_timeline(spans, held, seconds, text),
-        *_migrations(report, text),
-        *_indexes(report, text),
+        f'<p class="meta">began {began}, took {seconds_text(lasted)}; mydocs {mydocs.__version__}</p>',
+        *_tiles(report),
+        f'<p class="told">{named(told(report, spans, held, lasted))}</p>',
+        *_failures(report, named),
+        *_warnings(recorder.warnings, named),
+        *_strip(held, seconds, named),
+        *_timeline(spans, held, seconds, named),
+        *_migrations(report, named),
+        *_indexes(report, named),
         *_aliases(report, text),
     ]
     return (
@@ -87,6 +100,31 @@ def told(report: RunReport, spans: Sequence[Span], held: Sequence[Span], seconds
     return f"Of {seconds_text(seconds)}: {'; '.join(parts) or 'nothing of note'}.{tail}"
 
 
+def _tiles(report: RunReport) -> Iterable[str]:
+    """Say in numbers what came of it."""
+    states = Counter(m.state.value for m in report.migrations if m.version != STANDARD_VERSION)
+    indexes = Counter(index.state.value for index in report.indexes)
+    ready = indexes.pop(IndexState.READY.value, 0)
+    would = "to run" if report.outcome is Outcome.PLANNED else "not run"
+    tiles = [
+        *((count, would if state == "pending" else state, state in BAD) for state, count in states.items()),
+        *([(ready, "indexes ready" if ready != 1 else "index ready", False)] if ready else []),
+        *((count, f"index{'es' if count > 1 else ''} {state}", state in BAD) for state, count in indexes.items()),
+    ]
+    if tiles:
+        yield '<ul class="tiles">'
+        for count, what, bad in tiles:
+            yield f"<li{' class=bad' if bad else ''}><b>{count}</b> {html.escape(what)}</li>"
+        yield "</ul>"
+
+
+def shifted(span: Span, lead: float) -> Span:
+    """Count a span's times from a later moment."""
+    looks = tuple((max(0.0, at - lead), state) for at, state in span.looks)
+    end = None if span.end is None else max(0.0, span.end - lead)
+    return replace(span, start=max(0.0, span.start - lead), end=end, looks=looks)
+
+
 def _failures(report: RunReport, text: Text) -> Iterable[str]:
     failures = [
         *((f"{m.script or m.name}: {m.error.type}", m.error.message) for m in report.migrations if m.error),
@@ -97,6 +135,8 @@ def _failures(report: RunReport, text: Text) -> Iterable[str]:
         ),
     ]
     if report.error is not None:
+        # What the error says already is not said again.
+        failures = [(head, body) for head, body in failures if body not in report.error.message]
         failures.insert(0, (f"{report.error.type}, exit code {report.error.exit_code}", report.error.message))
     for head, body in failures:
         yield f'<div class="failure"><b>{text(head)}</b><pre>{text(body)}</pre></div>'
@@ -112,18 +152,35 @@ def _strip(held: Sequence[Span], seconds: float, text: Text) -> Iterable[str]:
     yield "<h2>What the run waited for</h2>"
     lasted = [(span, span.until(seconds) - span.start) for span in held]
     pieces = "".join(
-        f'<span class="{span.kind}" style="flex: {max(0.001, took / seconds):.4f}" '
-        f'title="{text(span.title)}: {seconds_text(took)}"></span>'
+        f'<span class="{_colour(span, held)}" style="flex: {max(0.001, took / seconds):.4f}" '
+        f'title="{span.title and text(span.title).replace("<wbr>", "")}: {seconds_text(took)}"></span>'
         for span, took in lasted
     )
     yield f'<div class="strip">{pieces}</div>'
-    # All of a run's small change on one line, or it would hide what the time went to.
-    named = [(s, t) for s, t in lasted if s.kind is not Kind.REST and (t >= seconds * SMALL or s.state in BAD)]
-    rest = sum(took for _, took in lasted) - sum(took for _, took in named)
+    # The longest by name, in their order, and all small change on one line: it would hide what the time went to.
+    steps = sorted((s for s in lasted if s[0].kind is not Kind.REST), key=lambda step: -step[1])
+    named = [step for step in steps[:MOST_NAMED] if step[1] >= seconds * SMALL]
+    named += [step for step in steps if step[0].state in BAD and step not in named]
+    others = [step for step in steps if step not in named]
     yield '<ul class="key">'
-    for span, took in named:
-        yield f'<li><i class="{span.kind}"></i><span>{text(span.title)}</span><b>{_share(took, seconds)}</b></li>'
-    yield f'<li><i class="rest"></i><span>everything else</span><b>{_share(rest, seconds)}</b></li></ul>'
+    for span, took in (step for step in lasted if step in named):
+        mark = f'<i class="{_colour(span, held)}"></i>'
+        yield f"<li>{mark}<span>{text(span.title)}</span><b>{_share(took, seconds)}</b></li>"
+    if others:
+        took = sum(took for _, took in others)
+        yield f'<li><i class="rest"></i><span>{len(others)} shorter steps</span><b>{_share(took, seconds)}</b></li>'
+    rest = sum(took for span, took in lasted if span.kind is Kind.REST)
+    if rest > 0:
+        yield f'<li><i class="rest"></i><span>everything else</span><b>{_share(rest, seconds)}</b></li>'
+    yield "</ul>"
+
+
+def _colour(span: Span, held: Sequence[Span]) -> str:
+    """Give the steps of a run colours in turn, so that a legend can tell them apart."""
+    if span.kind is not Kind.STEP:
+        return span.kind.value
+    titles = list(dict.fromkeys(other.title for other in held if other.kind is Kind.STEP))
+    return f"step step-{titles.index(span.title) % COLOURS}" if span.title in titles else "step"
 
 
 def _share(took: float, seconds: float) -> str:
@@ -142,8 +199,9 @@ def _timeline(spans: Sequence[Span], held: Sequence[Span], seconds: float, text:
         solid = [part for part in held if part.kind is span.kind and part.title == span.title]
         failed = span.state in BAD
         row = f"row{' held' if solid else ''}{' failed' if failed else ''}{' open' if span.end is None else ''}"
-        bars = _bar(span, span.start, end, seconds) + "".join(
-            _bar(span, part.start, part.until(seconds), seconds, solid=True) for part in solid
+        colour = _colour(span, held)
+        bars = _bar(colour, span.start, end, seconds) + "".join(
+            _bar(colour, part.start, part.until(seconds), seconds, solid=True) for part in solid
         )
         sign = "✗ " if failed else ""
         more = f"{sign}{span.state}" + (f": {span.text}" if span.text else "")
@@ -158,9 +216,9 @@ def _timeline(spans: Sequence[Span], held: Sequence[Span], seconds: float, text:
     yield f'<div class="row axis"><div class="name"></div><div class="track">{labels}</div><div></div></div></div>'
 
 
-def _bar(span: Span, start: float, end: float, seconds: float, *, solid: bool = False) -> str:
+def _bar(colour: str, start: float, end: float, seconds: float, *, solid: bool = False) -> str:
     place = f"left: {start / seconds:.2%}; width: {max(0.0, end - start) / seconds:.2%}"
-    return f'<div class="bar {span.kind}{" solid" if solid else ""}" style="{place}"></div>'
+    return f'<div class="bar {colour}{" solid" if solid else ""}" style="{place}"></div>'
 
 
 def ticks(seconds: float) -> tuple[float, ...]:
@@ -196,8 +254,12 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], text:
     yield "".join(f"<th>{name}</th>" for name in head) + "</tr>"
     for row in rows:
         cells = zip(head, row, strict=True)
-        yield "<tr>" + "".join(f"<td{_class(name, cell)}>{text(cell)}</td>" for name, cell in cells) + "</tr>"
+        yield "<tr>" + "".join(_cell(name, cell, text) for name, cell in cells) + "</tr>"
     yield "</table></div>"
+
+
+def _cell(column: str, value: str, text: Text) -> str:
+    return f'<td data-head="{column}"{_class(column, value)}>{text(value)}</td>' if value else "<td></td>"
 
 
 def _class(column: str, cell: str) -> str:

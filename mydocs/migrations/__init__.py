@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from mydocs.migrations.operations.takeover import import_ledger
     from mydocs.migrations.operations.wait import wait_for_indexes, wait_until_current
     from mydocs.migrations.reporting.events import Event, Sink
+    from mydocs.migrations.reporting.metrics import prometheus_sink
     from mydocs.migrations.reporting.preview import PlanReport
     from mydocs.migrations.reporting.report import (
         AttemptReport,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     )
     from mydocs.migrations.reporting.sinks import fan_out, logging_sink
     from mydocs.migrations.reporting.telemetry import opentelemetry_sink
+    from mydocs.migrations.reporting.webhook import webhook_sink
     from mydocs.preview.operation import plan
 
 __all__ = [
@@ -121,6 +123,7 @@ __all__ = [
     "new_embedding",
     "opentelemetry_sink",
     "plan",
+    "prometheus_sink",
     "pull",
     "rename_field",
     "repair",
@@ -136,6 +139,7 @@ __all__ = [
     "wait_for_indexes",
     "wait_until_current",
     "wait_until_ready",
+    "webhook_sink",
     "work_left",
 ]
 
@@ -194,6 +198,7 @@ _HOMES = {
     "new_embedding": "data.embeddings",
     "opentelemetry_sink": "reporting.telemetry",
     "plan": "mydocs.preview.operation",  # not below this package: it knows the local server, too
+    "prometheus_sink": "reporting.metrics",
     "pull": "operations.pull",
     "rename_field": "data.in_batches",
     "repair": "operations.settle",
@@ -209,6 +214,7 @@ _HOMES = {
     "wait_for_indexes": "operations.wait",
     "wait_until_current": "operations.wait",
     "wait_until_ready": "indexes.waiter",
+    "webhook_sink": "reporting.webhook",
     "work_left": "operations.status",
 }
 

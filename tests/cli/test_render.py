@@ -177,7 +177,7 @@ def test_status_shows_when_and_why() -> None:
     assert lines[1].split() == ["001", "a", "missing", "2026-01-02", "03:04:05Z", "1.00", "s"]
     assert lines[2].split() == ["002", "b", "failed", "E:", "why"]
     assert lines[-3].split() == ["pages.ft", "search", "stale"]
-    assert lines[-1] == "1 failed, 1 missing; 0 indexes ready, 1 stale"
+    assert lines[-1] == "1 failed, 1 missing; 1 index stale"
 
 
 def test_event_as_json_names_its_kind() -> None:

@@ -82,8 +82,9 @@ def _base64(secret: str) -> Iterator[str]:
     The secret may begin at any of three places of a group of four characters. Of the first and the last one some bits
     are those of its neighbours, so they stay.
     """
+    import base64  # only where there is a secret: `list` reads the names above and nothing else
+
     raw = secret.encode("utf-8", "surrogatepass")
-    import base64  # only who has a secret pays for it
 
     whole = base64.b64encode(raw).decode().rstrip("=")
     yield rf"(?<![{BASE64}]){_either_alphabet(whole)}={{0,2}}(?![{BASE64}])"
