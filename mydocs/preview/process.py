@@ -20,6 +20,7 @@ import anyio.to_thread
 from mydocs.migrations.model import StoredError
 
 GUARD = Path(__file__).parent / "guard"
+ERRORS = "stderr"  # the name of the file that holds what the process wrote there
 LEAVE_SECONDS = 5.0  # for what a process still does after its answer
 _START = "from mydocs.preview.child import main; main()"
 
@@ -65,25 +66,32 @@ async def run_step(copy: Copy, directory: Path, version: str, timeout: float | N
         try:
             found: Mapping[str, Any] = json.loads(answer.read_text("utf-8"))
         except FileNotFoundError:
-            status = process.returncode
-            return StoredError(type="ProcessEnded", message=f"its process ended with status {status}, without a word")
+            last = _last_line(Path(scratch) / ERRORS)
+            message = f"its process ended with status {process.returncode} before the script came to its end"
+            return StoredError(type="ProcessEnded", message=f"{message}: {last}" if last else message)
     return StoredError(type=found["type"], message=found["message"]) if found else None
 
 
 def _start(copy: Copy, job: Mapping[str, Any]) -> "subprocess.Popen[bytes]":
     job = {**job, "directory": str(Path(job["directory"]).absolute())}
-    process = subprocess.Popen(
-        [sys.executable, "-c", _START],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=_environment(copy),
-        start_new_session=True,
-    )
+    with (Path(job["answer"]).parent / ERRORS).open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=_environment(copy),
+            start_new_session=True,
+        )
     assert process.stdin is not None  # it is a pipe
     with contextlib.suppress(BrokenPipeError), process.stdin as stream:
         stream.write(json.dumps(job).encode() + b"\n")
     return process
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text("utf-8", "backslashreplace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:500]
 
 
 def _environment(copy: Copy) -> dict[str, str]:

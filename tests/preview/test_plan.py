@@ -224,3 +224,23 @@ async def test_a_script_that_raises_ends_the_plan(db: Database, tmp_path: Path, 
     assert lines(report.steps[0].effects) == [("delete", "notes", 1)]
     with pytest.raises(MigrationError, match="0 or more"):
         await planned(db, tmp_path, sample=-1)
+
+
+async def test_a_process_that_is_left_at_once_is_told(db: Database, tmp_path: Path, write: Callable[..., Path]) -> None:
+    write("001_exits.py", "import os, sys\nsys.stderr.write('last words\\n')\nsys.stderr.flush()\nos._exit(3)")
+    (step,) = (await planned(db, tmp_path)).steps
+    assert step.error is not None
+    assert step.error.message == "its process ended with status 3 before the script came to its end: last words"
+
+
+async def test_a_plain_script_is_tried_as_it_runs(db: Database, tmp_path: Path) -> None:
+    (tmp_path / "001_plain.py").write_text(
+        "import lightodm, multiprocessing\n"
+        "assert __name__ == '__main__'\n"
+        "lightodm.get_database().notes.delete_many({'n': {'$lt': 4}})\n"
+    )
+    (tmp_path / "002_out.py").write_text("import pymongo\npymongo.MongoClient('mongodb://db.example.com').a.b.drop()\n")
+    report = await planned(db, tmp_path)
+    assert lines(report.steps[0].effects) == [("delete", "notes", 4)]
+    assert report.steps[1].error is not None
+    assert "asks for db.example.com:27017" in report.steps[1].error.message
