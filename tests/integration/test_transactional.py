@@ -103,7 +103,7 @@ async def test_a_transient_error_runs_all_of_it_again(
 async def test_transient_errors_without_end_are_a_failure_once_the_time_is_up(
     db: Database, local_server: LocalServer, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "TRANSACTION_SECONDS", 0.05)
+    monkeypatch.setattr(transaction, "TRANSACTION_SECONDS", 1.0)
     write("001_things.py", SCRIPT)
     local_server.controls.error(112, "write conflict", TRANSIENT, command="insert", times=None)
     with pytest.raises(MigrationFailed, match="write conflict"):

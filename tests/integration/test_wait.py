@@ -84,11 +84,24 @@ def looks(server: LocalServer) -> int:
     return server.controls.counts()["aggregate"]
 
 
+class Told(list[Event]):
+    """Events in their order; a state that is told lets the server's clock pass the end of it."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def append(self, event: Event) -> None:
+        super().append(event)
+        if isinstance(event, IndexChanged) and event.state is not IndexState.READY:
+            self._clock.advance(3601)
+
+
 async def test_a_new_index_is_ready_when_it_can_be_queried_and_each_state_is_told_once(
-    any_db: Database, dialect: Dialect, local_server: LocalServer
+    any_db: Database, dialect: Dialect, local_server: LocalServer, local_clock: ManualClock
 ) -> None:
-    local_server.search.outcome("ft", pending_seconds=0.15, build_seconds=0.15)
-    seen: list[Event] = []
+    local_server.search.outcome("ft", pending_seconds=3600.0, build_seconds=3600.0)
+    seen = Told(local_clock)
     tracks = await waited(any_db, await asked(any_db, "ft"), seen=seen)
     assert tracks["ft"].outcome is IndexState.READY
     assert [event.state for event in seen if isinstance(event, IndexChanged)] == [
@@ -121,14 +134,14 @@ async def test_an_update_is_not_ready_while_the_listing_still_shows_the_old_defi
 
 
 async def test_an_update_is_not_ready_while_the_new_definition_is_built_behind_the_old_one(
-    any_db: Database, dialect: Dialect, local_server: LocalServer
+    any_db: Database, dialect: Dialect, local_server: LocalServer, local_clock: ManualClock
 ) -> None:
     await asked(any_db, "ft")
-    local_server.search.outcome("ft", build_seconds=0.3)
-    began = time.monotonic()
-    seen: list[Event] = []
-    await waited(any_db, await asked(any_db, "ft", definition=NEW), seen=seen)
-    assert time.monotonic() - began >= 0.3
+    local_clock.advance(60)
+    local_server.search.outcome("ft", build_seconds=3600.0)
+    seen = Told(local_clock)
+    tracks = await waited(any_db, await asked(any_db, "ft", definition=NEW), seen=seen)
+    assert tracks["ft"].outcome is IndexState.READY
     first = next(event for event in seen if isinstance(event, IndexChanged))
     assert (first.state, first.queryable) == (IndexState.BUILDING, True)
 
