@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pymongo.asynchronous.database import AsyncDatabase
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationFailed, migrate
@@ -404,3 +405,33 @@ async def test_transactions_need_a_replica_set_or_a_sharded_cluster(
 
     monkeypatch.setattr(mongo, "command_again", command_again)
     assert await transaction.is_possible(db) is expected
+
+
+FORGETS = """
+    TRANSACTIONAL = True
+    async def up(db, session):
+        await db.things.insert_one({"_id": 1})
+        await db.things.insert_one({"_id": 2})
+        await db.others.insert_one({"_id": 1}, session=session)
+        raise ValueError("no")
+"""
+
+
+async def test_a_call_without_the_session_is_part_of_the_transaction_or_is_warned_of(
+    any_db: Database, folder: Path, write: Write
+) -> None:
+    """PyMongo's session is bound to the script; Motor's cannot be, so the warning names what stays."""
+    write("001_things.py", FORGETS)
+    events: list[Event] = []
+    with pytest.raises(MigrationFailed, match="ValueError: no"):
+        await migrate(any_db, directory=folder, standard_indexes={}, on_event=events.append)
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    if isinstance(any_db, AsyncDatabase):
+        assert await ids(any_db) == []
+        assert warnings == []
+    else:
+        assert await ids(any_db) == [1, 2]
+        (warning,) = warnings
+        assert "insert on things" in warning
+        assert "session=session" in warning
+    assert await any_db["others"].count_documents({}) == 0

@@ -8,7 +8,8 @@ offer in two forms and which cannot be told to go on with a commit while its cal
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -26,6 +27,8 @@ COMMIT_SECONDS = 30.0  # likewise of a commit whose outcome is not known; the ti
 ABORT_SECONDS = 5.0  # a server that is not told aborts by itself, a minute later
 FIRST_PAUSE = 0.005  # seconds, times 1.5 with each try up to the longest; the drivers' own values
 LONGEST_PAUSE = 0.5
+
+WRITES = frozenset({"insert", "update", "delete", "findAndModify", "bulkWrite"})
 
 TRANSIENT = "TransientTransactionError"
 UNKNOWN = "UnknownTransactionCommitResult"
@@ -69,7 +72,7 @@ async def in_transaction(db: mongo.Database, interruption: Interruption, work: W
         while True:
             await _begin(session)
             try:
-                await interruption.run(work(session))
+                await interruption.run(_inside(db, session, work))
                 if not session.in_transaction:
                     raise NotPossible(ENDED_BY_SCRIPT)
                 await interruption.finish(_end(db, session, seal), "the commit")
@@ -92,6 +95,37 @@ async def in_transaction(db: mongo.Database, interruption: Interruption, work: W
                 return
             await anyio.sleep(pause * random.random())
             pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+async def _inside(db: mongo.Database, session: Any, work: Work) -> None:
+    """Do the work with the session for all of its calls, where the driver can be told so; else tell what is outside."""
+    bind = getattr(session, "bind", None)  # of PyMongo since 4.17
+    if bind is None:
+        with _told_of_writes_outside(db):
+            await work(session)
+        return
+    async with bind(end_session=False):
+        await work(session)
+
+
+@contextmanager
+def _told_of_writes_outside(db: mongo.Database) -> Iterator[None]:
+    step, told = capture.current.get(), set[tuple[str, str]]()
+
+    def started(event: Any) -> None:
+        name = event.command_name
+        is_outside = event.database_name == db.name and name in WRITES and "autocommit" not in event.command
+        # What the application itself writes on the same client meanwhile is in another context.
+        if step is None or not is_outside or capture.current.get() is not step:
+            return
+        what = (name, str(event.command[name]))
+        if what not in told:
+            told.add(what)
+            outside = f"{name} on {what[1]} is no part of the script's transaction and stays if that fails"
+            step.emit(Warned(message=f"{outside}; pass session=session"))
+
+    with mongo.tapped(db, mongo.CommandTap(started, lambda _: None)):
+        yield
 
 
 async def _begin(session: Any) -> None:
