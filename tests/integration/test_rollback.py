@@ -101,7 +101,7 @@ async def test_what_was_taken_back_is_pending_again_and_its_history_is_kept(thre
 async def test_nothing_is_touched_where_one_of_them_has_no_way_back(
     three: Database, folder: Path, write: Write
 ) -> None:
-    write("004_plain.py", "x = 1")
+    write("004_plain.py", "print()")
     await migrate(three, directory=folder, standard_indexes={})
     with pytest.raises(NotReversible, match=r"004_plain\.py is a plain script") as caught:
         await rollback(three, directory=folder, steps=2)
