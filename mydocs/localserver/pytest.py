@@ -11,7 +11,7 @@ from mydocs.localserver.control.clock import ManualClock
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorDatabase
 
-    from mydocs.localserver import LocalServer
+    from mydocs.localserver import LocalServer, SearchSettings
 
 DATABASE = "test"
 
@@ -21,23 +21,36 @@ def local_clock() -> ManualClock:
     """
     The clock of `local_server`.
 
-    It goes with real time until the test moves it: after ``local_clock.advance(60)`` every build that takes a minute
-    at the most is done, with no time spent.
+    It follows real time until the test moves it: ``local_clock.advance(60)`` ends each build that takes up to a minute
+    and spends no time.
     """
     return ManualClock(running=True)
 
 
 @pytest.fixture
-def local_server(local_clock: ManualClock) -> "Iterator[LocalServer]":
+def local_search_settings() -> "SearchSettings":
+    """
+    What holds for all search indexes of `local_server`: build times, quota, kind of server.
+
+    Override it in a ``conftest.py``, a module or a class. With ``SearchSettings(pending_seconds=0, build_seconds=0,
+    delete_seconds=0)`` every index is ready at once.
+    """
+    from mydocs.localserver import SearchSettings
+
+    return SearchSettings()
+
+
+@pytest.fixture
+def local_server(local_clock: ManualClock, local_search_settings: "SearchSettings") -> "Iterator[LocalServer]":
     """
     A new, empty server for one test, in memory.
 
-    ``local_server.search`` decides how index builds go: ``search.outcome("vec", fails="out of space")``.
+    ``local_server.search`` decides how the builds of one index go: ``search.outcome("vec", fails="out of space")``.
     ``local_server.controls`` records every command and makes faults: ``controls.cut_after(command="insert")``.
     """
     from mydocs.localserver import LocalServer
 
-    with LocalServer(clock=local_clock) as server:
+    with LocalServer(clock=local_clock, search=local_search_settings) as server:
         yield server
 
 

@@ -1,8 +1,8 @@
 """
 Checks for a project's own migrations, on any empty database: numbers, the way back, and that everything may run twice.
 
-They need no test framework and no particular server. What they find is one ``AssertionError`` that names all of it;
-what keeps a migration from running at all is the ``MigrationError`` that a run would raise.
+They need no test framework and no particular server. All problems are in one ``AssertionError``, one a line.
+What keeps a migration from running at all is the ``MigrationError`` that a run would raise.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -47,22 +47,23 @@ async def assert_migrations_ok(
 
     After the second ``up``, and after down and up, documents and indexes must be as after the first one; after
     ``down`` the indexes must be as before. A second ``up`` must not rebuild a search index. A script that says
-    ``IDEMPOTENT = False`` is spared its second run.
+    ``IDEMPOTENT = False`` does not run twice.
 
-    :param db: an empty database of any server, which is full afterwards
-    :param seed: is awaited with ``db`` before the first migration, and puts in the documents that data changes meet
+    :param db: an empty database of any server; it holds the result afterwards
+    :param seed: is awaited with ``db`` before the first migration; it inserts what data changes are to meet
     :param reversible: whether each migration must have a ``down``
     :param gaps: whether numbers may be left out
     :param ignore: fields at the top of documents that may differ from run to run, such as ``updated_at``
     :param timeout: seconds for the index builds of each step
-    :raises AssertionError: with every problem, once all migrations were tried
+    :raises AssertionError: with every problem, one a line, once all migrations were tried
     :raises NotPossible: where ``db`` is not empty; nothing was touched
     :raises MigrationError: where a run would raise it
     """
+    __tracebackhide__ = True  # pytest then shows the line of the test, and not this function
     found = await anyio.to_thread.run_sync(discover, Path(directory))
     problems = _problems_of_the_files(found.scripts, reversible=reversible, gaps=gaps)
     if await mongo.documents_again(db, {"listCollections": 1, "cursor": {}}):
-        raise NotPossible(f"database {db.name} is not empty; these checks write to it, so they want one of their own")
+        raise NotPossible(f"database {db.name} is not empty; these checks write to it, so give them an empty one")
     # Now, so that they do not count as the first migration's; the run that creates them finds them there.
     await create_standard_indexes(db, standard_indexes)
     if seed is not None:
@@ -71,7 +72,7 @@ async def assert_migrations_ok(
     for script in found.scripts:
         problems += await _problems_of(script, run, ignore)
     if problems:
-        raise AssertionError("; ".join(problems))
+        raise AssertionError("\n- ".join((f"the migrations in {directory} have problems:", *problems)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,11 @@
 """The ready-made checks find what they are there for."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -89,11 +93,11 @@ async def test_migrations_in_order_pass(any_db: Database, folder: Path, write: W
             r"001_a\.py cannot run twice: .*DuplicateKeyError",
             id="fails the second time",
         ),
-        pytest.param({"001_a.py": "x = 1"}, {"reversible": True}, r"001_a\.py has no `down`", id="no way back"),
+        pytest.param({"001_a.py": "print()"}, {"reversible": True}, r"001_a\.py has no `down`", id="no way back"),
         pytest.param(
-            {"001_a.py": "x = 1", "004_b.py": "x = 1"},
+            {"001_a.py": "print()", "004_b.py": "print()"},
             {"gaps": False},
-            "no migration has the number 002; no migration has the number 003",
+            "\n- no migration has the number 002\n- no migration has the number 003",
             id="a gap",
         ),
     ],
@@ -122,3 +126,48 @@ async def test_a_database_that_is_in_use_is_not_touched(db: Database, folder: Pa
     with pytest.raises(NotPossible, match="app is not empty"):
         await assert_migrations_ok(db, folder)
     assert await db.list_collection_names() == ["pages"]
+
+
+@pytest.mark.seconds(60)
+def test_pytest_shows_the_test_and_the_problems_and_nothing_of_the_checks(tmp_path: Path) -> None:
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "001_a.py").write_text("async def up(db): await db.pages.insert_one({'b': 1})")
+    (tmp_path / "migrations" / "003_c.py").write_text(
+        "async def up(db): await db.pages.update_one({}, {'$inc': {'b': 1}})"
+    )
+    test = """
+        import pytest
+        from mydocs.localserver import SearchSettings
+        from mydocs.migrations.testing import assert_migrations_ok
+
+        pytest_plugins = ["mydocs.localserver.pytest"]
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.anyio
+        async def test_ok(local_db):
+            await assert_migrations_ok(local_db, "migrations", gaps=False, standard_indexes={})
+    """
+    (tmp_path / "test_ok.py").write_text(dedent(test))
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_ok.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stdout
+    shown = ended.stdout.splitlines()
+    lines = [line.removeprefix("E").strip() for line in shown if line.startswith("E ")]
+    assert lines[:2] == [
+        "AssertionError: the migrations in migrations have problems:",
+        "- no migration has the number 002",
+    ]
+    assert all(line.startswith(("- 001_a.py ", "- 003_c.py ")) for line in lines[2:])
+    assert len(lines) > 3
+    assert any(line.startswith(">") and "await assert_migrations_ok(" in line for line in shown)
+    assert "raise AssertionError" not in ended.stdout
+    assert "testing.py" not in ended.stdout
