@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pymongo.operations import SearchIndexModel
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
+from mydocs.localserver.search.settings import Dialect
 from mydocs.migrations import (
     IndexConflict,
     IndexFailed,
@@ -233,6 +235,65 @@ async def test_an_alias_that_somebody_edited_stops_no_drop(db: Database, local_s
     await db["_search_aliases"].insert_one(edited)
     await drop_search_indexes(db["pages"], "vec_1")
     assert local_server.controls.counts()["dropSearchIndex"] == 1
+
+
+# To replace what an alias names
+
+
+def search(name: str) -> SearchIndexModel:
+    return SearchIndexModel(name=name, definition={"mappings": {"dynamic": True}})
+
+
+async def test_what_an_alias_names_is_not_replaced_either(any_db: Database, local_server: LocalServer) -> None:
+    await two_indexes(any_db)
+    await switch_search_alias(any_db["pages"], "vec", to="vec_1")
+    local_server.controls.clear()
+    # Asked for first, so that it would have been replaced before the other one is found to be named.
+    with pytest.raises(
+        IndexConflict, match="nothing was dropped: the search alias vec names vec_1; let it name another"
+    ):
+        await ensure_search_indexes(any_db["pages"], [search("vec_2"), search("vec_1")], replace=True)
+    counts = local_server.controls.counts()
+    assert (counts["dropSearchIndex"], counts["createSearchIndexes"]) == (0, 0)
+
+
+async def test_what_an_alias_names_is_not_replaced_where_the_server_refuses_the_update(
+    db: Database, local_server: LocalServer
+) -> None:
+    local_server.search.settings = replace(
+        local_server.search.settings, dialect=Dialect.ATLAS_LOCAL, vector_updates=False
+    )
+    await two_indexes(db)
+    await switch_search_alias(db["pages"], "vec", to="vec_1")
+    with pytest.raises(IndexConflict, match="the search alias vec names vec_1"):
+        await ensure_search_indexes(db["pages"], [vector("vec_1", "other")], replace=True)
+    assert local_server.controls.counts()["dropSearchIndex"] == 0
+
+
+async def test_an_alias_stops_no_update_and_no_replacement_of_what_serves_nothing(
+    db: Database, local_server: LocalServer
+) -> None:
+    await two_indexes(db)
+    await switch_search_alias(db["pages"], "vec", to="vec_1")
+    (updated,) = await ensure_search_indexes(db["pages"], [vector("vec_1", "other")], replace=True)
+    local_server.search.outcome("vec_3", fails="out of space")
+    await ensure_search_indexes(db["pages"], [vector("vec_3")])
+    await db["_search_aliases"].update_one({"_id": "vec"}, {"$set": {"index": "vec_3"}})
+    (replaced,) = await ensure_search_indexes(db["pages"], [search("vec_3")])
+    assert (str(updated.action), str(replaced.action)) == ("updated", "replaced")
+
+
+async def test_what_was_named_a_moment_ago_is_replaced_after_the_cache_of_applications(
+    db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aliases, "GRACE_SECONDS", 0.4)
+    await two_indexes(db)
+    await switch_search_alias(db["pages"], "vec", to="vec_1")
+    await switch_search_alias(db["pages"], "vec", to="vec_2")
+    switched, dropped = time.monotonic(), list[float]()
+    local_server.controls.call(lambda _: dropped.append(time.monotonic()), command="dropSearchIndex")
+    await ensure_search_indexes(db["pages"], [search("vec_1")], replace=True)
+    assert dropped[0] - switched >= 0.3
 
 
 # In a run

@@ -59,13 +59,15 @@ async def ensure_search_indexes(
     """
     Bring search and vector indexes to their definitions, all in one go; does not wait for their builds.
 
-    An index that answers queries goes on doing so: it is updated, and where that is impossible nothing is done.
+    An index that answers queries goes on doing so: it is updated, and where that is impossible nothing is done. One
+    that a search alias names is not dropped with ``replace`` either.
 
     :param collection: where they belong; or for several collections, which are then worked on at the same time, a
         mapping of each to its models
     :param replace: drop and create an index that cannot be updated; no query is answered until it is built
     :return: for each model, in their order, what was done
-    :raises IndexConflict: where an index cannot be updated, with the ways on
+    :raises IndexConflict: where an index cannot be updated, with the ways on; or would be dropped, and a search alias
+        names it
     :raises IndexRefused: names each definition that the server does not take; the others are created
     :raises SearchUnavailable: where the server has no search indexes
     :raises UsageError: where something else than models is given
@@ -191,24 +193,30 @@ async def _ensure(
 ) -> tuple[TrackedIndex, ...]:
     listed = await _listed(db, where, asked)
     needed = {item.name: _change(item, listed.get(item.name)) for item in asked}
-    if not replace:
-        _refuse_to_drop(where, [item for item in asked if needed[item.name] is Change.REPLACE], listed)
-    actions: dict[str, IndexAction] = {}
+    serving = [
+        item
+        for item in asked
+        if needed[item.name] is Change.REPLACE and not readiness.serves_nothing(listed[item.name])
+    ]
+    if serving and not replace:
+        raise _conflict(where, "; ".join(_of_another_type(item, listed[item.name]) for item in serving))
+    actions = {item.name: _ACTIONS[needed[item.name]] for item in asked}
     for item in asked:
-        change, found = needed[item.name], listed.get(item.name)
-        action = _ACTIONS[change]
-        if change is Change.UPDATE:
+        if needed[item.name] is Change.UPDATE:
             try:
                 async with free_slots(db, 1):
-                    action = await _update(db, where, item)
+                    actions[item.name] = await _update(db, where, item)
             except IndexConflict:
                 if not replace:
                     raise
-                action = IndexAction.REPLACED
-        if action is IndexAction.REPLACED and found is not None:
+                actions[item.name] = IndexAction.REPLACED
+                serving.append(item)
+    if serving:
+        await aliases.make_way(db, where, [item.name for item in serving])
+    for item in asked:
+        if actions[item.name] is IndexAction.REPLACED:
             await _drop(db, where, item.name)
-            await until_gone(db, where, item.name, found.id)
-        actions[item.name] = action
+            await until_gone(db, where, item.name, listed[item.name].id)
     creating = (IndexAction.CREATED, IndexAction.REPLACED)
     ids = await _create(
         db,
@@ -242,15 +250,10 @@ def _change(item: _Asked, found: Listed | None) -> Change:
     return change
 
 
-def _refuse_to_drop(where: str, replacing: Sequence[_Asked], listed: Mapping[str, Listed]) -> None:
-    """:raises IndexConflict: where one of the indexes that only a drop and a create can change may answer queries"""
-    serving = [
+def _of_another_type(item: _Asked, found: Listed) -> str:
+    return (
         f"index {item.name} is a {found.type} index and a {item.type} index was asked for, which no update makes of it"
-        for item in replacing
-        if not readiness.serves_nothing(found := listed[item.name])
-    ]
-    if serving:
-        raise _conflict(where, "; ".join(serving))
+    )
 
 
 def _conflict(where: str, problem: str) -> IndexConflict:
