@@ -276,6 +276,27 @@ def test_every_page_is_in_the_index() -> None:
     assert [page for page in pages if page != "index.md" and f"({page})" not in index] == []
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
+def test_a_page_begins_with_who_it_is_for_and_ends_with_what_to_read_next(page: Path) -> None:
+    paragraphs = page.read_text("utf-8").strip().split("\n\n")
+    assert paragraphs[1].startswith("For ")
+    if page.name != "index.md":  # all of it is what to read next
+        heading, links = paragraphs[-2:]
+        assert heading == "## Read next"
+        assert all(re.match(r"- .*\[[^]]+\]\([^)]+\)", line) for line in links.splitlines() if line[0] != " ")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8"))
+    for path, anchor in links:
+        target = (page.parent / path) if path else page
+        assert target.exists(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_every_error_has_its_entry_under_its_exit_code() -> None:
     entries: dict[str, list[int]] = {}
     codes: list[int] = []
