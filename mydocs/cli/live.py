@@ -192,7 +192,8 @@ class LiveView:
             else:
                 mark, style = MARKS[line.mark][self._column], STYLES[line.mark]
                 took = seconds_text(line.seconds) if line.seconds else ""
-            body = f"{self._cut(line.title, width).ljust(width)}  {took:>9}  {self._streams.clean(line.text)}"
+            title = cut_inside(self._streams.clean(line.title), width, CUT[self._column])
+            body = f"{title.ljust(width)}  {took:>9}  {self._streams.clean(line.text)}"
             body = self._cut(" ".join(body.splitlines()), options.max_width - 2)
             yield Text.assemble((mark, style), " ", body, no_wrap=True, overflow="crop")
         if last := count_text(lines, len(lines) - len(shown)):
@@ -200,6 +201,14 @@ class LiveView:
 
     def _cut(self, text: str, width: int) -> str:
         return text if len(text) <= width else text[: width - 1] + CUT[self._column]
+
+
+def cut_inside(text: str, width: int, mark: str) -> str:
+    """Cut a name in its middle: names of one kind mostly differ at their ends."""
+    if len(text) <= width:
+        return text
+    end = (width - len(mark)) // 2
+    return f"{text[: width - len(mark) - end]}{mark}{text[len(text) - end :]}"
 
 
 def chosen(lines: Sequence[Line], room: int) -> list[Line]:

@@ -283,6 +283,17 @@ def test_live_view_of_more_lines_than_fit_shows_what_goes_on_and_what_has_failed
     assert max(map(len, lines)) <= 80
 
 
+def test_live_view_cuts_names_inside_and_shows_what_would_take_effect() -> None:
+    view = LiveView(Streams([]), unicode=False)
+    for end in ("documents", "pages"):
+        view.take(seen(IndexState.BUILDING, name=f"a_long_name_that_begins_alike_{end}"))
+    view.take(seen(IndexState.BUILDING, name="\x1b[31m\x9bred ##[x]"))
+    lines = screen_of(view, 60, 20).splitlines()
+    assert len({line[2:34] for line in lines[:2]}) == 2
+    assert all("~" in line for line in lines[:2])
+    assert not re.search("[\x1b\x9b]|##\\[", "".join(lines))
+
+
 def test_live_view_draws_a_bar_that_ends_with_its_script() -> None:
     view = LiveView(Streams([]), unicode=False)
     view.take(StepStarted(version="001", name="a", script="001_a.py"))

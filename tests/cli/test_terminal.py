@@ -83,7 +83,7 @@ def test_the_live_view_is_not_wider_than_the_screen(
     ]
     assert max(map(len, drawn)) <= 40
     assert re.fullmatch(
-        r"✓ index documents…  +\d\.\d\d s  ready", next(line for line in drawn if line.endswith("ready"))
+        r"✓ index do…search\)  +\d\.\d\d s  ready", next(line for line in drawn if line.endswith("ready"))
     )
 
 
