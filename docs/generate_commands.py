@@ -39,7 +39,7 @@ def generated() -> str:
     commands += [(f"mydocs local {name}", command) for name, command in root.commands["local"].commands.items()]
     parts = [
         "## All of them",
-        _table(("command", "does"), [(f"`{_short(path)}`", _help(command)) for path, command in commands]),
+        _table(("command", "does"), [(f"`{_short(path)}`", _summary(command)) for path, command in commands]),
         *(_section(path, command) for path, command in commands),
         "## Options of every `mydocs migrate` command",
         "They may stand before or after the command.",
@@ -95,6 +95,10 @@ def _option(param: Any, context: typer.Context) -> str:
 def _default(param: Any) -> str:
     default = getattr(param.default, "value", param.default)
     return "" if param.is_flag or default is None else f"`{default}`"
+
+
+def _summary(command: Any) -> str:
+    return " ".join((command.help or "").partition("\n\n")[0].split())
 
 
 def _help(command: Any) -> str:

@@ -322,7 +322,12 @@ def check(
     ] = False,
     indexes: Indexes = None,
 ) -> None:
-    """Exit with 8 unless files, ledger and live indexes agree, with 9 unless the data is right. Changes nothing."""
+    """
+    Compare files, ledger and live indexes, and run each `verify`.
+
+    Exits with 8 where a script is pending, changed or missing, or where a live index differs from what was asked for.
+    Exits with 9 where a `verify` raises, or with --vectors where a vector does not fit. Changes nothing.
+    """
     models = calls.standard_indexes(indexes)
     from mydocs.cli.render import status_text
 

@@ -14,7 +14,7 @@ def consent(streams: Streams, what: str, question: str) -> None:
     """
     streams.line(what)
     if sys.stdin is None or not sys.stdin.isatty() or streams.err is None:
-        raise MigrationError("nobody to ask, as stdin is no terminal; nothing was changed, agree with --yes")
+        raise MigrationError("stdin is not a terminal, so nobody can be asked; nothing was changed; agree with --yes")
     streams.err.write(f"{question} [y/N]: ")
     streams.err.flush()
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:

@@ -145,7 +145,7 @@ def duration(text: str, option: str) -> float:
 def whole_number(text: str, option: str) -> int:
     """Read a number of something, 0 or more."""
     if not (text.isascii() and text.isdigit()):
-        raise usage(f'{option}: "{text}" is no whole number; write 0 or more')
+        raise usage(f'{option}: "{text}" is not a whole number; write 0 or more')
     return int(text)
 
 

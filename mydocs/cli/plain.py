@@ -1,4 +1,4 @@
-"""What an operator sees where stderr is no terminal: a line for every change, and one each 30 s without. I/O."""
+"""What an operator sees where stderr is not a terminal: a line for every change, and one each 30 s without. I/O."""
 
 import contextlib
 import threading

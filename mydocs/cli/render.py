@@ -172,9 +172,9 @@ def _counted(number: int, noun: str, what: str) -> list[str]:
 
 
 def mark_text(report: RunReport) -> str:
-    """Show what `mark` or `repair` has settled."""
+    """Show what `mark` or `repair` has recorded."""
     rows = table(MIGRATION_HEAD, ((m.version, m.name, _settled_state(m), "") for m in report.migrations))
-    last = f"{_count(len(report.migrations), 'migration')} settled" if report.migrations else "nothing to settle"
+    last = f"{_count(len(report.migrations), 'migration')} recorded" if report.migrations else "nothing to change"
     return "\n\n".join(part for part in (rows, last) if part)
 
 

@@ -150,7 +150,7 @@ def _effect() -> Schema:
             "kind": _enum(EffectKind),
             "collection": {"type": "string"},
             "name": _nullable("string", "of the index or the alias; the new one of a collection"),
-            "type": {"enum": [*_values(IndexType), None], "description": "null where it is no index"},
+            "type": {"enum": [*_values(IndexType), None], "description": "null where it is not an index"},
             "detail": _nullable("string", "the filter, the options, or what differs by key"),
             "documents": _nullable("integer", "how many; null where nobody can say, or it is about none"),
             "answers_meanwhile": {"type": "boolean", "description": "false where queries would find no index"},

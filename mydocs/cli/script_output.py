@@ -167,7 +167,7 @@ def _reopened(stream: TextIO | None, descriptor: int) -> TextIO | None:
             return stream
     except (OSError, ValueError):
         return stream
-    return open(  # noqa: PTH123  # a descriptor is no path; it lives as long as the process
+    return open(  # noqa: PTH123  # a descriptor is not a path; it lives as long as the process
         os.dup(descriptor), "w", encoding=stream.encoding, errors=stream.errors, buffering=1
     )
 

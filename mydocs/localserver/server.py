@@ -40,7 +40,7 @@ class LocalServer:
     :param directory: where the data are; None keeps them in memory, and they end with the server
     :param port: 0 takes a free one
     :param user: with ``password``: what a client has to log in with; without, anybody on this machine may connect
-    :param clock: what it goes by for `$$NOW` and the life of search indexes
+    :param clock: the time for `$$NOW` and for the life of search indexes
     :param search: how its search indexes behave
     """
 

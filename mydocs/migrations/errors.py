@@ -19,7 +19,7 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     ├── TimedOut                        1  why a script failed that took too long
     ├── IndexConflict                   1  an existing index stands in the way
     ├── IndexRefused                    1  the server does not take a definition
-    ├── ChangeInvalid                   1  what a script makes of a document is no change of it
+    ├── ChangeInvalid                   1  what a script makes of a document is not a change of it
     ├── NotPossible                     1  what was asked for cannot be done here
     ├── UsageError                      2
     │   ├── DirectoryMissing
@@ -65,7 +65,7 @@ class NextStep:
     """
     What to do after an error.
 
-    :param command: the command of `mydocs migrate` that the text sends to; no advice for whom it is that has failed
+    :param command: the command of `mydocs migrate` that the text names; not said after this very command has failed
     """
 
     text: str
@@ -77,10 +77,10 @@ IN_THE_SENTENCE = NextStep("")
 
 # By its exit code, where it was not the script that failed.
 NOT_THE_SCRIPT: Mapping[int, NextStep] = {
-    3: NextStep("see to the server and the user's roles (docs/permissions.md), and give the same command again"),
+    3: NextStep("check the server and the user's roles (docs/permissions.md), and give the same command again"),
     5: NextStep("`mydocs migrate status` shows the index; give the same command again when it is ready"),
-    6: NextStep("mend the index's definition and give the same command again"),
-    9: NextStep("mend the documents that are named, or what makes them, and give the same command again"),
+    6: NextStep("correct the index's definition and give the same command again"),
+    9: NextStep("correct the documents that are named, or what makes them, and give the same command again"),
 }
 
 
@@ -106,7 +106,7 @@ class MigrationError(Exception):
 class ScriptsInvalid(MigrationError):
     """Files in the directory that cannot be migrations; every problem is named."""
 
-    next_step = NextStep("mend the files; `mydocs migrate list` checks what can be seen without running them")
+    next_step = NextStep("correct the files; `mydocs migrate list` checks what can be seen without running them")
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -165,7 +165,7 @@ class RenamedScripts(PlanError):
 class OutOfOrder(PlanError):
     """A pending version sorts before one that is already applied."""
 
-    next_step = NextStep("`mydocs migrate run --allow-out-of-order` runs them all the same")
+    next_step = NextStep("`mydocs migrate run --allow-out-of-order` runs them anyway")
 
     def __init__(self, versions: Sequence[str], newest_applied: str) -> None:
         self.versions = tuple(versions)
@@ -220,7 +220,7 @@ class LedgerInvalid(MigrationError):
 
     def __init__(self, collection: str, key: str, problem: str) -> None:
         super().__init__(
-            f"the document {key} in {collection} is not one of ours: {problem}; it was left as it is, mend or remove it"
+            f"the document {key} in {collection} is not one of ours: {problem}; it is unchanged; correct or remove it"
         )
 
 
@@ -239,7 +239,9 @@ class LedgerChanged(MigrationError):
 class MigrationFailed(MigrationError):
     """A script raised; nothing after it was started."""
 
-    next_step = NextStep("mend the script and give the same command again; `mydocs migrate status` shows what is done")
+    next_step = NextStep(
+        "correct the script and give the same command again; `mydocs migrate status` shows what is done"
+    )
 
     path: Path | None = None
     line: int | None = None
@@ -263,7 +265,7 @@ class MigrationFailed(MigrationError):
 class TimedOut(MigrationError):
     """A script ran longer than a script may; what it did until then stays. The cause of a :class:`MigrationFailed`."""
 
-    next_step = NextStep("raise --script-timeout, or mend the script, and give the same command again")
+    next_step = NextStep("raise --script-timeout, or correct the script, and give the same command again")
 
     def __init__(self, seconds: float) -> None:
         """:param seconds: that it was given"""
@@ -294,9 +296,9 @@ class IndexRefused(MigrationError):
 
 
 class ChangeInvalid(MigrationError):
-    """What a script's function made of a document is no change of it."""
+    """What a script's function made of a document is not a change of it."""
 
-    next_step = NextStep("mend the script and give the same command again: it goes on after the last finished batch")
+    next_step = NextStep("correct the script and give the same command again: it goes on after the last finished batch")
 
     def __init__(self, collection: str, identity: object, problem: str) -> None:
         self.collection = collection
@@ -306,7 +308,7 @@ class ChangeInvalid(MigrationError):
 class NotPossible(MigrationError):
     """What a script asks for cannot be done on this deployment or in this place."""
 
-    next_step = NextStep("see to that, and give the same command again")
+    next_step = NextStep("change what the message names, and give the same command again")
 
 
 class UsageError(MigrationError):
@@ -359,7 +361,7 @@ class ServerUnreachable(ServerError):
 
     def __init__(self, problem: str, *, search: bool = False) -> None:
         super().__init__(
-            f"the server has no answer from its search process (mongot): {problem}; see that it runs"
+            f"the server has no answer from its search process (mongot): {problem}; check that it runs"
             if search
             else f"no answer from the server: {problem}; check the URL, the network and that the server is up"
         )
@@ -375,7 +377,7 @@ class NotAuthorised(ServerError):
 
 
 class CommandRefused(ServerError):
-    """The server answered with an error that trying again cannot mend."""
+    """The server answered with an error that trying again cannot correct."""
 
     def __init__(self, problem: str, code: int | None) -> None:
         super().__init__(f"the server refused: {problem}" + (f" (code {code})" if code is not None else ""))
@@ -413,7 +415,7 @@ class IndexFailed(MigrationError):
     def __init__(self, failures: Sequence[tuple[str, str]], *, gone: bool = False) -> None:
         """:param gone: none of them was built wrongly: they are not there"""
         self.failures = tuple(failures)
-        remedy = "mend the definition in a new migration and run again"
+        remedy = "correct the definition in a new migration and run again"
         if gone:
             remedy = "create it in a new migration, or run the one that did again (`mydocs migrate mark NNN --pending`)"
             self.next_step = IN_THE_SENTENCE
@@ -421,7 +423,7 @@ class IndexFailed(MigrationError):
 
 
 class LeaseError(MigrationError):
-    """Who may migrate now is somebody else."""
+    """Another run may migrate now, and not this one."""
 
     exit_code = 7
 
@@ -495,7 +497,7 @@ class Unverified(MigrationError):
     """Everything is applied and ready, and yet not right."""
 
     exit_code = 9
-    next_step = NextStep("mend the data, or what checks it, and run `mydocs migrate check --vectors`", "check")
+    next_step = NextStep("correct the data, or what checks it, and run `mydocs migrate check --vectors`", "check")
 
 
 class VerifyFailed(Unverified):
@@ -519,7 +521,7 @@ class VectorsUnfit(Unverified):
 
     def __init__(self, vectors: "VectorReport", problem: str) -> None:
         self.vectors = vectors
-        super().__init__(f"{problem}; mend these documents, or the definition, and run again")
+        super().__init__(f"{problem}; correct these documents, or the definition, and run again")
 
 
 class Interrupted(MigrationError):

@@ -67,7 +67,7 @@ def standard_indexes(flag: str | None, start: Path) -> "Mapping[str, Sequence[In
     Imports the module that is named; the working directory and the project's folder can be imported from.
 
     :param flag: what ``--indexes`` says
-    :raises SettingsInvalid: where there is no such thing, or it is no mapping of collection to index models
+    :raises SettingsInvalid: where there is no such thing, or it is not a mapping of collection to index models
     """
     project = Project() if flag is not None else find_project(start)
     named: str | bool | None = flag if flag is not None else project.standard_indexes
@@ -93,7 +93,7 @@ def _table(file: Path, raw: bytes) -> Mapping[str, Any] | None:
     tools = document.get("tool", {})
     table = tools.get("mydocs") if isinstance(tools, dict) else None
     if table is not None and not isinstance(table, dict):
-        raise SettingsInvalid(f"{file}: tool.mydocs is no table; write {TABLE} and its keys below it")
+        raise SettingsInvalid(f"{file}: tool.mydocs is not a table; write {TABLE} and its keys below it")
     return table
 
 

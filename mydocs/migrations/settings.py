@@ -81,7 +81,7 @@ def parse_duration(text: str, option: str) -> float:
         return float(compact)
     match = re.fullmatch(_DURATION, compact, re.ASCII) if compact else None
     if match is None:
-        raise SettingsInvalid(f'{option}: "{text}" is no duration; write 90, 90s, 10m, 1h, 1h30m or 500ms')
+        raise SettingsInvalid(f'{option}: "{text}" is not a duration; write 90, 90s, 10m, 1h, 1h30m or 500ms')
     return sum(float(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount is not None)
 
 
@@ -228,7 +228,7 @@ def _read_env_file(name: str | None) -> Mapping[str, str | None]:
             # Others' lines may be a shell's, and only that of one of our variables can be missed.
             if line.error and re.search("MONGO_|MYDOCS_", line.original.string):
                 where = f"{name}, line {line.original.line}"
-                raise SettingsInvalid(f"{where} does not read NAME=value; mend it, or check --env-file")
+                raise SettingsInvalid(f"{where} does not read NAME=value; correct it, or check --env-file")
         return dotenv_values(stream=io.StringIO(text))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

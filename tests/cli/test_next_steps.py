@@ -19,7 +19,7 @@ def next_step(error: MigrationError) -> str | None:
     return error.next_step_after("run")
 
 
-@pytest.mark.parametrize(("code", "says"), [(1, "mend the script"), (3, "server"), (5, "ready"), (6, "definition")])
+@pytest.mark.parametrize(("code", "says"), [(1, "correct the script"), (3, "server"), (5, "ready"), (6, "definition")])
 def test_a_script_is_mended_only_where_it_was_the_script_that_failed(code: int, says: str) -> None:
     error = MigrationFailed("003_a.py", ", line 3", "OperationFailure: not authorized")
     error.exit_code = code

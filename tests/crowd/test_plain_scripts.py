@@ -146,7 +146,7 @@ async def error_of(db: Database, version: str = "001") -> dict[str, Any] | None:
         pytest.param("import threading\nassert threading.current_thread() is threading.main_thread()\n", "", id="main"),
         pytest.param("import subprocess\nsubprocess.run(['echo', 'grandchild'])\n", "grandchild", id="a program"),
         pytest.param("import ctypes\nctypes.CDLL(None).puts(b'from C')\n", "from C", id="C"),
-        pytest.param("print('caf\\u00e9 \\udce9')\n", "café \\udce9", id="text that is no text"),
+        pytest.param("print('caf\\u00e9 \\udce9')\n", "café \\udce9", id="text that is not a text"),
         pytest.param("print('no end', end='')\n", "no end", id="a line without an end"),
         pytest.param("raise SystemExit(0)\n", "", id="exit 0"),
         pytest.param("import sys\nsys.excepthook = lambda *_: None\nprint('hook')\n", "hook", id="hook"),

@@ -92,7 +92,7 @@ def test_a_job_gives_up_on_what_would_end_the_same_way(name: str) -> None:
     pod = job["spec"]["template"]["spec"]
     assert pod["restartPolicy"] == "Never"  # podFailurePolicy is refused with any other
     assert rule["onExitCodes"]["containerName"] in [container["name"] for container in pod["containers"]]
-    assert set(rule["onExitCodes"]["values"]) == {1, 2, 6} <= EXIT_CODES.keys()
+    assert set(rule["onExitCodes"]["values"]) == {1, 2, 6, 9} <= EXIT_CODES.keys()
 
 
 def test_secrets_hold_the_variables_that_the_program_reads() -> None:

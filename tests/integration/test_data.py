@@ -136,8 +136,8 @@ async def test_a_function_may_answer_in_each_of_these_ways(db: Database, functio
         pytest.param({"$set": {"_id": 2}}, "changed _id", id="operator sets another _id"),
         pytest.param({"$unset": {"_id": ""}}, "changed _id", id="operator takes _id away"),
         pytest.param({}, "an empty document; return None", id="empty"),
-        pytest.param([], "a list that is no pipeline", id="empty pipeline"),
-        pytest.param(["n"], "a list that is no pipeline", id="list of something else"),
+        pytest.param([], "a list that is not a pipeline", id="empty pipeline"),
+        pytest.param(["n"], "a list that is not a pipeline", id="list of something else"),
         pytest.param(3, "returned int", id="number"),
     ],
 )

@@ -260,13 +260,13 @@ async def test_a_mapping_is_taken_like_a_model(any_db: Database, given: dict[str
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        pytest.param(search(), "one SearchIndexModel is no list", id="one model"),
-        pytest.param({"name": "ft", "definition": OLD}, "one dict is no list", id="one mapping"),
-        pytest.param("ft", "a str is no list", id="a name"),
-        pytest.param(None, "a NoneType is no list", id="nothing"),
-        pytest.param([None], "a NoneType is no search index", id="list of nothing"),
-        pytest.param(["ft"], "a str is no search index", id="list of names"),
-        pytest.param([IndexModel("a")], "a IndexModel is no search index", id="standard index"),
+        pytest.param(search(), "one SearchIndexModel is not a list", id="one model"),
+        pytest.param({"name": "ft", "definition": OLD}, "one dict is not a list", id="one mapping"),
+        pytest.param("ft", "a str is not a list", id="a name"),
+        pytest.param(None, "a NoneType is not a list", id="nothing"),
+        pytest.param([None], "a NoneType is not a search index", id="list of nothing"),
+        pytest.param(["ft"], "a str is not a search index", id="list of names"),
+        pytest.param([IndexModel("a")], "a IndexModel is not a search index", id="standard index"),
         pytest.param([OLD], "a search index has no mappings", id="the definition itself"),
         pytest.param([{"name": "ft"}], "the definition of a search index is a mapping, not None", id="no definition"),
         pytest.param([{"name": 5, "definition": OLD}], "the name of a search index is a text", id="name"),
@@ -286,10 +286,10 @@ async def test_anything_else_is_an_error_that_says_what_to_pass(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        pytest.param(IndexModel("a"), "one IndexModel is no list", id="one model"),
-        pytest.param("a", "a str is no list", id="a name"),
-        pytest.param(["a"], "a str is no standard index", id="list of names"),
-        pytest.param([search()], "a SearchIndexModel is no standard index", id="search index"),
+        pytest.param(IndexModel("a"), "one IndexModel is not a list", id="one model"),
+        pytest.param("a", "a str is not a list", id="a name"),
+        pytest.param(["a"], "a str is not a standard index", id="list of names"),
+        pytest.param([search()], "a SearchIndexModel is not a standard index", id="search index"),
     ],
 )
 async def test_anything_else_than_standard_indexes_is_an_error_that_says_what_to_pass(
@@ -317,7 +317,7 @@ async def test_anything_else_than_a_collection_is_an_error_that_says_what_to_pas
         drop_search_indexes(given(db), "ft"),
         wait_until_ready(given(db), "ft"),
     ):
-        with pytest.raises(MigrationError, match=r'is no collection of Motor or PyMongo Async; .* db\["pages"\]'):
+        with pytest.raises(MigrationError, match=r'is not a collection of Motor or PyMongo Async; .* db\["pages"\]'):
             await work
 
 
@@ -652,12 +652,12 @@ async def test_a_mapping_of_collections_is_taken_for_standard_indexes_too(any_db
 async def test_a_mapping_with_something_else_is_an_error_before_anything_is_sent(
     db: Database, local_server: LocalServer
 ) -> None:
-    with pytest.raises(MigrationError, match="a str is no collection"):
+    with pytest.raises(MigrationError, match="a str is not a collection"):
         await ensure_search_indexes({db["a"]: [search()], "b": [search()]})  # type: ignore[dict-item]  # on purpose
     with pytest.raises(MigrationError, match="more were given"):
         await ensure_search_indexes({db["a"]: [search()]}, [search()])
     with pytest.raises(MigrationError, match="ft is asked for twice"):
         await ensure_search_indexes({db["a"]: [search()], db["b"]: [search(), search()]})
-    with pytest.raises(MigrationError, match="one IndexModel is no list"):
+    with pytest.raises(MigrationError, match="one IndexModel is not a list"):
         await ensure_indexes({db["a"]: IndexModel("x")})  # type: ignore[dict-item]  # on purpose
     assert not local_server.controls.counted()

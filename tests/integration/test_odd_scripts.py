@@ -96,7 +96,7 @@ async def entry_of(db: Database, version: str) -> Entry:
             1,
             "ValueError",
             r"no title in caf\\udce9\.txt",
-            id="a file name that is no text",
+            id="a file name that is not a text",
         ),
         pytest.param(
             "class Odd(Exception):\n    def __str__(self): return self\nraise Odd()",

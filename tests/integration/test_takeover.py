@@ -92,7 +92,7 @@ async def test_another_collection_can_be_named(db: Database, folder: Path, write
     events: list[Event] = []
     await import_ledger(db, source="migrate-mongo", collection="moved", directory=folder, on_event=events.append)
     assert await db["_migrations"].count_documents({"state": "applied"}) == 1
-    assert "1 documents of moved are no records of migrate-mongo" in str(events)
+    assert "1 documents of moved are not records of migrate-mongo" in str(events)
 
 
 @pytest.mark.parametrize(

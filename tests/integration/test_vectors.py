@@ -237,7 +237,7 @@ async def test_what_is_no_vector_index_is_refused(db: Database) -> None:
     embeds = {"type": "autoEmbed", "path": "t", "model": "voyage-3-large", "modality": "text"}
     auto = {"name": "auto", "type": "vectorSearch", "definition": {"fields": [embeds]}}
     await ensure_search_indexes(db["pages"], [search, auto])
-    with pytest.raises(NotPossible, match=r"pages\.ft is no vector index"):
+    with pytest.raises(NotPossible, match=r"pages\.ft is not a vector index"):
         await check_vectors(db["pages"], "ft")
     with pytest.raises(NotPossible, match=r"pages\.auto has no vectors that can be checked"):
         await check_vectors(db["pages"], "auto")

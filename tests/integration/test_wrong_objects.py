@@ -1,4 +1,4 @@
-"""What is no database that can be awaited is refused in a sentence that says what to pass."""
+"""What is not a database that can be awaited is refused in a sentence that says what to pass."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path

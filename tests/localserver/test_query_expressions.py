@@ -179,7 +179,7 @@ def test_expressions_yield_what_the_server_does(expression: Any, expected: Any) 
             {"$arrayToObject": {"$literal": [{"k": "b", "v": 2}, ["a", 1]]}}, 40391, id="objects, then arrays"
         ),
         pytest.param({"$arrayToObject": {"$literal": [["a"]]}}, 40397, id="an array of one"),
-        pytest.param({"$arrayToObject": {"$literal": [[1, 2]]}}, 40395, id="a key that is no string"),
+        pytest.param({"$arrayToObject": {"$literal": [[1, 2]]}}, 40395, id="a key that is not a string"),
         pytest.param({"$arrayToObject": {"$literal": [{"k": "a"}]}}, 40392, id="no value"),
         pytest.param({"$arrayToObject": {"$literal": [{"k": "a", "x": 1}]}}, 40393, id="another name"),
         pytest.param({"$arrayToObject": {"$literal": [1]}}, 40398, id="neither arrays nor objects"),

@@ -24,7 +24,7 @@ def matches(query: Any, document: Any) -> bool:
 @pytest.mark.parametrize(
     ("query", "document", "expected"),
     [
-        pytest.param({"a": 1}, {"a": True}, False, id="a bool is no number"),
+        pytest.param({"a": 1}, {"a": True}, False, id="a bool is not a number"),
         pytest.param({"a": 1}, {"a": 1.0}, True, id="numbers of other kinds"),
         pytest.param({"a": 1}, {"a": [0, 1]}, True, id="an element is enough"),
         pytest.param({"a": [1, 2]}, {"a": [1, 2]}, True, id="a whole array"),

@@ -293,7 +293,7 @@ def test_documents_fall_into_buckets() -> None:
         pytest.param([{"$bucket": {"groupBy": "$n", "boundaries": [2, 1]}}], 40194, id="bucket out of order"),
         pytest.param([{"$bucket": {"groupBy": "$n", "boundaries": [1, "a"]}}], 40193, id="bucket of two types"),
         pytest.param(
-            [{"$bucket": {"groupBy": "$n", "boundaries": ["$a", 2]}}], 40191, id="bucket of what is no constant"
+            [{"$bucket": {"groupBy": "$n", "boundaries": ["$a", 2]}}], 40191, id="bucket of what is not a constant"
         ),
         pytest.param([{"$bucket": {"groupBy": "$n", "boundaries": [1, 3], "default": 2}}], 40199, id="default inside"),
         pytest.param([{"$match": {}}, {"$collStats": {}}], 40602, id="collStats later"),

@@ -95,7 +95,7 @@ def test_compare_is_an_order(found: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
-        pytest.param(1, True, -1, id="a bool is no number"),
+        pytest.param(1, True, -1, id="a bool is not a number"),
         pytest.param(1, 1.0, 0, id="kinds of numbers are one type"),
         pytest.param(2**53 + 1, float(2**53), 1, id="beyond what doubles tell apart"),
         pytest.param(Decimal128("0.1"), 0.1, -1, id="by exact value"),

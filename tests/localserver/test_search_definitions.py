@@ -46,7 +46,7 @@ def test_a_good_definition_is_accepted(kind: str, definition: dict[str, Any]) ->
     [
         pytest.param("search", vector(), "Attribute mappings missing.", id="vector definition without a type"),
         pytest.param("search", [], "must be a document", id="no document"),
-        pytest.param("search", {"mappings": True}, "must be a document", id="mappings is no document"),
+        pytest.param("search", {"mappings": True}, "must be a document", id="mappings is not a document"),
         pytest.param("search", {"mappings": {"dynamic": "yes"}}, "boolean", id="dynamic is text"),
         pytest.param("search", mappings(a={"type": "text"}), "mappings.fields.a.type", id="no such field type"),
         pytest.param("search", mappings(a={}), "mappings.fields.a.type", id="a field without a type"),

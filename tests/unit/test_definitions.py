@@ -33,7 +33,7 @@ def embedding(**options: Any) -> dict[str, Any]:
         pytest.param({"mappings": {"dynamic": True}}, SEARCH, id="mappings"),
         pytest.param(vector(), VECTOR, id="list of fields"),
         pytest.param({"mappings": {}, "fields": []}, SEARCH, id="mappings win"),
-        pytest.param({"fields": {"a": {"type": "string"}}}, SEARCH, id="fields that are no list"),
+        pytest.param({"fields": {"a": {"type": "string"}}}, SEARCH, id="fields that are not a list"),
         pytest.param({}, SEARCH, id="nothing, as the server takes it"),
     ],
 )

@@ -75,7 +75,7 @@ EXAMPLES = [
         ["001_a.py", "0001 is applied", "missing: 0002 (failed)", "mark 001 --applied"],
     ),
     (LedgerChanged("001"), 1, ["the entry of 001 is gone", "mydocs migrate mark 001 --applied"]),
-    (LedgerInvalid("_migrations", "'x'", "its state is 5"), 1, ["_migrations", "'x'", "mend or remove"]),
+    (LedgerInvalid("_migrations", "'x'", "its state is 5"), 1, ["_migrations", "'x'", "correct or remove"]),
     (MigrationFailed("001_a.py", ", line 3", "ValueError: no"), 1, ["001_a.py", "line 3", "ValueError: no"]),
     (TimedOut(5.0), 1, ["longer than 5 s", "--script-timeout"]),
     (IndexConflict("pages", "x stands in the way"), 1, ["pages", "x stands in the way"]),
@@ -103,7 +103,7 @@ EXAMPLES = [
     (WouldFail("001", "ValueError: no"), 1, ["001 fails on the copy", "ValueError: no", "nothing was changed"]),
     (WouldTakeAway(["001 drop index pages.ft"]), 8, ["001 drop index pages.ft", "nothing was changed"]),
     (VerifyFailed(["001_a.py, line 3: no such page"]), 9, ["001_a.py, line 3: no such page"]),
-    (VectorsUnfit(VectorReport(collection="p", index="v", documents=1), "1 of p"), 9, ["1 of p", "mend these"]),
+    (VectorsUnfit(VectorReport(collection="p", index="v", documents=1), "1 of p"), 9, ["1 of p", "correct these"]),
     (Interrupted(2), 130, ["what was done until then is recorded"]),
     (Interrupted(15), 143, ["is recorded"]),
 ]
@@ -126,7 +126,7 @@ def test_every_error_is_one_of_the_tree_and_has_an_example() -> None:
     assert set(defined) - bases == {type(error) for error, _, _ in EXAMPLES}
 
 
-STOPPED = [error for error, code, _ in EXAMPLES if code != 2]  # a wrong option is mended in the command itself
+STOPPED = [error for error, code, _ in EXAMPLES if code != 2]  # a wrong option is corrected in the command itself
 
 
 @pytest.mark.parametrize("error", STOPPED, ids=lambda error: type(error).__name__)

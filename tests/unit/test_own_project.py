@@ -65,7 +65,7 @@ def test_the_nearest_file_with_a_table_counts(tmp_path: Path) -> None:
     ("text", "said"),
     [
         pytest.param("[tool.mydocs\n", "cannot be read as TOML", id="no TOML"),
-        pytest.param("[tool]\nmydocs = 1\n", "is no table", id="no table"),
+        pytest.param("[tool]\nmydocs = 1\n", "is not a table", id="no table"),
         pytest.param('[tool.mydocs]\ndirectory = "x"\n', "no key 'directory'; it takes 'dir'", id="unknown key"),
         pytest.param("[tool.mydocs]\ndir = 1\n", "dir is 1; name the folder", id="dir is a number"),
         pytest.param('[tool.mydocs]\ndir = ""\n', "dir is ''; name the folder", id="dir is empty"),
@@ -136,7 +136,7 @@ def test_a_projects_own_indexes_are_imported_from_beside_its_file(tmp_path: Path
         pytest.param("raise SystemExit(3)", "shop_b:INDEXES", "cannot be imported (SystemExit: 3)", id="module exits"),
         pytest.param("A = 1", "shop_b:INDEXES", "has no INDEXES", id="no such name"),
         pytest.param("A = []", "shop_b:A", "is a list, and no mapping of index models", id="a list"),
-        pytest.param("A = {1: []}", "shop_b:A", "the key 1", id="key is no text"),
+        pytest.param("A = {1: []}", "shop_b:A", "the key 1", id="key is not a text"),
         pytest.param('A = {"x": {"status": 1}}', "shop_b:A", "no list of index models for 'x'", id="no list"),
         pytest.param('A = {"x": [{"status": 1}]}', "shop_b:A", "no list of index models for 'x'", id="no models"),
     ],

@@ -28,7 +28,7 @@ def _sweep(store: Store, name: tuple[str, str], index: Index, now: datetime) -> 
     oldest = now - timedelta(seconds=float(str(index.spec["expireAfterSeconds"])))
     path = next(iter(index.key))
     for document in store.scan(collection):
-        # Of several dates in an array the earliest counts; what is no date never expires.
+        # Of several dates in an array the earliest counts; what is not a date never expires.
         dates = [value for value in lookup(document, path) if isinstance(value, datetime)]
         if dates and min(dates) < oldest and index.covers(document):
             store.delete(collection, document)

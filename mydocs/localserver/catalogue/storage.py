@@ -63,7 +63,7 @@ def connect(path: Path | None) -> sqlite3.Connection:
         # The promise is that an acknowledged write survives the end of this process, not a loss of power: NORMAL does
         # not wait for the disk at each commit.
         connection.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.DatabaseError:  # the file is no database
+    except sqlite3.DatabaseError:  # the file is not a database
         connection.close()
         raise
     return connection

@@ -1,4 +1,4 @@
-"""The time that the server goes by: the machine's, or one that a test moves. No I/O."""
+"""The time that the server uses: the machine's, or one that a test moves. No I/O."""
 
 import threading
 import time

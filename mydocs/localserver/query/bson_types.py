@@ -201,7 +201,7 @@ def from_millis(millis: int) -> Any:
 
 
 def to_int(value: Any) -> int | None:
-    """Return a number's value if it is integral and fits 64 bits, else ``None``; a bool is no number."""
+    """Return a number's value if it is integral and fits 64 bits, else ``None``; a bool is not a number."""
     if not is_number(value):
         return None
     number = to_decimal(value)

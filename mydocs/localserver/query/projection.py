@@ -239,7 +239,7 @@ def _include_value(value: Any, tree: Tree, root: Document) -> Any:
     if isinstance(value, list):
         found = (_include_value(item, tree, root) for item in value)
         if _only_computed(tree):
-            # What is computed takes the place of an element that is no document.
+            # What is computed takes the place of an element that is not a document.
             return [{} if item is MISSING else item for item in found]
         return [item for item in found if item is not MISSING]
     document = as_document(value)
@@ -295,7 +295,7 @@ def _add(document: Mapping[str, Any], tree: Tree, root: Document, scope: Mapping
 def _add_value(value: Any, tree: Tree, root: Document, scope: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_add_value(item, tree, root, scope) for item in value]
-    # What is no document gives way to one.
+    # What is not a document gives way to one.
     return _add(as_document(value) or {}, tree, root, scope)
 
 

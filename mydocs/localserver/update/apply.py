@@ -275,7 +275,7 @@ def _array_filters(filters: Sequence[Any], now: datetime) -> dict[str, Callable[
 
 def _top_names(query: Any) -> Iterator[str]:
     if not isinstance(query, Mapping):
-        raise CommandError(14, "arrayFilters holds something that is no object")
+        raise CommandError(14, "arrayFilters holds something that is not an object")
     for key, value in query.items():
         if key in ("$and", "$or", "$nor") and isinstance(value, list):
             for branch in value:

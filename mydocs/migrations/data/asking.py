@@ -229,7 +229,7 @@ def problem_of(change: Any, document: RawBSONDocument, options: CodecOptions[Any
     if isinstance(change, list | tuple):
         if change and all(isinstance(stage, Mapping) for stage in change):
             return None
-        return "the function returned a list that is no pipeline; return None to leave the document as it is"
+        return "the function returned a list that is not a pipeline; return None to leave the document as it is"
     if not isinstance(change, Mapping):
         kind = type(change).__name__
         return f"the function returned {kind}; return an update document, a pipeline, a replacement or None"

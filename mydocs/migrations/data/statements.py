@@ -115,10 +115,10 @@ def paths(fields: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def check_name(name: str) -> None:
-    """:raises NotPossible: where it is no path of a field"""
+    """:raises NotPossible: where it is not a path of a field"""
     parts = name.split(".")
     if not all(parts) or any(part.startswith("$") or "\0" in part for part in parts):
-        raise NotPossible(f"{name!r} is no name of a field")
+        raise NotPossible(f"{name!r} is not a name of a field")
 
 
 def messages(statements: Iterable[RawBSONDocument]) -> Iterator[Batch]:

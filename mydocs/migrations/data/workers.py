@@ -249,7 +249,7 @@ class _Spread:
     async def _again(self, executor: Executor, number: str) -> bool:
         if self.tries[number] >= TRIES:
             raise NotPossible(
-                f"{self.job.name}: {TRIES} workers one after the other did not come to the end of one range; see what "
+                f"{self.job.name}: {TRIES} workers one after the other did not finish one range; look at what "
                 "the engine says of them (memory, most often), and run again"
             )
         self.ranges[number]["token"] += 1

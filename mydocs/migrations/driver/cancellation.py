@@ -1,5 +1,5 @@
 """
-Work that comes to its end although its caller is cancelled; the cancellation is passed on after it.
+Finish work although its caller is cancelled, and pass the cancellation on after it.
 
 The work runs in a task of its own, which no cancellation of the caller reaches. It is handed an :class:`Interruption`.
 What that runs is cancelled. What that finishes is not, but has only a few seconds left. When the work has ended, the

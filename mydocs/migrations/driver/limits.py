@@ -14,7 +14,7 @@ class Limits:
 
     :param answer: for the answer to one command, once the driver knows a server; then the connection counts as lost
     :param retries: no new try of a command later than this after the first
-    :param patience: how long one who waits bears a server without a good answer: elections take 12 s, a restart of
+    :param patience: how long a wait goes on without a good answer of the server: elections take 12 s, a restart of
         mongot a minute. The last 5 s of two minutes are left for the end of the program
     :param until: the moment of the monotonic clock at which an answer comes too late in any case
     :param release: how long a leaving process may take to give the lease back

@@ -360,12 +360,12 @@ def database_of(collection: Collection) -> Database:
     """
     Return the database that a collection belongs to.
 
-    :raises UsageError: where it is no collection of a driver that is awaited
+    :raises UsageError: where it is not a collection of a driver that is awaited
     """
     if not isinstance(collection, AsyncIOMotorCollection | AsyncCollection):
         raise UsageError(
-            f"a {type(collection).__name__} is no collection of Motor or PyMongo Async; pass one of the database that "
-            'the script is given, such as db["pages"]'
+            f"a {type(collection).__name__} is not a collection of Motor or PyMongo Async; pass one of the database "
+            'that the script is given, such as db["pages"]'
         )
     database: Database = collection.database  # type: ignore[assignment]  # Motor's stub says a collection
     return database
@@ -375,7 +375,7 @@ def check_database(db: object) -> None:
     """
     Say what to pass where somebody passes something else, before that fails somewhere inside.
 
-    :raises UsageError: where this is no database of a driver that can be awaited
+    :raises UsageError: where this is not a database of a driver that can be awaited
     """
     if isinstance(db, AsyncIOMotorDatabase | AsyncDatabase):
         return

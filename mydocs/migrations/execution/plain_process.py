@@ -224,7 +224,7 @@ class PlainScripts:
         Run a script to its end.
 
         A cancellation sends it SIGINT, and SIGKILL after ``Limits.script_grace``; where the lease is lost, SIGKILL at
-        once. A script that comes to its end all the same has succeeded.
+        once. A script that still ends well has succeeded.
 
         :param source: as it was checked, whatever has become of the file since
         :param capture: learns what the script does to indexes

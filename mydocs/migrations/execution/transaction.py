@@ -121,7 +121,7 @@ def _told_of_writes_outside(db: mongo.Database) -> Iterator[None]:
         what = (name, str(event.command[name]))
         if what not in told:
             told.add(what)
-            outside = f"{name} on {what[1]} is no part of the script's transaction and stays if that fails"
+            outside = f"{name} on {what[1]} is not a part of the script's transaction and stays if that fails"
             step.emit(Warned(message=f"{outside}; pass session=session"))
 
     with mongo.tapped(db, mongo.CommandTap(started, lambda _: None)):

@@ -18,7 +18,7 @@ SELF_MANAGED_FAILED_GRACE = 35.0  # seconds: mongot publishes its status every 3
 APPEAR_SECONDS = 60.0  # an index that was accepted is listed within seconds, only not always at once
 # Atlas goes on to list the old version for a while after an update, seconds as a rule. After this long nothing is under
 # way: somebody changed the index, or the server took a create for one of the index that it has. To be wrong costs one
-# more `wait`; the number is that of the longest trouble which a wait bears, ``Limits.patience``.
+# more `wait`; the number is as long as a wait goes on without a good answer, ``Limits.patience``.
 DIFFERENT_GRACE = 120.0  # seconds
 SHOWN_DIFFERENCES = 3  # of the key paths that differ; the first ones tell whose definition it is
 GONE_LOOKS = 3  # the look that misses it, and two more: a listing may skip an index once while a host restarts
@@ -180,7 +180,7 @@ def judge(target: TrackedIndex, listed: Listed | None) -> Verdict:
     state = IndexState.ABSENT if listed is None else _STATES.get(listed.status or "", IndexState.PENDING)
     if listed is None or state is IndexState.ABSENT:
         return Verdict(state=IndexState.ABSENT, reason="not listed" if listed is None else "being deleted")
-    # A host that does not have the index is no part of it: a shard without documents of the collection, for one.
+    # A host that does not have the index is not a part of it: a shard without documents of the collection, for one.
     hosts = [host for host in listed.hosts if _STATES.get(host.status or "") is not IndexState.ABSENT]
     ready = sum(_host_ready(host, listed.version) for host in hosts)
     # Where it is missing, READY vouches for it: no server lists an index as READY that does not answer queries, while

@@ -156,10 +156,10 @@ class _Asked:
 
     @classmethod
     def of(cls, model: object) -> "_Asked":
-        """:raises UsageError: where it is no model of a search index"""
+        """:raises UsageError: where it is not a model of a search index"""
         document = model.document if isinstance(model, SearchIndexModel) else model
         if not isinstance(document, Mapping):
-            raise UsageError(f"a {type(model).__name__} is no search index; {WHAT_TO_PASS}")
+            raise UsageError(f"a {type(model).__name__} is not a search index; {WHAT_TO_PASS}")
         unknown = sorted(str(key) for key in document if key not in _MODEL_KEYS)
         definition, name, kind = (document.get(key) for key in _MODEL_KEYS)
         if not isinstance(model, SearchIndexModel) and unknown:
@@ -182,9 +182,9 @@ class _Asked:
 
 def _asked(models: object) -> list[_Asked]:
     if isinstance(models, SearchIndexModel | Mapping):
-        raise UsageError(f"one {type(models).__name__} is no list of search indexes; {WHAT_TO_PASS}")
+        raise UsageError(f"one {type(models).__name__} is not a list of search indexes; {WHAT_TO_PASS}")
     if isinstance(models, str | bytes) or not isinstance(models, Iterable):
-        raise UsageError(f"a {type(models).__name__} is no list of search indexes; {WHAT_TO_PASS}")
+        raise UsageError(f"a {type(models).__name__} is not a list of search indexes; {WHAT_TO_PASS}")
     return [_Asked.of(model) for model in models]
 
 

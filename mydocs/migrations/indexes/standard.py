@@ -93,13 +93,13 @@ async def _ensure(db: mongo.Database, where: str, documents: Sequence[Mapping[st
 def _documents(models: object) -> list[dict[str, Any]]:
     """:raises UsageError: where they are no models of standard indexes"""
     if isinstance(models, IndexModel | Mapping):
-        raise UsageError(f"one {type(models).__name__} is no list of standard indexes; {WHAT_TO_PASS}")
+        raise UsageError(f"one {type(models).__name__} is not a list of standard indexes; {WHAT_TO_PASS}")
     if isinstance(models, str | bytes) or not isinstance(models, Iterable):
-        raise UsageError(f"a {type(models).__name__} is no list of standard indexes; {WHAT_TO_PASS}")
+        raise UsageError(f"a {type(models).__name__} is not a list of standard indexes; {WHAT_TO_PASS}")
     documents = []
     for model in models:
         if not isinstance(model, IndexModel):
-            raise UsageError(f"a {type(model).__name__} is no standard index; {WHAT_TO_PASS}")
+            raise UsageError(f"a {type(model).__name__} is not a standard index; {WHAT_TO_PASS}")
         documents.append(dict(model.document))
     return documents
 

@@ -44,9 +44,9 @@ class VectorKind(StrEnum):
 
 SAID = {
     VectorKind.MISSING: "have no vector",
-    VectorKind.TYPE: "have something that is no vector of numbers",
+    VectorKind.TYPE: "have something that is not a vector of numbers",
     VectorKind.LENGTH: "have another length than the index",
-    VectorKind.NOT_FINITE: "have a value that is no finite number",
+    VectorKind.NOT_FINITE: "have a value that is not a finite number",
     VectorKind.ZERO: "have a vector of zeros",
     VectorKind.NORM: "have a norm that is not 1, which dotProduct asks for",
     VectorKind.FILTER: "is a filter of the index and in no document",
@@ -205,7 +205,7 @@ async def _definition(db: mongo.Database, where: str, name: str) -> Definition:
     if definition is None:
         raise IndexConflict(where, f"there is no search index {name}; create it first (`ensure_search_indexes`)")
     if kind is not IndexType.VECTOR:
-        raise NotPossible(f"{where}.{name} is no vector index; name one of type vectorSearch")
+        raise NotPossible(f"{where}.{name} is not a vector index; name one of type vectorSearch")
     return definition
 
 
@@ -227,7 +227,7 @@ def _kind(field: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kind_of_array(vector: str, size: int, similarity: object) -> dict[str, Any]:
-    # The sum of the squares tells all at once: null where one is no number, a decimal where one is, not finite where
+    # The sum of the squares tells all at once: null where one is not a number, a decimal where one is, not finite where
     # one is not, 0 where all are. Null sorts before numbers, and so does NaN before all others.
     square = {"$cond": [{"$isNumber": "$$this"}, {"$multiply": ["$$this", "$$this"]}, None]}
     squares = {"$reduce": {"input": vector, "initialValue": 0.0, "in": {"$add": ["$$value", square]}}}

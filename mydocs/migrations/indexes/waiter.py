@@ -43,7 +43,7 @@ async def wait_for(
     :param server_now: the time by the server's clock, as ``asked_at`` is; ``None`` where nobody knows: then the wait
         counts as the start of each build
     :param since: monotonic seconds: of an index that was asked for earlier, the seconds are counted from there
-    :param keep: takes what was seen of each index by the end of the wait, also where that is broken off
+    :param keep: takes what was seen of each index by the end of the wait, also where it is cancelled
     :raises PyMongoError: where the server cannot be asked any more, or refuses to answer
     """
     now = time.monotonic()
@@ -83,7 +83,7 @@ async def wait_for(
 
 def raise_unready(tracks: Iterable[Track], seconds: float) -> None:
     """
-    Say what a wait has come to. A failed index wins over one that is late.
+    Judge a wait that has ended. A failed index wins over one that is late.
 
     :raises IndexFailed: where a build has failed
     :raises NotReady: where an index is late

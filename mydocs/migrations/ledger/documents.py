@@ -36,7 +36,7 @@ def parse(document: Mapping[str, Any]) -> Entry:
     if isinstance(document.get("file_name"), str):
         return _parse_legacy(document)
     if not isinstance(key, str) or not (key == STANDARD_VERSION or (key.isascii() and key.isdigit())):
-        raise LedgerInvalid(COLLECTION, repr(key), "its _id is no version")
+        raise LedgerInvalid(COLLECTION, repr(key), "its _id is not a version")
     if len(key) > LONGEST_VERSION:
         raise LedgerInvalid(
             COLLECTION, f"{key[:12]}…", f"its _id has {len(key)} digits, and no file's name has so many"
@@ -48,7 +48,7 @@ def parse(document: Mapping[str, Any]) -> Entry:
     if state not in (MigrationState.RUNNING, MigrationState.APPLIED, MigrationState.FAILED):
         raise LedgerInvalid(COLLECTION, repr(key), f"its state is {document.get('state')!r}")
     if not isinstance(document.get("indexes", []), list):
-        raise LedgerInvalid(COLLECTION, repr(key), "its `indexes` are no list")
+        raise LedgerInvalid(COLLECTION, repr(key), "its `indexes` are not a list")
     run = _mapping(document, "run")
     return Entry(
         version=key,

@@ -251,8 +251,8 @@ class HeldLedger:
 
 
 # A statement that finds nothing is no error, and the server would go on to the next one. With an upsert it would
-# insert, and this refuses it: what would be inserted has no name yet, and a version is no number. It does not depend on
-# whether a server evaluates the branch that `$cond` does not take.
+# insert, and this refuses it: what would be inserted has no name yet, and a version is not a number. It does not depend
+# on whether a server evaluates the branch that `$cond` does not take.
 _ONLY_IF_FOUND: tuple[dict[str, Any], ...] = (
     {"$set": {"found": {"$abs": {"$cond": [{"$eq": [{"$type": "$name"}, "missing"]}, "$_id", 0]}}}},
     {"$unset": "found"},

@@ -102,7 +102,7 @@ def _squashed(standings: Sequence[Standing]) -> tuple[Standing, ...]:
     Settle what scripts with ``REPLACES`` and the migrations that they replace are to each other.
 
     A replaced migration that is applied stays so, edited or gone as its file may be; where all of them are, the script
-    counts as applied, too. One without an entry is no migration any more, unless others of them have begun and the
+    counts as applied, too. One without an entry is not a migration any more, unless others of them have begun and the
     script itself has not: then it is what is missing.
     """
     found = {standing.number: standing for standing in standings}
@@ -137,7 +137,7 @@ def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None, 
 
 def is_interrupted(entry: Entry, lease: LeaseView | None, run_id: str | None = None) -> bool:
     """
-    Whether nobody can be at work on a ``running`` entry any more.
+    Whether the run that wrote a ``running`` entry has ended.
 
     The lease was read before the entry, so an entry of a later term has been written by somebody who took the lease
     in between and is alive. Whoever holds the lease knows better: no other run than its own is, whatever the terms
@@ -166,7 +166,7 @@ def make_plan(
     :param standard_checksum: digest of the application's standard indexes, ``None`` where it has none
     :param run_id: of the caller's own run, where that holds the lease
     :raises PlanError: where files and ledger do not fit together
-    :raises UnknownVersion: where ``options.target`` is no migration's number
+    :raises UnknownVersion: where ``options.target`` is not a migration's number
     """
     standings = classify(scripts, entries, lease, run_id=run_id)
     limit = find(standings, options.target).number if options.target is not None else None
@@ -222,7 +222,7 @@ def _check_replaced(step: Standing, standings: Sequence[Standing]) -> None:
     """
     Refuse to run a script in place of migrations of which some have begun.
 
-    Not while somebody is at work on one of them: a run waits for its turn, and then looks again.
+    Not while another run executes one of them: this run waits for its turn, and then looks again.
 
     :raises SquashIncomplete: names what is missing
     """
@@ -308,7 +308,7 @@ def make_rollback(standings: Sequence[Standing], *, steps: int | None, target: s
 
     :raises UsageError: where ``steps`` is not 1 or more, or both are given
     :raises NotReversible: names every one that has no ``down``, before the first is touched
-    :raises UnknownVersion: where ``target`` is no migration's number
+    :raises UnknownVersion: where ``target`` is not a migration's number
     """
     if steps is not None and (steps < 1 or target is not None):
         raise UsageError("say how many migrations to take back, 1 or more, or which one is to stay, and not both")

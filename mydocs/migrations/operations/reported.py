@@ -27,7 +27,7 @@ async def reported(
 
     :param on_event: takes each event, stamped with database and run; without one they are logged
     :param outcome: of an operation that ends well
-    :raises UsageError: where ``db`` is no database of a driver that can be awaited
+    :raises UsageError: where ``db`` is not a database of a driver that can be awaited
     """
     mongo.check_database(db)
     report = ReportBuilder(database=db.name, outcome=outcome)

@@ -45,7 +45,7 @@ async def mark(
 
     :param applied: they count as done; else as not begun
     :param everything: all scripts of the folder, in place of ``versions``
-    :raises UnknownVersion: where a version is no script's and no entry's
+    :raises UnknownVersion: where a version is neither a script's nor an entry's
     """
     async with reported(db, on_event) as (session, report):
         if everything == bool(versions):
@@ -105,7 +105,7 @@ async def unlock(db: mongo.Database, *, force: bool = False) -> LeaseView | None
         view = report.snapshot.lease
         if view is not None and view.live:
             if not force:
-                raise LeaseHeld(view, 0.0, "wait for it, or `mydocs migrate unlock --force` takes it away all the same")
+                raise LeaseHeld(view, 0.0, "wait for it, or take it away with `mydocs migrate unlock --force`")
             if not await leases.break_lease(db, view):
                 raise NotPossible("the lease has changed hands just now; look again with `mydocs migrate unlock`")
     return report.snapshot.lease

@@ -23,7 +23,7 @@ WAIT = "`mydocs migrate wait` waits for what is under way"
 REPAIR = "`mydocs migrate repair` accepts what was changed and forgets what is missing"
 # A run plans by the ledger and not by the live indexes, so it does nothing here.
 DRIFT = (
-    "what is not as it was asked for is mended by a migration with ensure_search_indexes or ensure_indexes, or by "
+    "what is not as it was asked for is corrected by a migration with ensure_search_indexes or ensure_indexes, or by "
     "`mydocs migrate mark NNN --pending` and a run of the one that asked for it"
 )
 

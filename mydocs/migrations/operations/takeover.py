@@ -44,7 +44,7 @@ async def import_ledger(
                 "--collection"
             )
         if odd:
-            session.warn(f"{odd} documents of {where} are no records of {tool}; they were passed over")
+            session.warn(f"{odd} documents of {where} are not records of {tool}; they were passed over")
         found = await discovered(session, report, directory)
         match = match_scripts(tool, records, found.scripts)
         if match.unknown:

@@ -238,5 +238,5 @@ def _error(error: StoredError | None) -> dict[str, str] | None:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    """Round to milliseconds; what somebody else stored and is no number of seconds is unknown, as JSON has no such."""
+    """Round to milliseconds; what somebody else stored as no number of seconds is unknown, as JSON has no such."""
     return round(seconds, 3) if seconds is not None and math.isfinite(seconds) else None

@@ -54,7 +54,7 @@ def discover(directory: Path) -> Discovery:
     Read a folder of scripts.
 
     :raises DirectoryMissing: where there is no such folder
-    :raises ScriptsInvalid: with every problem of every file, so that one look mends them all
+    :raises ScriptsInvalid: with every problem of every file, so that one look corrects them all
     """
     try:
         if not directory.is_dir():

@@ -122,7 +122,7 @@ def main() -> None:
         seconds, busy = time.perf_counter() - began, time.process_time() - busy
     peak = megabytes(peak=True)
     print(json.dumps({"seconds": seconds, "processor": busy, "idle_mb": idle, "peak_mb": peak}), flush=True)
-    os._exit(0)  # what a driver waits for at its end is no part of the work
+    os._exit(0)  # what a driver waits for at its end is not a part of the work
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def sort_array(items: list[Any], order: Any) -> list[Any]:
 
 
 def _by_fields(items: list[Any], order: Mapping[str, Any]) -> list[Any]:
-    # What is no document has none of the fields and sorts as null.
+    # What is not a document has none of the fields and sorts as null.
     wrapped = [{"item": item} for item in items]
     spec = [(f"item.{path}", direction) for path, direction in order.items()]
     return [entry["item"] for entry in sort_documents(wrapped, spec)]
