@@ -107,6 +107,9 @@ def needs(cli: Callable[..., Result], folder: Path, local_server: LocalServer) -
         ended = cli("migrate", *arguments, "--url", local_server.url, "--db", "x")
         assert ended.exit_code == code, ended.stderr
         sent = [recorded for recorded in local_server.controls.counted() if recorded.name != "killCursors"]
+        # The page names one look outside, which a run can do without.
+        sharded = [r for r in sent if (r.database, r.name, r.body.get("find")) == ("config", "find", "collections")]
+        sent = [recorded for recorded in sent if recorded not in sharded]
         assert {recorded.database for recorded in sent} <= {"x"}
         found = {need for recorded in sent for need in needed(recorded)}
         return {(target if target in OWN else OTHERS, action) for target, action in found}
