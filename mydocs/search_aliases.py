@@ -10,6 +10,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
+from contextvars import Context
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -18,6 +20,10 @@ COLLECTION = "_search_aliases"
 TTL_SECONDS = 10.0
 PATIENCE_SECONDS = 1.0  # for a new answer where an old one is known; longer means that the server is away
 PAUSE_SECONDS = 1.0  # without a new read after one that failed or is late
+# A connection may fall silent and never say so. With the time to live and the pause this is less than the 15 seconds
+# for which a migration leaves an index alone after a switch.
+READ_SECONDS = 3.0
+FIRST_READ_SECONDS = 30.0  # where there is no older answer; an election takes up to 12
 
 
 class SearchAliases:
@@ -60,7 +66,8 @@ class SearchAliases:
     async def _read(self, has_answer: bool) -> BaseException | None:
         """Wait for a read that all askers share; not for long where there is an older answer to give."""
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._ask())
+            # Not in the context of the one who asks first: its time limit or its transaction is not that of the others.
+            self._reading = asyncio.create_task(self._ask(), context=Context())
         reading = self._reading
         # Not cancelled with the one who waits: others wait for it, too.
         done, _ = await asyncio.wait({reading}, timeout=PATIENCE_SECONDS if has_answer else None)
@@ -70,9 +77,10 @@ class SearchAliases:
         return error
 
     async def _ask(self) -> BaseException | None:
+        import pymongo
         from bson.codec_options import DEFAULT_CODEC_OPTIONS
         from pymongo import ReadPreference
-        from pymongo.errors import PyMongoError
+        from pymongo.errors import NetworkTimeout, PyMongoError
 
         # From the primary: a secondary may show an index that is dropped by now.
         aliases = self._db.get_collection(
@@ -80,7 +88,13 @@ class SearchAliases:
         )
         asked = _now()
         try:
-            found = await aliases.find({}, {"index": 1}).to_list(None)
+            # The driver's own limit ends a thread of Motor, too. But it is one for the choice of a server as well, and
+            # where nothing is known yet, that is for the client's settings to say.
+            with pymongo.timeout(READ_SECONDS) if self._names else nullcontext():
+                async with asyncio.timeout(FIRST_READ_SECONDS):
+                    found = await aliases.find({}, {"index": 1}).to_list(None)
+        except TimeoutError:
+            return NetworkTimeout(f"{COLLECTION}: no answer within {FIRST_READ_SECONDS:g} s")
         except PyMongoError as error:
             logger.warning("the search aliases of %s cannot be read: %s", self._db.name, error)
             return error

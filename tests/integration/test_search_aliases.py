@@ -5,6 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
+import pymongo
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import PyMongoError
@@ -101,6 +102,45 @@ async def test_nobody_waits_for_a_server_that_does_not_answer(
     monkeypatch.setattr(search_aliases, "PATIENCE_SECONDS", 10.0)
     monkeypatch.setattr(aliases, "_quiet_until", -1.0)
     assert await aliases.index("vec") == "two"
+
+
+async def test_a_connection_that_falls_silent_keeps_nobody_from_the_next_answer(
+    any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PATIENCE_SECONDS", "PAUSE_SECONDS", "READ_SECONDS"):
+        monkeypatch.setattr(search_aliases, name, 0.2)
+    await names(any_db, "vec", "one")
+    aliases = SearchAliases(any_db, ttl=0)
+    await aliases.index("vec")
+    await names(any_db, "vec", "two")
+    local_server.controls.hang(command="find")
+    assert await aliases.index("vec") == "one"
+    while await aliases.index("vec") != "two":  # noqa: ASYNC110  # it is the asking that is tested
+        await asyncio.sleep(0.05)
+
+
+async def test_the_first_read_comes_to_an_end_too(
+    any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_aliases, "FIRST_READ_SECONDS", 0.3)
+    await names(any_db, "vec", "one")
+    local_server.controls.hang(command="find")
+    aliases = SearchAliases(any_db)
+    with pytest.raises(PyMongoError):
+        await aliases.index("vec")
+    monkeypatch.setattr(search_aliases, "FIRST_READ_SECONDS", 30.0)
+    assert await aliases.index("vec") == "one"
+
+
+async def test_the_time_limit_of_one_who_asks_is_not_that_of_the_others(
+    any_db: Database, local_server: LocalServer
+) -> None:
+    await names(any_db, "vec", "one")
+    local_server.controls.delay(0.5, command="find")
+    aliases = SearchAliases(any_db)
+    with pymongo.timeout(0.1):
+        hurried = asyncio.create_task(aliases.index("vec"))
+    assert [await aliases.index("vec"), await hurried] == ["one", "one"]
 
 
 async def test_what_is_no_alias_in_the_collection_is_passed_over(db: Database) -> None:
