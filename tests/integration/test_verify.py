@@ -1,5 +1,6 @@
 """A script's own look at what it has made, after the wait and in every check: ready, but not right, is exit code 9."""
 
+import asyncio
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -113,6 +114,53 @@ async def test_a_script_that_leaves_within_verify_ends_nothing_else(db: Database
     write("001_exits.py", GOOD.replace("        assert", "        raise SystemExit(3)  #"))
     with pytest.raises(VerifyFailed, match="verify failed: SystemExit: exited with status 3"):
         await migrate(db, directory=folder, standard_indexes={}, wait=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        pytest.param("return right(db)", "`verify` returned right, which nobody has awaited", id="a coroutine"),
+        pytest.param(
+            "asyncio.ensure_future(right(db))",
+            "the task right .* was still running when the script returned",
+            id="a task",
+        ),
+        pytest.param("raise asyncio.CancelledError", "CancelledError: a task was cancelled, and not by", id="cancels"),
+        pytest.param("asyncio.current_task().cancel(); await asyncio.sleep(0)", "CancelledError", id="cancels itself"),
+    ],
+)
+async def test_a_verify_that_does_not_come_to_its_end_has_verified_nothing(
+    any_db: Database, folder: Path, write: Write, body: str, problem: str
+) -> None:
+    right = "async def right(db):\n    await db['notes'].find_one()\n"
+    write("001_odd.py", f"import asyncio\n{right}async def up(db): pass\nasync def verify(db):\n    {body}\n")
+    with pytest.raises(VerifyFailed, match=problem) as raised:
+        await migrate(any_db, directory=folder, standard_indexes={}, wait=True)
+    assert raised.value.report is not None
+    assert raised.value.report.outcome is Outcome.UNVERIFIED
+    with pytest.raises(VerifyFailed, match=problem):
+        await check(any_db, directory=folder, standard_indexes={})
+
+
+async def test_who_cancels_the_run_cancels_a_verify(
+    db: Database, folder: Path, write: Write, local_server: LocalServer
+) -> None:
+    write(
+        "001_long.py",
+        """
+        import asyncio
+        async def up(db): pass
+        async def verify(db):
+            await db["notes"].insert_one({})
+            await asyncio.sleep(3600)
+        """,
+    )
+    run = asyncio.create_task(migrate(db, directory=folder, standard_indexes={}, wait=True))
+    began = local_server.controls.wait_for
+    await anyio.to_thread.run_sync(lambda: began(lambda seen: seen.body.get("insert") == "notes"))
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
 
 
 @pytest.mark.parametrize(

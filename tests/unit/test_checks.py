@@ -55,6 +55,10 @@ ASYNC_TAKEN = [
     "async def up(db):\n    things=[]\n    things.insert_one(1)",
     "async def up(db):\n    async def inner():\n        yield 1\n    async for _ in inner(): ...",
     "async def up(db):\n    rows = [r async for r in db.x.find()]\n    rows.drop()",
+    "async def up(db): ...\nasync def verify(db):\n    assert await db.x.find_one({}) and not await db.y.find_one({})",
+    "async def up(db): ...\nasync def verify(db):\n    assert len(await db.x.find({}).to_list(None)) == 3",
+    "async def up(db): ...\nasync def verify(db):\n    found = await db.x.find_one({})\n    assert found.get('find')",
+    "import asyncio\nasync def fill(db): ...\nasync def up(db):\n    assert asyncio.iscoroutinefunction(fill)",
     "from mydocs.migrations import transform\nasync def up(db):\n    await transform(db.x, {}, lambda d: None)",
 ]
 ASYNC_REFUSED = [
@@ -69,6 +73,13 @@ ASYNC_REFUSED = [
     "async def fill(db):\n    db.x.insert_one({})\nasync def up(db):\n    await fill(db)",
     "async def up(db, session):\n    db.x.insert_one({}, session=session)",
     "async def up(db): ...\nasync def down(db):\n    db.x.drop()",
+    "async def up(db): ...\nasync def verify(db):\n    assert db.x.find_one({})",
+    "async def up(db): ...\nasync def verify(db):\n    assert 1 and not db.x.find_one({}), 'found'",
+    "async def up(db): ...\nasync def verify(db):\n    assert db.x.find_one({}) is not None",
+    "async def up(db): ...\nasync def verify(db):\n    if db.x.count_documents({}) != 3:\n        raise ValueError",
+    "async def up(db): ...\nasync def verify(database):\n    database.x.find_one({})",
+    "async def right(db): ...\nasync def up(db): ...\nasync def verify(db):\n    assert right(db)",
+    "async def up(db):\n    while db.x.find_one({}):\n        pass",
     "async def up(db):\n    if 1:\n        for i in range(2):\n            db.x.insert_one({'a': i})",
 ]
 

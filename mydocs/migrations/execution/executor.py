@@ -32,7 +32,7 @@ from mydocs.migrations.errors import (
     TimedOut,
 )
 from mydocs.migrations.execution import transaction
-from mydocs.migrations.execution.left_tasks import refuse_left_tasks, tasks_watched
+from mydocs.migrations.execution.left_tasks import call_watched
 from mydocs.migrations.execution.plain_process import PlainFailed, PlainScripts, plain_scripts
 from mydocs.migrations.indexes.capture import Capture, Store, capturing, current
 from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes, standard_checksum
@@ -233,7 +233,7 @@ class Executor:
                     current.reset(token)
                 return
             with capturing(self.db, captured), mongo.kept_open(self.db, lambda: current.get() is not None):
-                function = partial(_call, getattr(step.loaded, direction), self.db)
+                function = partial(call_watched, getattr(step.loaded, direction), self.db)
                 if script.transactional:
                     deadline = self._deadline()
                     limited = lambda session: self._limited(partial(function, session), deadline)  # noqa: E731
@@ -457,12 +457,6 @@ class Executor:
         failure = MigrationFailed(script.file_name, where, problem, by_hand=by_hand)
         failure.exit_code, failure.path, failure.line = exit_code, script.path, line
         return failure
-
-
-async def _call(function: load.Step, *arguments: object) -> None:
-    with tasks_watched() as made:
-        await load.call(function, *arguments)
-        await refuse_left_tasks(made)
 
 
 def _is_taken_back(entry: Entry) -> bool:

@@ -9,11 +9,24 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mydocs.migrations.errors import NotPossible
+from mydocs.migrations.scripts import load
 
 TURNS = 3  # of the loop, in which a task that was cancelled, or has nothing left to do, comes to its end
 
 _made: ContextVar[list[asyncio.Task[Any]] | None] = ContextVar("mydocs_tasks_of_the_script", default=None)
 _watched: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Any]] = WeakKeyDictionary()
+
+
+async def call_watched(function: load.Step, *arguments: object) -> None:
+    """
+    Await a function of a script, and see that nothing of its work is left to be done.
+
+    :raises NotPossible: where it has left a task running, or returned something that is still to be awaited
+    :raises ScriptExit: in place of what an event loop must not meet
+    """
+    with tasks_watched() as made:
+        await load.call(function, *arguments)
+        await refuse_left_tasks(made)
 
 
 @contextmanager

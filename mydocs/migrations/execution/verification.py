@@ -1,5 +1,6 @@
 """Ask the ``verify`` of scripts whether what they have made is right. I/O: what the scripts themselves do."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -11,8 +12,10 @@ import anyio.to_thread
 from pymongo.errors import PyMongoError
 
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import VerifyFailed
+from mydocs.migrations.execution.left_tasks import call_watched
 from mydocs.migrations.model import Script, StoredError
 from mydocs.migrations.reporting.events import Verified
 from mydocs.migrations.scripts import load
@@ -83,7 +86,7 @@ async def _verify(session: Session, version: str, script: Script, timeout: float
     line: int | None = None
     try:
         with anyio.move_on_after(timeout) as limit:
-            await load.call(module.verify, session.db)
+            await run_to_the_end(lambda interruption: _call(interruption, module.verify, session.db))
         if limit.cancelled_caught:
             raise TimeoutError(f"it takes longer than {timeout:g} s")
     except Exception as raised:  # noqa: BLE001  # told with those of the other scripts
@@ -99,6 +102,15 @@ async def _verify(session: Session, version: str, script: Script, timeout: float
         )
     )
     return Verification(version=version, script=script, error=error, line=line)
+
+
+async def _call(interruption: Interruption, function: load.Step, db: mongo.Database) -> None:
+    try:
+        await interruption.run(call_watched(function, db))
+    except asyncio.CancelledError as error:
+        if interruption.requested and not interruption.from_within:
+            raise
+        raise load.ScriptExit(error) from error
 
 
 def _stored(db: mongo.Database, path: Path, raised: BaseException, line: int | None) -> StoredError:

@@ -6,7 +6,7 @@ A false alarm is worse than a miss here: whatever may do something is taken for 
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 
 # Calls that only make a value, by their last name; with them a line is a constant.
 MAKES_A_VALUE = frozenset(
@@ -54,11 +54,12 @@ def problems_of(tree: ast.Module, *, is_async: bool) -> tuple[str, ...]:
         problems.append(
             f"line {line}: does nothing when it is run{defined}; define `async def up(db)`, or call the function"
         )
-    database = _first_parameter(functions["up"]) if is_async and "up" in functions else None
+    entries = [functions[name] for name in ("up", "down", "verify") if is_async and name in functions]
+    given = {name for name in map(_first_parameter, entries) if name is not None}
     remedy = "put `await` before it" if is_async else "hand it to `asyncio.run`"
     problems += [
         f"line {line}: `{text}` is not awaited, so nobody knows whether it happens; {remedy}"
-        for line, text in sorted(set(not_awaited(tree, database)))
+        for line, text in sorted(set(not_awaited(tree, given)))
     ]
     return tuple(problems)
 
@@ -86,35 +87,58 @@ def yields(function: ast.AsyncFunctionDef | ast.FunctionDef) -> int | None:
     return next((node.lineno for node in _own(function) if isinstance(node, ast.Yield | ast.YieldFrom)), None)
 
 
-def not_awaited(tree: ast.Module, database: str | None) -> Iterator[tuple[int, str]]:
+def not_awaited(tree: ast.Module, given: Set[str]) -> Iterator[tuple[int, str]]:
     """
-    Yield line and text of each statement that makes a coroutine and throws it away.
+    Yield line and text of each call that makes a coroutine which is thrown away, or only asked whether it is true.
 
-    :param database: what `up` calls its database; ``None`` in a plain script, whose database is no asynchronous one
+    :param given: what `up`, `down` and `verify` call their database; none in a plain script, whose database is no
+        asynchronous one
     """
     helpers, modules = _imported_helpers(tree)
     own = {node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef) and not node.decorator_list}
     bound = Counter(name for node in ast.walk(tree) for name in _names_bound(node))
     coroutines = {name for name in own | helpers if bound[name] <= 1}
-    for call in _statement_calls(ast.walk(tree)):
+    for call in _calls_without_result(ast.walk(tree)):
         function = call.func
         of_module = isinstance(function, ast.Attribute) and ast.unparse(function.value) in modules
         if (isinstance(function, ast.Name) and function.id in coroutines) or (
             of_module and _last_name(function) in HELPERS
         ):
             yield call.lineno, f"{ast.unparse(function)}(…)"
-    databases = _databases(tree, database) if database is not None else frozenset()
+    databases = _databases(tree, given)
     # In async functions alone: in others the same name may be a synchronous database.
     for scope in (node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)):
-        for call in _statement_calls(_own(scope)):
+        for call in _calls_without_result(_own(scope)):
             if _last_name(call.func) in DATABASE_CALLS and _root(call.func) in databases:
                 yield call.lineno, f"{ast.unparse(call.func)}(…)"
 
 
-def _statement_calls(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
+def _calls_without_result(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
+    """Yield the calls that nobody takes the result of: statements of their own, and what a condition compares."""
     for node in nodes:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            yield node.value
+        match node:
+            case ast.Expr(value=ast.Call() as call):
+                yield call
+            case ast.Assert(test=test) | ast.If(test=test) | ast.While(test=test):
+                yield from _compared(test)
+            case _:
+                pass
+
+
+def _compared(test: ast.expr) -> Iterator[ast.Call]:
+    match test:
+        case ast.Call():
+            yield test
+        case ast.UnaryOp(operand=operand):
+            yield from _compared(operand)
+        case ast.BoolOp(values=parts):
+            for part in parts:
+                yield from _compared(part)
+        case ast.Compare(left=left, comparators=others):
+            for part in (left, *others):
+                yield from _compared(part)
+        case _:
+            pass
 
 
 def _acts(node: ast.stmt) -> bool:
@@ -181,11 +205,11 @@ def _root(node: ast.expr) -> str | None:
                 return None
 
 
-def _databases(tree: ast.Module, database: str) -> frozenset[str]:
+def _databases(tree: ast.Module, given: Set[str]) -> frozenset[str]:
     """The names that mean the run's database or one of its collections, wherever they are used."""
     assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
     rebound = [name for node in ast.walk(tree) if not isinstance(node, ast.arg) for name in _names_bound(node)]
-    names = {database} - set(rebound)
+    names = set(given) - set(rebound)
     for node in assigned:
         target, value = node.targets[0], node.value
         if (

@@ -1,6 +1,7 @@
 """Turn a script into what is run: a module with ``up`` and ``down``, or a plain script's text. Executes async ones."""
 
 import asyncio
+import inspect
 import os
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mydocs.migrations.driver.mongo import words_of
-from mydocs.migrations.errors import ScriptsInvalid
+from mydocs.migrations.errors import NotPossible, ScriptsInvalid
 from mydocs.migrations.model import Script
 from mydocs.migrations.scripts.discover import checksum, imports_of, read_source
 
@@ -24,7 +25,7 @@ MODULE_ADVICE = (
     "the scripts are searched)"
 )
 
-Step = Callable[..., Awaitable[None]]
+Step = Callable[..., Awaitable[object]]
 
 
 class ScriptExit(Exception):
@@ -67,7 +68,8 @@ def load_async(script: Script) -> types.ModuleType:
         where = place_in(script.path, error)
         problem = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
         raise ScriptsInvalid([f"{script.file_name}{where} cannot be loaded: {problem}{advice_on(error)}"]) from error
-    for name in ("up", "down") if script.reversible else ("up",):
+    needed = ("up", *(["down"] if script.reversible else []), *(["verify"] if script.verifies else []))
+    for name in needed:
         if not callable(getattr(module, name, None)):
             raise ScriptsInvalid([f"{script.file_name}: after its import there is no function `{name}` any more"])
     return module
@@ -90,12 +92,13 @@ def load_plain(script: Script) -> str:
 
 async def call(step: Step, *arguments: object) -> None:
     """
-    Await an ``up`` or ``down``.
+    Await an ``up``, ``down`` or ``verify``.
 
+    :raises NotPossible: where it has returned something that is still to be awaited
     :raises ScriptExit: in place of what an event loop must not meet
     """
     try:
-        await step(*arguments)
+        _refuse_unawaited(step, await step(*arguments))
     except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:
@@ -231,6 +234,18 @@ def _source(script: Script) -> str:
         problem = "was edited or removed while this run began; give the same command again"
         raise ScriptsInvalid([f"{script.file_name} {problem}"])
     return source
+
+
+def _refuse_unawaited(step: Step, returned: object) -> None:
+    """A coroutine that nobody awaits has done nothing; the result of a script is thrown away, and it with it."""
+    if not inspect.isawaitable(returned) or (isinstance(returned, asyncio.Future) and returned.done()):
+        return
+    if isinstance(returned, types.CoroutineType):
+        returned.close()
+    function = getattr(step, "__name__", "the script")
+    name = getattr(returned, "__qualname__", type(returned).__name__)
+    problem = f"`{function}` returned {name}, which nobody has awaited, so nobody knows whether it happens"
+    raise NotPossible(f"{problem}; put `await` before it")
 
 
 def _is_success(error: BaseException) -> bool:
