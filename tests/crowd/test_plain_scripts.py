@@ -398,6 +398,36 @@ async def test_no_script_outlives_its_run(
             await anyio.sleep(0.5)
 
 
+async def test_no_script_writes_beside_its_successor(
+    start: Callable[..., "subprocess.Popen[str]"],
+    write: Callable[[str, str], Path],
+    local_server: LocalServer,
+    local_db: Database,
+) -> None:
+    """The holder is stopped in the middle; whoever takes the lease over runs the same script, now corrected."""
+    write("001_script.py", WRITER.format(ignore="signal.signal(signal.SIGINT, signal.SIG_IGN)"))
+    holder = start("--lock-timeout", "0")
+    await seen(local_server, on("written"))
+    holder.send_signal(signal.SIGSTOP)
+    write("001_script.py", "import lightodm\nlightodm.get_database()['succeeded'].insert_one({})\n")
+    successor = start()
+    _, errors = await anyio.to_thread.run_sync(successor.communicate)
+    assert successor.returncode == 0, errors
+    taken = await local_db[LEASE].find_one({"_id": "lease"})
+    assert taken is not None
+    assert taken["term"] == 2
+    holder.send_signal(signal.SIGCONT)
+    _, errors = await anyio.to_thread.run_sync(holder.communicate)
+    assert holder.returncode == 7, errors
+    written = [r.body["insert"] for r in local_server.controls.records() if r.name == "insert"]
+    first = written.index("succeeded")
+    assert "written" in written[:first]
+    assert "written" not in written[first:]
+    entry = await local_db["_migrations"].find_one({"_id": "001"})
+    assert entry is not None
+    assert (entry["state"], entry["run"]["term"]) == ("applied", 2)
+
+
 async def test_a_lost_lease_kills_the_script_and_all_that_it_has_started(
     local_db: Database, local_server: LocalServer, write: Callable[[str, str], Path], folder: Path
 ) -> None:
