@@ -360,6 +360,7 @@ class ServerUnreachable(ServerError):
     """
 
     def __init__(self, problem: str, *, search: bool = False) -> None:
+        self.problem = problem
         super().__init__(
             f"the server has no answer from its search process (mongot): {problem}; check that it runs"
             if search

@@ -196,6 +196,25 @@ async def test_a_lease_that_cannot_be_renewed_is_lost_for_the_reason_that_is_tru
         await holding()
 
 
+@pytest.mark.parametrize(("silent", "error"), [((), LeaseLost), (("ping",), ServerUnreachable)])
+async def test_a_loss_that_the_block_sees_first_has_the_reason_that_is_true(
+    any_db: Database, local_server: LocalServer, silent: tuple[str, ...], error: type[Exception]
+) -> None:
+    """A plain script's host acts at the deadline as well, and may be before the one who renews."""
+
+    async def holding() -> None:
+        lease = await leases.acquire(any_db, leases.Owner())
+        assert lease is not None
+        async with leases.held(any_db, lease):
+            local_server.controls.hang(when=lambda r: r.name in ("update", *silent), times=None)
+            lease.deadline = leases.clock()
+            lease.check()
+
+    with limited_to(Limits(release=0.2, grace=0.2)), pytest.raises(error) as caught:
+        await holding()
+    assert str(caught.value).count("check the URL") == len(silent)
+
+
 async def test_one_renewal_without_an_answer_does_not_cost_the_lease(
     any_db: Database, local_server: LocalServer
 ) -> None:

@@ -101,7 +101,7 @@ class Lease:
     :param deadline: by :func:`clock`
     :param acquired_at: by the server's clock; its answer came at ``since`` of :func:`clock`
     :param lost: somebody else has it, or may have it
-    :param silent: it is lost since no renewal had an answer, and not since somebody else has it
+    :param taken: a renewal was told that somebody else has it; otherwise it is lost since none had an answer
     """
 
     owner: Owner
@@ -110,7 +110,7 @@ class Lease:
     acquired_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     since: float = field(default_factory=clock)
     lost: bool = False
-    silent: bool = False
+    taken: bool = False
     watch: Callable[[], object] | None = None  # called after each renewal and at the loss, by the thread that renews
 
     def now(self) -> datetime:
@@ -230,7 +230,7 @@ async def held(db: mongo.Database, lease: Lease) -> AsyncIterator[Lease]:
         if lease.lost:
             raise await _loss(db, lease)
     except Exception as error:
-        if lease.lost and not isinstance(error, LeaseLost | ServerUnreachable):
+        if isinstance(error, LeaseLost) or (lease.lost and not isinstance(error, ServerUnreachable)):
             raise await _loss(db, lease) from error
         raise
     finally:
@@ -241,11 +241,12 @@ async def held(db: mongo.Database, lease: Lease) -> AsyncIterator[Lease]:
 
 async def _loss(db: mongo.Database, lease: Lease) -> MigrationError:
     """Say why a lease is lost: a server that does not answer at all is another cause than another holder."""
-    if lease.silent:
+    if not lease.is_ours and not lease.taken:
         try:
             await to_the_end(mongo.command(db, {"ping": 1}), "a ping of the server", limit=PING_SECONDS)
         except (ConnectionFailure, ServerUnreachable) as error:
-            return ServerUnreachable(f"the lease of term {lease.term} could not be renewed ({mongo.text_of(error)})")
+            cause = error.problem if isinstance(error, ServerUnreachable) else mongo.text_of(error)
+            return ServerUnreachable(f"the lease of term {lease.term} could not be renewed ({cause})")
     return LeaseLost(lease.term)
 
 
@@ -358,7 +359,6 @@ class _Heartbeat:
             sent = clock()
             remaining = self._lease.deadline - sent
             if remaining <= 0:
-                self._lease.silent = True
                 return
             try:
                 with pymongo.timeout(min(self._limits.renewal, remaining)):
@@ -370,6 +370,7 @@ class _Heartbeat:
                 self._pause(RETRY_RENEWAL_SECONDS)
                 continue
             if not reply["n"]:
+                self._lease.taken = True
                 return
             self._lease.deadline = _deadline(sent)
             self._told()
