@@ -263,6 +263,13 @@ def test_a_secret_is_found_inside_base64(user: str) -> None:
     assert len(kept[0]) + len(kept[2]) < len(header) - 16
 
 
+@pytest.mark.parametrize("user", ["me", "mee", "meee"])
+@pytest.mark.parametrize("password", ["hunter2", "secret", "pässw"])
+def test_a_short_secret_is_found_inside_base64(user: str, password: str) -> None:
+    header = base64.b64encode(f"{user}:{password}".encode()).decode()
+    assert "***" in redact(f"Basic {header}", (password,))
+
+
 @given(st.text(min_size=8, max_size=20), st.sampled_from([repr, ascii, json.dumps]))
 def test_no_escaped_form_of_a_password_survives(password: str, written: Callable[[str], str]) -> None:
     inner = written(password)[1:-1]

@@ -15,6 +15,7 @@ PUBLIC_PROPERTIES = frozenset(
     {"SERVICE_NAME", "SERVICE_HOST", "SERVICE_REALM", "CANONICALIZE_HOST_NAME", "ENVIRONMENT", "TOKEN_RESOURCE"}
 )
 SHORT_SECRET = 8  # characters; a shorter one is replaced only where it stands alone, or "a" would eat every sentence
+SHORT_BASE64 = 5  # characters of a secret's own within base64; fewer stand in any long text by chance
 REPLACEMENT = "***"
 USERINFO = re.compile(r"(mongodb(?:\+srv)?:(?:\\?/){2})[^\s'\"<>]*@", re.IGNORECASE)
 
@@ -88,10 +89,11 @@ def _base64(secret: str) -> Iterator[str]:
 
     whole = base64.b64encode(raw).decode().rstrip("=")
     yield rf"(?<![{BASE64}]){_either_alphabet(whole)}={{0,2}}(?![{BASE64}])"
-    if len(secret) >= SHORT_SECRET:
-        for shift in range(3):
-            encoded = base64.b64encode(bytes(shift) + raw).decode()
-            yield _either_alphabet(encoded[(shift * 8 + 5) // 6 : (shift + len(raw)) * 8 // 6])
+    for shift in range(3):
+        encoded = base64.b64encode(bytes(shift) + raw).decode()
+        own = encoded[(shift * 8 + 5) // 6 : (shift + len(raw)) * 8 // 6]
+        if len(own) >= SHORT_BASE64:
+            yield _either_alphabet(own)
 
 
 def _either_alphabet(text: str) -> str:
