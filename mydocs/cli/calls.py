@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # help and `list` start without them
     from concurrent.futures import Executor
 
     from mydocs.cli.report_file import ReportFile
-    from mydocs.migrations.indexes.standard import IndexModels
+    from mydocs.migrations.indexes.standard_list import IndexModels
     from mydocs.migrations.operations.connection import Database
     from mydocs.migrations.reporting.events import Sink
     from mydocs.migrations.reporting.report import RunReport

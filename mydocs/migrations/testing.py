@@ -17,7 +17,8 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import MigrationFailed, NotPossible
 from mydocs.migrations.indexes import definitions
-from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes
+from mydocs.migrations.indexes.standard import create_standard_indexes
+from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.ledger import documents, lease
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.model import IndexAction, Script

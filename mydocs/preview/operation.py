@@ -23,7 +23,8 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.errors import UsageError
-from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes, standard_checksum
+from mydocs.migrations.indexes.standard import create_standard_indexes
+from mydocs.migrations.indexes.standard_list import IndexModels, standard_checksum
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.plan import Options, Standing, make_plan
 from mydocs.migrations.model import STANDARD_VERSION, StoredError

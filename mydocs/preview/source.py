@@ -11,7 +11,6 @@ from pymongo.errors import OperationFailure
 
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.task_groups import one_error_group
-from mydocs.migrations.indexes.standard import standard_listing
 from mydocs.preview.record import OWN
 
 BYTES = 16_000_000  # of the documents of one collection
@@ -95,7 +94,7 @@ async def _collection(db: mongo.Database, document: Mapping[str, Any], sample: i
     options = dict(document.get("options") or {})
     indexes: Sequence[Mapping[str, Any]] = ()
     try:
-        indexes = await standard_listing(db, name)
+        indexes = await mongo.standard_listing(db, name)
     except OperationFailure as error:
         if error.code != _VIEW:
             raise

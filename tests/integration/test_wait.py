@@ -28,7 +28,7 @@ from mydocs.migrations import (
     wait_for_indexes,
     wait_until_current,
 )
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import retries
 from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import NotAuthorised, ServerUnreachable
@@ -590,7 +590,7 @@ async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_l
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(turn, "MIN_GAP", 0.02)
-    caplog.set_level(logging.INFO, logger=mongo.logger.name)
+    caplog.set_level(logging.INFO, logger=retries.logger.name)
     found_none = asyncio.Event()
 
     class Found(logging.Handler):
@@ -599,7 +599,7 @@ async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_l
                 found_none.set()
 
     handler = Found()
-    mongo.logger.addHandler(handler)
+    retries.logger.addHandler(handler)
     write("001_a.py", SCRIPT)
 
     def sink(event: Event) -> None:
@@ -612,7 +612,7 @@ async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_l
         await found_none.wait()
         local_server.controls.up()
         await migrate(db, directory=folder)  # by a client that looks for its server for longer
-    mongo.logger.removeHandler(handler)
+    retries.logger.removeHandler(handler)
     client.close()
     assert gate.result().outcome is Outcome.OK
 

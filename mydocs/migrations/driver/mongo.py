@@ -8,7 +8,6 @@ how long an answer is waited for.
 
 import asyncio
 import inspect
-import logging
 import re
 import threading
 import time
@@ -39,8 +38,6 @@ from pymongo.errors import (
     PyMongoError,
     ServerSelectionTimeoutError,
 )
-from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, stop_after_delay, stop_before_delay
-from tenacity.wait import wait_random_exponential
 
 from mydocs.migrations.driver import dialects
 from mydocs.migrations.driver.dialects import Meaning
@@ -59,8 +56,6 @@ from mydocs.migrations.errors import (
     UsageError,
 )
 from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS, redact
-
-logger = logging.getLogger(__name__)
 
 Document: TypeAlias = dict[str, Any]
 Database: TypeAlias = AsyncIOMotorDatabase[Document] | AsyncDatabase[Document]
@@ -173,42 +168,41 @@ def unique_index_of(error: OperationFailure) -> str | None:
     return found[1] if found and found[1] != "_id_" else None
 
 
-# For one idempotent command. A poll that waits for a state is a loop with a deadline and not a retry.
-RETRY = AsyncRetrying(
-    retry=retry_if_exception(is_worth_another_try),
-    wait=wait_random_exponential(multiplier=0.2, max=2.0),
-    sleep=anyio.sleep,
-    before_sleep=before_sleep_log(logger, logging.INFO),
-    reraise=True,
-)
-
-
-# For a look of somebody who waits: there is time, and whoever is waited for may be waiting for the same server.
-_PATIENT = RETRY.copy(retry=retry_if_exception(is_transient), wait=wait_random_exponential(multiplier=0.2, max=10.0))
-
-
 async def again(call: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
     """
     Await ``call()``, again after each transient error; only for what is idempotent.
 
     :param seconds: no new try later than this after the first; those of ``Limits.retries`` if not given
     """
-
-    async def attempt() -> T:  # tenacity awaits only what is defined as a coroutine, and a lambda is not
+    until = time.monotonic() + (limits().retries if seconds is None else seconds)
+    try:
         return await call()
+    except Exception as error:
+        if not is_worth_another_try(error):
+            raise
+        failure = error
+    from mydocs.migrations.driver import retries
 
-    return await RETRY.copy(stop=stop_after_delay(limits().retries if seconds is None else seconds))(attempt)
+    return await retries.soon(call, failure, is_worth_another_try, seconds=until - time.monotonic())
 
 
 async def again_patiently(call: Callable[[], Awaitable[T]]) -> T:
     """Await ``call()`` as one does who waits: again after each transient error, for ``Limits.patience`` in all."""
-    until = min(limits().until, time.monotonic() + limits().patience)
+    until = time.monotonic() + limits().patience
 
     async def attempt() -> T:
-        with limited_to(replace(limits(), until=until)):
+        with limited_to(replace(limits(), until=min(limits().until, until))):
             return await call()
 
-    return await _PATIENT.copy(stop=stop_before_delay(limits().patience))(attempt)
+    try:
+        return await attempt()
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        failure = error
+    from mydocs.migrations.driver import retries
+
+    return await retries.patiently(attempt, failure, is_transient, seconds=until - time.monotonic())
 
 
 async def command(
@@ -345,6 +339,17 @@ async def search_listing(db: Database, collection: str, names: Sequence[str]) ->
         if error.code != 396:  # IndexInformationTooLarge: more than 16 MB
             raise
     return [document for name in names for document in await documents(db, ask({"name": name}))]
+
+
+async def standard_listing(db: Database, where: str) -> list[Document]:
+    """List the standard indexes of a collection; of one that does not exist there are none."""
+    try:
+        listed = await documents_again(db, {"listIndexes": where, "cursor": {"batchSize": 1000}})
+    except OperationFailure as error:
+        if error.code != 26:  # NamespaceNotFound: the collection does not exist yet
+            raise
+        return []
+    return [one for one in listed if isinstance(one.get("name"), str) and isinstance(one.get("key"), Mapping)]
 
 
 async def ensure_collection(db: Database, name: str) -> None:

@@ -35,7 +35,8 @@ from mydocs.migrations.execution import transaction
 from mydocs.migrations.execution.left_tasks import call_watched
 from mydocs.migrations.execution.plain_process import PlainFailed, PlainScripts, plain_scripts
 from mydocs.migrations.indexes.capture import Capture, Store, capturing, current
-from mydocs.migrations.indexes.standard import IndexModels, create_standard_indexes, standard_checksum
+from mydocs.migrations.indexes.standard import create_standard_indexes
+from mydocs.migrations.indexes.standard_list import IndexModels, standard_checksum
 from mydocs.migrations.ledger.entries import opening
 from mydocs.migrations.ledger.held_ledger import HeldLedger, fence_of
 from mydocs.migrations.ledger.plan import Plan, Standing, tracked

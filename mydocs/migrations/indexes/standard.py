@@ -4,12 +4,10 @@ Standard indexes: what scripts call to have them, and the application's own list
 What exists is kept: an index that stands in the way is an error, and is never dropped.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 from pymongo import IndexModel
@@ -22,9 +20,8 @@ from mydocs.migrations.errors import IndexConflict, UsageError
 from mydocs.migrations.indexes import capture, standard_definitions
 from mydocs.migrations.indexes.search import NO_INDEXES, at_the_same_time, by_collection, check_names
 from mydocs.migrations.indexes.standard_definitions import StandardAction
+from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.model import IndexAction, IndexType, TrackedIndex
-
-IndexModels: TypeAlias = Mapping[str, Sequence[IndexModel]]
 
 WHAT_TO_PASS = 'pass a list of pymongo.IndexModel, such as [IndexModel("status")]'
 LONG_WORK = 3 * Limits().retries  # seconds; less of it than this is the retries' own time
@@ -64,7 +61,7 @@ async def ensure_indexes(
 
 
 async def _ensure(db: mongo.Database, where: str, documents: Sequence[Mapping[str, Any]]) -> tuple[TrackedIndex, ...]:
-    listed = await standard_listing(db, where)
+    listed = await mongo.standard_listing(db, where)
     changes = [standard_definitions.standard_change(document, listed) for document in documents]
     conflicts = [change.sentence for change in changes if change.sentence]
     if conflicts:
@@ -121,35 +118,6 @@ async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> No
     async with one_error_group() as group:
         for collection in models:
             group.start_soon(create, collection)
-
-
-def standard_checksum(models: IndexModels) -> str:
-    """Fingerprint a list of standard indexes; the order of the collections does not count."""
-    documents = {
-        name: [
-            {key: list(value.items()) if key == "key" else value for key, value in model.document.items()}
-            for model in of
-        ]
-        for name, of in models.items()
-    }
-    text = json.dumps(documents, sort_keys=True, default=repr)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def standard_names(models: IndexModels) -> list[tuple[str, str]]:
-    """Return (collection, name) of each standard index."""
-    return [(collection, model.document["name"]) for collection, of in models.items() for model in of]
-
-
-async def standard_listing(db: mongo.Database, where: str) -> list[mongo.Document]:
-    """List the standard indexes of a collection; of one that does not exist there are none."""
-    try:
-        listed = await mongo.documents_again(db, {"listIndexes": where, "cursor": {"batchSize": 1000}})
-    except OperationFailure as error:
-        if error.code != 26:  # NamespaceNotFound: the collection does not exist yet
-            raise
-        return []
-    return [one for one in listed if isinstance(one.get("name"), str) and isinstance(one.get("key"), Mapping)]
 
 
 async def _create_or_ensure(db: mongo.Database, where: str, models: Sequence[IndexModel]) -> None:

@@ -1,6 +1,5 @@
 """Decide what to run. Pure: scripts, ledger entries and options in, one plan out, no I/O and no clock."""
 
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -283,7 +282,9 @@ def find(standings: Sequence[Standing], version: str) -> Standing:
             return standing
     # Another digit makes another number, so that is not near; the same digits in another order are.
     digits = version.zfill(3)
-    near = difflib.get_close_matches(digits, known, n=1, cutoff=0.8)
+    from difflib import get_close_matches  # only for the message
+
+    near = get_close_matches(digits, known, n=1, cutoff=0.8)
     near += [each for each in known if sorted(each) == sorted(digits)]
     raise UnknownVersion(version, known, near[0] if near else None)
 

@@ -7,7 +7,7 @@ from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import WorkLeft
 from mydocs.migrations.execution.verification import raise_unverified, verify
-from mydocs.migrations.indexes.standard import IndexModels
+from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.indexes.vectors import has_vectors, look
 from mydocs.migrations.ledger.plan import refuse_unfit, tracked
 from mydocs.migrations.model import IndexType, MigrationState

@@ -12,8 +12,8 @@ from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.indexes import definitions, readiness, standard_definitions
 from mydocs.migrations.indexes.readiness import Listed
-from mydocs.migrations.indexes.standard import IndexModels, standard_checksum, standard_listing
 from mydocs.migrations.indexes.standard_definitions import StandardAction, StandardChange
+from mydocs.migrations.indexes.standard_list import IndexModels, standard_checksum
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import Standing, classify, standard_is_applied, tracked
@@ -81,7 +81,7 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
 
     async def list_standard(collection: str) -> None:
         async with limiter:
-            standard[collection] = await standard_listing(session.db, collection)
+            standard[collection] = await mongo.standard_listing(session.db, collection)
 
     with_search, with_standard = dict.fromkeys([*searched, *named]), dict.fromkeys([*models, *made])
     async with one_error_group() as group:

@@ -12,20 +12,13 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import UsageError
-from mydocs.migrations.execution.executor import Executor
-from mydocs.migrations.execution.verification import raise_unverified, verify
-from mydocs.migrations.indexes.standard import IndexModels, standard_checksum
+from mydocs.migrations.indexes.standard_list import IndexModels, standard_checksum
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
-from mydocs.migrations.ledger.held_ledger import HeldLedger
-from mydocs.migrations.ledger.lease import held
 from mydocs.migrations.ledger.plan import Options, Plan, make_plan
-from mydocs.migrations.ledger.turn import take_turn
 from mydocs.migrations.model import MigrationState
 from mydocs.migrations.operations.report_builder import ReportBuilder, planned_standard
 from mydocs.migrations.operations.reported import discovered, reported
-from mydocs.migrations.operations.settle import mark_applied
-from mydocs.migrations.operations.wait import wait_for_tracked
 from mydocs.migrations.reporting.events import Planned, Sink
 from mydocs.migrations.reporting.report import Outcome, RunReport
 from mydocs.migrations.scripts.discover import Discovery
@@ -94,6 +87,8 @@ async def migrate(
                 max_lag,
             )
         if wait:
+            from mydocs.migrations.operations.wait import wait_for_tracked
+
             await wait_for_tracked(session, report, timeout)
             await _verify(session, report, script_timeout)
     return report.build()
@@ -137,6 +132,12 @@ async def _migrate(
     max_lag: float | None,
 ) -> None:
     """Do the work under the lease, or see somebody else finish it."""
+    # Here, since importing them takes longer than all that a run with nothing to do does.
+    from mydocs.migrations.execution.executor import Executor
+    from mydocs.migrations.ledger.held_ledger import HeldLedger
+    from mydocs.migrations.ledger.lease import held
+    from mydocs.migrations.ledger.turn import take_turn
+    from mydocs.migrations.operations.settle import mark_applied
 
     def is_done(snapshot: Snapshot) -> bool:
         return _plan(found, snapshot, options, models).is_empty
@@ -176,6 +177,8 @@ async def _verify(session: Session, report: ReportBuilder, timeout: float | None
     :param timeout: seconds for each
     :raises VerifyFailed: once all were asked, where one of them says no
     """
+    from mydocs.migrations.execution.verification import raise_unverified, verify
+
     applied = {entry.version for entry in report.done if entry.state is MigrationState.APPLIED}
     scripts = [(s.version, s.script) for s in report.standings if s.version in applied and s.script is not None]
     report.verifications = await verify(session, scripts, timeout=timeout)

@@ -16,7 +16,7 @@ from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import UsageError
 from mydocs.migrations.indexes import readiness
 from mydocs.migrations.indexes.live import LiveIndexes, compare_live
-from mydocs.migrations.indexes.standard import IndexModels, standard_listing
+from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.plan import tracked
 from mydocs.migrations.model import Entry, IndexState, MigrationState, TrackedIndex
@@ -188,7 +188,7 @@ async def _live(session: Session, names: Sequence[str]) -> dict[str, LiveIndexes
 
 async def _standard_of(db: mongo.Database, name: str) -> list[mongo.Document]:
     try:
-        return await standard_listing(db, name)
+        return await mongo.standard_listing(db, name)
     except OperationFailure as error:
         if error.code != 166:  # CommandNotSupportedOnView: a view has search indexes only
             raise

@@ -3,11 +3,10 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from mydocs.migrations.errors import Interrupted, MigrationError, NotReady, Unverified
-from mydocs.migrations.execution.verification import Verification
-from mydocs.migrations.indexes.readiness import Track
-from mydocs.migrations.indexes.standard import IndexModels, standard_names
+from mydocs.migrations.indexes.standard_list import IndexModels, standard_names
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import Plan, Standing, tracked
 from mydocs.migrations.model import (
@@ -31,6 +30,10 @@ from mydocs.migrations.reporting.report import (
     RunReport,
 )
 
+if TYPE_CHECKING:  # made by what a call with nothing to do does not import
+    from mydocs.migrations.execution.verification import Verification
+    from mydocs.migrations.indexes.readiness import Track
+
 NOT_CREATED = "not created yet"
 
 
@@ -51,12 +54,12 @@ class ReportBuilder:
     standings: tuple[Standing, ...] = ()
     standard: IndexModels | None = None
     done: list[Entry] = field(default_factory=list)
-    tracks: tuple[Track, ...] = ()
+    tracks: "tuple[Track, ...]" = ()
     migrations: tuple[MigrationReport, ...] = ()
     indexes: tuple[IndexReport, ...] = ()
     history: tuple[AttemptReport, ...] | None = None
     aliases: tuple[AliasReport, ...] | None = None
-    verifications: tuple[Verification, ...] = ()
+    verifications: "tuple[Verification, ...]" = ()
     data: dict[str, list[DataReport]] = field(default_factory=dict)
     _step: str = ""
     _said: set[str] = field(default_factory=set)
@@ -213,7 +216,7 @@ def _submitted(index: TrackedIndex) -> IndexReport:
     )
 
 
-def _index_report(track: Track) -> IndexReport:
+def _index_report(track: "Track") -> IndexReport:
     return IndexReport(
         collection=track.index.collection,
         name=track.index.name,

@@ -7,7 +7,7 @@ from typing import Any
 from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.indexes import readiness
-from mydocs.migrations.indexes.standard import IndexModels
+from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.documents import parse_attempt
 from mydocs.migrations.ledger.plan import is_interrupted

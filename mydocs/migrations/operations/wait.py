@@ -11,7 +11,7 @@ from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.shared_looks import shared_looks
 from mydocs.migrations.errors import NotReady, ServerUnreachable
 from mydocs.migrations.indexes.readiness import Track
-from mydocs.migrations.indexes.standard import IndexModels
+from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.indexes.waiter import SIGN_OF_LIFE_SECONDS, raise_unready, wait_for
 from mydocs.migrations.ledger import documents
 from mydocs.migrations.ledger import entries as ledger

@@ -1,0 +1,57 @@
+"""
+Send again what has failed once: how often, and how long in between. I/O is the call's own.
+
+Apart from `mongo`, which comes here after a failure only: importing tenacity takes as long as several commands.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, stop_after_delay, stop_before_delay
+from tenacity.wait import wait_random_exponential
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+IsWorth = Callable[[BaseException], bool]
+
+# For one idempotent command. A poll that waits for a state is a loop with a deadline and not a retry.
+RETRY = AsyncRetrying(
+    wait=wait_random_exponential(multiplier=0.2, max=2.0),
+    sleep=anyio.sleep,
+    before_sleep=before_sleep_log(logger, logging.INFO),
+    reraise=True,
+)
+# For a look of somebody who waits: there is time, and whoever is waited for may be waiting for the same server.
+PATIENT = RETRY.copy(wait=wait_random_exponential(multiplier=0.2, max=10.0))
+
+
+async def soon(call: Callable[[], Awaitable[T]], failure: Exception, is_worth: IsWorth, *, seconds: float) -> T:
+    """
+    Go on after a first failure.
+
+    :param is_worth: whether another try may end otherwise
+    :param seconds: no new try is made later than this
+    """
+    retry = RETRY.copy(retry=retry_if_exception(is_worth), stop=stop_after_delay(seconds))
+    return await retry(_after(failure, call))
+
+
+async def patiently(call: Callable[[], Awaitable[T]], failure: Exception, is_worth: IsWorth, *, seconds: float) -> T:
+    """Go on after a first failure, with longer pauses; none of them ends later than ``seconds`` from now."""
+    retry = PATIENT.copy(retry=retry_if_exception(is_worth), stop=stop_before_delay(seconds))
+    return await retry(_after(failure, call))
+
+
+def _after(failure: Exception, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """Make the try that has failed the first of tenacity's, so that it pauses before the next one."""
+    failed = [failure]
+
+    async def attempt() -> T:  # tenacity awaits only what is defined as a coroutine, and a lambda is not
+        if failed:
+            raise failed.pop()
+        return await call()
+
+    return attempt

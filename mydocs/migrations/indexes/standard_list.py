@@ -1,0 +1,32 @@
+"""
+The application's own list of standard indexes: its fingerprint and its names. No I/O.
+
+Apart from what creates them, since a run with nothing to do needs no more than this.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from pymongo import IndexModel
+
+IndexModels: TypeAlias = Mapping[str, Sequence[IndexModel]]
+
+
+def standard_checksum(models: IndexModels) -> str:
+    """Fingerprint a list of standard indexes; the order of the collections does not count."""
+    documents = {
+        name: [
+            {key: list(value.items()) if key == "key" else value for key, value in model.document.items()}
+            for model in of
+        ]
+        for name, of in models.items()
+    }
+    text = json.dumps(documents, sort_keys=True, default=repr)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def standard_names(models: IndexModels) -> list[tuple[str, str]]:
+    """Return (collection, name) of each standard index."""
+    return [(collection, model.document["name"]) for collection, of in models.items() for model in of]
