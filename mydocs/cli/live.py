@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mydocs.cli import progress, render
@@ -31,6 +31,7 @@ from mydocs.migrations.reporting.events import (
     Warned,
 )
 from mydocs.migrations.reporting.report import RunFinished
+from mydocs.migrations.values import value
 
 if TYPE_CHECKING:  # rich is imported where there is a terminal, and only there
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -62,7 +63,7 @@ def view(streams: Streams) -> Iterator[Sink]:
             yield plain.take
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Line:
     """One line of the live view; ``ended`` is ``None`` while its spinner turns."""
 

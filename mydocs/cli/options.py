@@ -3,17 +3,18 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from mydocs.cli.streams import LogFormat, Output, current
+from mydocs.migrations.values import value
 
 URL_HELP = "Connection string. Environment: MONGO_URL; the login: MONGO_USER, MONGO_PASSWORD."
 
 
-@dataclass(frozen=True, kw_only=True)
+@value
 class Common:
     """What was said about the database, the scripts and the output, before or after the subcommand."""
 

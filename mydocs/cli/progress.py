@@ -1,11 +1,12 @@
 """How fast a data change goes and how long it will take. Pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mydocs.migrations.reporting.events import BatchDone
+from mydocs.migrations.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Progress:
     """Two moments of one data change: its first batch that was seen, and its last one."""
 

@@ -1,18 +1,19 @@
 """Write the report of a call to the file that `--report` names. I/O."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from mydocs.cli.streams import Streams
 from mydocs.cli.timeline import Recorder
 from mydocs.migrations.errors import SettingsInvalid
 from mydocs.migrations.reporting.report import RunReport
+from mydocs.migrations.values import value
 
 ENDINGS = (".xml", ".html")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ReportFile:
     """A file that is to hold the report of a command, as its ending says; ``recorder`` takes the call's events."""
 

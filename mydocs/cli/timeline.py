@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -23,6 +23,7 @@ from mydocs.migrations.reporting.events import (
     Warned,
 )
 from mydocs.migrations.reporting.report import RunFinished
+from mydocs.migrations.values import value
 
 SETTLED = (IndexState.READY, IndexState.FAILED)
 NOT_NOTED = 0.01  # seconds; a shorter time between two things is no time that anybody waited
@@ -37,7 +38,7 @@ class Kind(StrEnum):
     REST = "rest"  # connecting, reading the ledger, writing the reports
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Span:
     """Something that took time; ``start`` and ``end`` are seconds since the call began, ``end`` open while it lasts."""
 

@@ -45,11 +45,11 @@ Every error that a caller can meet, with the sentence that it says. Pure.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script
+from mydocs.migrations.values import value
 
 if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is needed here
     from mydocs.migrations.indexes.vectors import VectorReport
@@ -60,7 +60,7 @@ NAMED_VERSIONS = 12  # more of them would hide the sentence that they stand in
 RESUME = "the builds go on, `mydocs migrate wait` resumes the wait"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NextStep:
     """
     What to do after an error.
@@ -72,15 +72,15 @@ class NextStep:
     command: str | None = None
 
 
-IN_THE_SENTENCE = NextStep("")
+IN_THE_SENTENCE = NextStep(text="")
 """The error's own sentence says what to do."""
 
 # By its exit code, where it was not the script that failed.
 NOT_THE_SCRIPT: Mapping[int, NextStep] = {
-    3: NextStep("check the server and the user's roles (docs/permissions.md), and give the same command again"),
-    5: NextStep("`mydocs migrate status` shows the index; give the same command again when it is ready"),
-    6: NextStep("correct the index's definition and give the same command again"),
-    9: NextStep("correct the documents that are named, or what makes them, and give the same command again"),
+    3: NextStep(text="check the server and the user's roles (docs/permissions.md), and give the same command again"),
+    5: NextStep(text="`mydocs migrate status` shows the index; give the same command again when it is ready"),
+    6: NextStep(text="correct the index's definition and give the same command again"),
+    9: NextStep(text="correct the documents that are named, or what makes them, and give the same command again"),
 }
 
 
@@ -106,7 +106,7 @@ class MigrationError(Exception):
 class ScriptsInvalid(MigrationError):
     """Files in the directory that cannot be migrations; every problem is named."""
 
-    next_step = NextStep("correct the files; `mydocs migrate list` checks what can be seen without running them")
+    next_step = NextStep(text="correct the files; `mydocs migrate list` checks what can be seen without running them")
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -116,7 +116,7 @@ class ScriptsInvalid(MigrationError):
 class ScriptUnfinished(MigrationError):
     """Scripts that raise NotImplementedError before they do anything, as a new one does; none was run."""
 
-    next_step = NextStep("write what is to change, take that line out, and give the same command again")
+    next_step = NextStep(text="write what is to change, take that line out, and give the same command again")
 
     def __init__(self, scripts: Sequence[Script]) -> None:
         super().__init__(
@@ -132,7 +132,7 @@ class ScriptUnfinished(MigrationError):
 class PlanError(MigrationError):
     """Files and ledger do not fit together."""
 
-    next_step = NextStep("`mydocs migrate status` shows where each migration stands", "status")
+    next_step = NextStep(text="`mydocs migrate status` shows where each migration stands", command="status")
 
 
 class ChangedScripts(PlanError):
@@ -165,7 +165,7 @@ class RenamedScripts(PlanError):
 class OutOfOrder(PlanError):
     """A pending version sorts before one that is already applied."""
 
-    next_step = NextStep("`mydocs migrate run --allow-out-of-order` runs them anyway")
+    next_step = NextStep(text="`mydocs migrate run --allow-out-of-order` runs them anyway")
 
     def __init__(self, versions: Sequence[str], newest_applied: str) -> None:
         self.versions = tuple(versions)
@@ -206,7 +206,7 @@ class SquashIncomplete(PlanError):
 class NotReversible(PlanError):
     """A rollback was asked for that some script cannot do."""
 
-    next_step = NextStep("`mydocs migrate new` makes a migration that undoes it")
+    next_step = NextStep(text="`mydocs migrate new` makes a migration that undoes it")
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -216,7 +216,7 @@ class NotReversible(PlanError):
 class LedgerInvalid(MigrationError):
     """A document of the ledger or the lease has a shape that this tool never writes."""
 
-    next_step = NextStep("`mydocs migrate status` looks again", "status")
+    next_step = NextStep(text="`mydocs migrate status` looks again", command="status")
 
     def __init__(self, collection: str, key: str, problem: str) -> None:
         super().__init__(
@@ -240,7 +240,7 @@ class MigrationFailed(MigrationError):
     """A script raised; nothing after it was started."""
 
     next_step = NextStep(
-        "correct the script and give the same command again; `mydocs migrate status` shows what is done"
+        text="correct the script and give the same command again; `mydocs migrate status` shows what is done"
     )
 
     path: Path | None = None
@@ -265,7 +265,7 @@ class MigrationFailed(MigrationError):
 class TimedOut(MigrationError):
     """A script ran longer than a script may; what it did until then stays. The cause of a :class:`MigrationFailed`."""
 
-    next_step = NextStep("raise --script-timeout, or correct the script, and give the same command again")
+    next_step = NextStep(text="raise --script-timeout, or correct the script, and give the same command again")
 
     def __init__(self, seconds: float) -> None:
         """:param seconds: that it was given"""
@@ -276,7 +276,7 @@ class TimedOut(MigrationError):
 class IndexConflict(MigrationError):
     """An index that exists cannot become the one that was asked for."""
 
-    next_step = NextStep("drop or rename the one in the way, and give the same command again")
+    next_step = NextStep(text="drop or rename the one in the way, and give the same command again")
 
     def __init__(self, collection: str, problem: str) -> None:
         self.collection = collection
@@ -286,7 +286,7 @@ class IndexConflict(MigrationError):
 class IndexRefused(MigrationError):
     """The server does not take the definition of an index, or no index more."""
 
-    next_step = NextStep("change the definition that the server refused, and give the same command again")
+    next_step = NextStep(text="change the definition that the server refused, and give the same command again")
 
     def __init__(self, collection: str, problems: Sequence[str], *, others_created: bool = False) -> None:
         self.collection = collection
@@ -298,7 +298,9 @@ class IndexRefused(MigrationError):
 class ChangeInvalid(MigrationError):
     """What a script's function made of a document is not a change of it."""
 
-    next_step = NextStep("correct the script and give the same command again: it goes on after the last finished batch")
+    next_step = NextStep(
+        text="correct the script and give the same command again: it goes on after the last finished batch"
+    )
 
     def __init__(self, collection: str, identity: object, problem: str) -> None:
         self.collection = collection
@@ -308,7 +310,7 @@ class ChangeInvalid(MigrationError):
 class NotPossible(MigrationError):
     """What a script asks for cannot be done on this deployment or in this place."""
 
-    next_step = NextStep("change what the message names, and give the same command again")
+    next_step = NextStep(text="change what the message names, and give the same command again")
 
 
 class UsageError(MigrationError):
@@ -332,7 +334,7 @@ class DirectoryMissing(UsageError):
 class UnknownVersion(UsageError):
     """No migration has this version."""
 
-    next_step = NextStep("`mydocs migrate list` shows the versions", "list")
+    next_step = NextStep(text="`mydocs migrate list` shows the versions", command="list")
 
     def __init__(self, version: str, known: Sequence[str], suggestion: str | None = None) -> None:
         self.version = version
@@ -349,7 +351,7 @@ class ServerError(MigrationError):
     """The server cannot be asked, or refuses."""
 
     exit_code = 3
-    next_step = NextStep("`mydocs migrate status` asks again and shows what is done", "status")
+    next_step = NextStep(text="`mydocs migrate status` asks again and shows what is done", command="status")
 
 
 class ServerUnreachable(ServerError):
@@ -371,7 +373,9 @@ class ServerUnreachable(ServerError):
 class NotAuthorised(ServerError):
     """Login failed, or the user may not do this."""
 
-    next_step = NextStep("`mydocs migrate status` tries the login; docs/permissions.md names the roles", "status")
+    next_step = NextStep(
+        text="`mydocs migrate status` tries the login; docs/permissions.md names the roles", command="status"
+    )
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"not authorised: {problem}; check user, password and the user's roles")
@@ -387,7 +391,7 @@ class CommandRefused(ServerError):
 class SearchUnavailable(ServerError):
     """This server has no search indexes."""
 
-    next_step = NextStep("`mydocs migrate run --wait --local` tries the migrations on this machine")
+    next_step = NextStep(text="`mydocs migrate run --wait --local` tries the migrations on this machine")
 
     def __init__(self, problem: str) -> None:
         super().__init__(
@@ -411,7 +415,9 @@ class IndexFailed(MigrationError):
     """At least one index build failed; the others were waited for."""
 
     exit_code = 6
-    next_step = NextStep("`mydocs migrate new --kind search` makes the migration; `mydocs migrate wait` looks again")
+    next_step = NextStep(
+        text="`mydocs migrate new --kind search` makes the migration; `mydocs migrate wait` looks again"
+    )
 
     def __init__(self, failures: Sequence[tuple[str, str]], *, gone: bool = False) -> None:
         """:param gone: none of them was built wrongly: they are not there"""
@@ -475,7 +481,7 @@ class WouldFail(MigrationError):
     """A plan has shown that a script fails."""
 
     next_step = NextStep(
-        "correct the script, then `mydocs migrate plan` again; docs/plan.md says what a copy cannot do"
+        text="correct the script, then `mydocs migrate plan` again; docs/plan.md says what a copy cannot do"
     )
 
     def __init__(self, version: str, problem: str) -> None:
@@ -487,7 +493,9 @@ class WouldTakeAway(MigrationError):
     """A plan has shown that a run takes an index or a collection away."""
 
     exit_code = 8
-    next_step = NextStep("if that is meant, `mydocs migrate run` does it; else make the new index beside the old one")
+    next_step = NextStep(
+        text="if that is meant, `mydocs migrate run` does it; else make the new index beside the old one"
+    )
 
     def __init__(self, what: Sequence[str]) -> None:
         self.what = tuple(what)
@@ -498,7 +506,9 @@ class Unverified(MigrationError):
     """Everything is applied and ready, and yet not right."""
 
     exit_code = 9
-    next_step = NextStep("correct the data, or what checks it, and run `mydocs migrate check --vectors`", "check")
+    next_step = NextStep(
+        text="correct the data, or what checks it, and run `mydocs migrate check --vectors`", command="check"
+    )
 
 
 class VerifyFailed(Unverified):
@@ -528,7 +538,7 @@ class VectorsUnfit(Unverified):
 class Interrupted(MigrationError):
     """A signal ended the run."""
 
-    next_step = NextStep("`mydocs migrate status` shows what is left", "status")
+    next_step = NextStep(text="`mydocs migrate status` shows what is left", command="status")
 
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mydocs.migrations.values import value
 
 if TYPE_CHECKING:  # help and `list` start without it
     from concurrent.futures import Executor
@@ -72,7 +74,7 @@ class IndexAction(StrEnum):
     DROPPED = "dropped"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Script:
     """A migration's file, parsed but not run."""
 
@@ -96,7 +98,7 @@ class Script:
         return self.path.name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StoredError:
     """An error as ledger and reports keep it."""
 
@@ -107,7 +109,7 @@ class StoredError:
         return f"{self.type}: {self.message}".rstrip(": ")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class TrackedIndex:
     """
     What an index was asked to be: one value from the command that asked for it to the wait, the ledger and the report.
@@ -135,7 +137,7 @@ class TrackedIndex:
         return f"{self.collection}.{self.name}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class SearchAlias:
     """
     Which search index an alias names.
@@ -151,7 +153,7 @@ class SearchAlias:
     switched_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RunStamp:
     """Who wrote a ledger entry. ``term`` is the fencing token of the lease."""
 
@@ -162,7 +164,7 @@ class RunStamp:
     tool: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Entry:
     """A document of the ledger. ``state`` is running, applied or failed."""
 
@@ -186,7 +188,7 @@ class Entry:
     legacy: bool = False  # written by the application's earlier runner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Lanes:
     """
     Who else can do parts of a script's data changes.
@@ -201,7 +203,7 @@ class Lanes:
     script: Script
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class HolderProcess:
     """
     The process that holds a lease, for those who can see it.
@@ -218,7 +220,7 @@ class HolderProcess:
     started: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class LeaseView:
     """The lease as the server showed it; ``live`` and ``remaining`` (seconds) are by the server's clock."""
 

@@ -6,12 +6,12 @@ A command reads the file only for what neither a flag nor a variable has said, a
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mydocs.migrations.errors import SettingsInvalid
+from mydocs.migrations.values import value
 
 if TYPE_CHECKING:  # `list` and `new` read the file, too, and start without a driver
     from pymongo import IndexModel
@@ -23,7 +23,7 @@ NONE = "none"  # what --indexes says in place of `standard_indexes = false`
 HOW_TO_NAME = 'write "package.module:NAME"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Project:
     """
     What the table says; all of it may be absent.

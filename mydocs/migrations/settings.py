@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
@@ -11,6 +11,7 @@ from mydocs.migrations.errors import SettingsInvalid
 from mydocs.migrations.project import find_project
 from mydocs.migrations.reporting.escaping import visible
 from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS
+from mydocs.migrations.values import value
 
 DEFAULT_DIRECTORY = "migrations"
 LOCAL_DATABASE = "mydocs"  # with --local only: a real deployment is never guessed
@@ -38,7 +39,7 @@ _DURATION = (
 _NUMBER = r"\d+(?:\.\d+)?"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Flags:
     """What was said on the command line; ``None`` where nothing was."""
 
@@ -49,7 +50,7 @@ class Flags:
     local: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Settings:
     """
     Where the database is and where the scripts are.

@@ -6,7 +6,6 @@ What keeps a migration from running at all is the ``MigrationError`` that a run 
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from mydocs.migrations.operations.migrate import migrate
 from mydocs.migrations.operations.rollback import rollback
 from mydocs.migrations.operations.settle import mark
 from mydocs.migrations.scripts.discover import discover
+from mydocs.migrations.values import value
 
 Seed = Callable[[Any], Awaitable[object]]
 
@@ -69,14 +69,14 @@ async def assert_migrations_ok(
     await create_standard_indexes(db, standard_indexes)
     if seed is not None:
         await seed(db)
-    run = _Run(db, directory, standard_indexes, timeout)
+    run = _Run(db=db, directory=directory, models=standard_indexes, timeout=timeout)
     for script in found.scripts:
         problems += await _problems_of(script, run, ignore)
     if problems:
         raise AssertionError("\n- ".join((f"the migrations in {directory} have problems:", *problems)))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Run:
     """The three things that are done to one migration."""
 
@@ -145,7 +145,7 @@ def _problems_of_the_files(scripts: Sequence[Script], *, reversible: bool, gaps:
     return problems
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _State:
     """What a database holds besides the runner's own collections, each part under the name that a problem says."""
 
@@ -168,7 +168,7 @@ async def _look(db: mongo.Database, ignore: Collection[str]) -> _State:
                 indexes[f"index {name}.{index['name']}"] = index
         for index in await _search_listing(db, name):
             indexes[f"search index {name}.{index.get('name')}"] = _comparable(index)
-    return _State(documents, indexes)
+    return _State(documents=documents, indexes=indexes)
 
 
 async def _search_listing(db: mongo.Database, collection: str) -> list[mongo.Document]:

@@ -55,6 +55,8 @@ def _init(self: Any, **given: Any) -> None:
             raise TypeError(f"{type(self).__name__}() needs {name}=")
     if given:
         raise TypeError(f"{type(self).__name__}() does not take {', '.join(given)}=")
+    if hasattr(self, "__post_init__"):
+        self.__post_init__()
 
 
 def _compared(self: Any) -> tuple[Any, ...]:

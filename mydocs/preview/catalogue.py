@@ -1,7 +1,7 @@
 """What the copy holds besides documents, and what a step has changed of it. Pure."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from mydocs.migrations.indexes import definitions
@@ -9,10 +9,11 @@ from mydocs.migrations.indexes.definitions import Change
 from mydocs.migrations.indexes.standard_definitions import standard_differences, standard_document
 from mydocs.migrations.model import Definition, IndexType
 from mydocs.migrations.reporting.preview import Effect, EffectKind
+from mydocs.migrations.values import value
 from mydocs.preview.record import Record
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SearchIndex:
     """A search index; ``id`` is another one after it was dropped and created."""
 
@@ -21,7 +22,7 @@ class SearchIndex:
     definition: Definition
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CollectionState:
     """A collection; ``options`` as `listCollections` shows them, indexes by name."""
 
@@ -30,7 +31,7 @@ class CollectionState:
     search: Mapping[str, SearchIndex] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Catalogue:
     """The collections of a database by name, and for each alias its collection and the index that it names."""
 

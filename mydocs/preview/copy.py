@@ -91,9 +91,9 @@ class LocalCopy:
         for index in self.database[name].aggregate([{"$listSearchIndexes": {}}]):
             definition = index.get("latestDefinition") or {}
             search[index["name"]] = SearchIndex(
-                str(index.get("id")), definitions.kind_of(index.get("type"), definition), definition
+                id=str(index.get("id")), type=definitions.kind_of(index.get("type"), definition), definition=definition
             )
-        return CollectionState(dict(listed.get("options") or {}), standard, search)
+        return CollectionState(options=dict(listed.get("options") or {}), standard=standard, search=search)
 
     def fill(self, source: Source) -> None:
         """Put in what was read."""

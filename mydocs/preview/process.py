@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from mydocs.migrations.model import StoredError
+from mydocs.migrations.values import value
 
 GUARD = Path(__file__).parent / "guard"
 ERRORS = "stderr"  # the name of the file that holds what the process wrote there
@@ -25,7 +25,7 @@ LEAVE_SECONDS = 5.0  # for what a process still does after its answer
 _START = "from mydocs.preview.child import main; main()"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Copy:
     """Where the copy is, and how its scripts are to see it."""
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mydocs.migrations.values import value
+
 # The runner's own; what a script does to aliases shows in their documents.
 OWN = ("_migrations", "_migrations_lock", "_migrations_log", "_search_aliases")
 NOT_IMPLEMENTED = 238
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Sent:
     """One command and its answer."""
 
@@ -52,7 +54,7 @@ class Writes:
     pipelines: list[Any] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Read:
     """A filter that found nothing on the copy."""
 
@@ -128,7 +130,7 @@ def _take_read(record: Record, sent: Sent, latest: dict[str, Mapping[str, Any]],
         latest[sent.collection] = asked
     batch = (sent.reply.get("cursor") or {}).get("firstBatch")
     if batch is not None and asked:
-        read, into = Read(sent.collection, asked), found if batch else record.empty_reads
+        read, into = Read(collection=sent.collection, filter=asked), found if batch else record.empty_reads
         if read not in into:
             into.append(read)
 
@@ -226,18 +228,18 @@ def without_id(query: Mapping[str, Any]) -> Mapping[str, Any] | None:
     :return: ``None`` where nothing else was there
     """
     rest: dict[str, Any] = {}
-    for key, value in query.items():
+    for key, wanted in query.items():
         if key == "_id":
             continue
-        if key == "$and" and isinstance(value, list | tuple):
-            parts = [without_id(part) if isinstance(part, Mapping) else part for part in value]
+        if key == "$and" and isinstance(wanted, list | tuple):
+            parts = [without_id(part) if isinstance(part, Mapping) else part for part in wanted]
             kept = [part for part in parts if part]
             if len(kept) == 1 and not rest and set(query) <= {"$and", "_id"}:
                 return dict(kept[0])
             if kept:
                 rest[key] = kept
             continue
-        rest[key] = value
+        rest[key] = wanted
     return rest if rest or not query else None
 
 

@@ -1,7 +1,6 @@
 """Read of a database what its copy needs, within limits. Only reads. I/O."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -11,6 +10,7 @@ from pymongo.errors import OperationFailure
 
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.task_groups import one_error_group
+from mydocs.migrations.values import value
 from mydocs.preview.record import OWN
 
 BYTES = 16_000_000  # of the documents of one collection
@@ -22,7 +22,7 @@ _VIEW = 166  # CommandNotSupportedOnView
 _RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class SourceCollection:
     """
     A collection as it is.
@@ -41,7 +41,7 @@ class SourceCollection:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Source:
     """What the copy is made of: the ledger's documents and the aliases as they are, and the collections."""
 

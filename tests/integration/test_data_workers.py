@@ -426,7 +426,7 @@ async def test_a_task_shows_no_password_and_holds_no_document(
 
     await migrate(db, directory=folder, standard_indexes={}, executor=Map())
     check_done(await documents(db), 100)
-    assert repr(Connection({"password": "secret"})) == "Connection(…)"
+    assert repr(Connection(arguments={"password": "secret"})) == "Connection(…)"
     assert "Connection(…)" in repr(tasks[0])
     assert all(isinstance(task.wanted, bytes) for task in tasks)
 

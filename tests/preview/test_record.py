@@ -134,5 +134,5 @@ def test_what_is_refused_drops_renames_and_strays_is_noted() -> None:
 
 def test_a_read_that_finds_nothing_is_noted_unless_it_ends_a_walk() -> None:
     record = read_record("app", [found("a", {"x": 1}), found("b", {"x": 1}, {}), found("b", {"x": 1}), found("c", {})])
-    assert record.empty_reads == [Read("a", {"x": 1})]
+    assert record.empty_reads == [Read(collection="a", filter={"x": 1})]
     assert record.read == {"a", "b", "c"}

@@ -167,7 +167,7 @@ class LeaseMachine(RuleBasedStateMachine):
         previous = actor.known[0] if actor.known else None
         entry = self.opening(name, actor.lease, "001", previous)
         try:
-            self.run(HeldLedger(self.db, actor.lease).start(entry, previous))
+            self.run(HeldLedger(db=self.db, lease=actor.lease).start(entry, previous))
         except LeaseLost:
             actor.entry = None
             assert self.of_first() == before
@@ -200,9 +200,9 @@ class LeaseMachine(RuleBasedStateMachine):
         following = self.opening(name, actor.lease, "002")
         try:
             if goes_on:
-                self.run(HeldLedger(self.db, actor.lease).finish_and_start(ended, following))
+                self.run(HeldLedger(db=self.db, lease=actor.lease).finish_and_start(ended, following))
             else:
-                self.run(HeldLedger(self.db, actor.lease).finish(ended))
+                self.run(HeldLedger(db=self.db, lease=actor.lease).finish(ended))
         except LeaseLost:
             assert self.run(ledger.read(self.db)).entries == before, "nothing is begun by who cannot end what it ran"
         else:

@@ -58,7 +58,7 @@ def lease(run: str = "run", term: int = 1) -> Lease:
 async def begin(db: Db, *, previous: Entry | None = None, run: str = "run", term: int = 1, **fields: Any) -> Entry:
     given = {"version": "001", "name": "a", "script": "001_a.py", "checksum": "sha256:1"} | fields
     entry = opening(stamp(run, term), at=NOON, previous=previous, **given)
-    await HeldLedger(db, lease(run, term)).start(entry, previous)
+    await HeldLedger(db=db, lease=lease(run, term)).start(entry, previous)
     return entry
 
 
@@ -152,7 +152,7 @@ async def test_what_is_written_is_read_again(local_db: Db) -> None:
         asked_at=NOON,
     )
     done = ended(entry, MigrationState.FAILED, error=StoredError(type="ValueError", message="no"), indexes=(record,))
-    await HeldLedger(local_db, lease()).finish(done)
+    await HeldLedger(db=local_db, lease=lease()).finish(done)
     assert (await read(local_db)).entries == (done,)
 
 
@@ -232,7 +232,7 @@ async def test_the_ledger_says_running_before_the_script_and_applied_after_it(
 @pytest.mark.anyio
 async def test_a_first_attempt_writes_nothing_to_the_log(local_db: Db, local_server: LocalServer) -> None:
     entry = await begin(local_db)
-    await HeldLedger(local_db, lease()).finish(ended(entry))
+    await HeldLedger(db=local_db, lease=lease()).finish(ended(entry))
     assert local_server.controls.counts()["update"] == 2
     assert await logged(local_db) == []
 
@@ -240,7 +240,7 @@ async def test_a_first_attempt_writes_nothing_to_the_log(local_db: Db, local_ser
 @pytest.mark.anyio
 async def test_a_second_attempt_moves_the_first_one_to_the_log(local_db: Db) -> None:
     failed = ended(await begin(local_db), MigrationState.FAILED, error=StoredError(type="E", message="m"))
-    await HeldLedger(local_db, lease()).finish(failed)
+    await HeldLedger(db=local_db, lease=lease()).finish(failed)
     again = await begin(local_db, previous=failed, run="second", term=2)
     assert again.attempts == 2
     (kept,) = await logged(local_db)
@@ -248,7 +248,7 @@ async def test_a_second_attempt_moves_the_first_one_to_the_log(local_db: Db) -> 
         *("001", 1, "failed"),
         {"type": "E", "message": "m"},
     )
-    await HeldLedger(local_db, lease()).log(failed, direction="up")
+    await HeldLedger(db=local_db, lease=lease()).log(failed, direction="up")
     assert len(await logged(local_db)) == 1, "keeping an attempt twice changes nothing"
 
 
@@ -265,7 +265,7 @@ async def test_checkpoints_count_only_for_the_same_function_of_the_same_text(
     local_db: Db, changes: dict[str, Any], kept: object
 ) -> None:
     failed = ended(await begin(local_db), MigrationState.FAILED)
-    await HeldLedger(local_db, lease()).finish(failed)
+    await HeldLedger(db=local_db, lease=lease()).finish(failed)
     previous = replace(failed, checkpoint={"step": 1})
     again = await begin(local_db, previous=previous, run="second", term=2, **changes)
     assert again.checkpoint == kept
@@ -294,7 +294,7 @@ async def taken_over(db: Db) -> tuple[Entry, Entry]:
 async def test_the_end_of_an_older_term_does_not_overwrite_a_successor(local_db: Db) -> None:
     old, new = await taken_over(local_db)
     with pytest.raises(LeaseLost):
-        await HeldLedger(local_db, lease("old", 1)).finish(ended(old))
+        await HeldLedger(db=local_db, lease=lease("old", 1)).finish(ended(old))
     assert (await read(local_db)).entries == (new,)
 
 
@@ -310,7 +310,7 @@ async def test_the_start_of_an_older_term_does_not_overwrite_a_successor(local_d
 async def test_a_successor_that_meets_a_late_end_is_told_and_does_not_run_the_script_again(local_db: Db) -> None:
     old = await begin(local_db, run="old", term=1)
     (known,) = (await read(local_db)).entries
-    await HeldLedger(local_db, lease("old", 1)).finish(ended(old))
+    await HeldLedger(db=local_db, lease=lease("old", 1)).finish(ended(old))
     with pytest.raises(LeaseLost):
         await begin(local_db, previous=known, run="new", term=2)
     assert (await stored(local_db))[0]["state"] == "applied"
@@ -321,11 +321,11 @@ async def test_put_remove_and_untrack_leave_an_entry_alone_that_somebody_else_ha
     old, new = await taken_over(local_db)
     record = TrackedIndex(collection="p", name="ft", type=IndexType.SEARCH, action=IndexAction.CREATED)
     with pytest.raises(LeaseLost):
-        await HeldLedger(local_db, lease()).put(ended(old), old)
+        await HeldLedger(db=local_db, lease=lease()).put(ended(old), old)
     with pytest.raises(LeaseLost):
-        await HeldLedger(local_db, lease()).put(ended(old), None)
-    await HeldLedger(local_db, lease()).remove(old)
-    await HeldLedger(local_db, lease()).untrack([replace(old, indexes=(record,))], [record])
+        await HeldLedger(db=local_db, lease=lease()).put(ended(old), None)
+    await HeldLedger(db=local_db, lease=lease()).remove(old)
+    await HeldLedger(db=local_db, lease=lease()).untrack([replace(old, indexes=(record,))], [record])
     assert (await read(local_db)).entries == (new,)
 
 
@@ -348,7 +348,9 @@ async def test_an_end_and_the_next_start_are_one_command_that_may_be_sent_again(
     await local_db[documents.COLLECTION].update_one({"_id": "001"}, {"$set": {"checkpoint": {"a": 1}, "note": "kept"}})
     local_server.controls.clear()
     local_server.controls.cut_after()
-    assert (await HeldLedger(local_db, lease()).finish_and_start(ended(first, indexes=(record,)), second))[1] == second
+    assert (await HeldLedger(db=local_db, lease=lease()).finish_and_start(ended(first, indexes=(record,)), second))[
+        1
+    ] == second
     assert local_server.controls.counts() == {"update": 2}
     assert (await read(local_db)).entries == (ended(first, indexes=(record,)), second)
     stored_first, _ = await stored(local_db)
@@ -363,10 +365,10 @@ async def test_a_holder_that_has_lost_its_lease_unknowingly_begins_nothing(local
     held_by_new = {"_id": "lease", "term": 2, "owner": {"id": "new"}, "expires_at": NOON}
     await local_db[leases.COLLECTION].insert_one(held_by_new)
     if not is_there:
-        await HeldLedger(local_db, lease()).remove(new)
+        await HeldLedger(db=local_db, lease=lease()).remove(new)
     before = await stored(local_db)
     with pytest.raises(LeaseLost):
-        await HeldLedger(local_db, lease("old", 1)).finish_and_start(ended(old), following("old", 1))
+        await HeldLedger(db=local_db, lease=lease("old", 1)).finish_and_start(ended(old), following("old", 1))
     assert await stored(local_db) == before
 
 
@@ -374,8 +376,11 @@ async def test_a_holder_that_has_lost_its_lease_unknowingly_begins_nothing(local
 async def test_a_next_start_that_finds_an_entry_of_somebody_else_leaves_it_and_keeps_the_end(local_db: Db) -> None:
     first = await begin(local_db)
     late = following("late", 0)
-    await HeldLedger(local_db, lease("late", 0)).start(late, None)
-    assert await HeldLedger(local_db, lease()).finish_and_start(ended(first), following()) == (ended(first), None)
+    await HeldLedger(db=local_db, lease=lease("late", 0)).start(late, None)
+    assert await HeldLedger(db=local_db, lease=lease()).finish_and_start(ended(first), following()) == (
+        ended(first),
+        None,
+    )
     assert (await read(local_db)).entries == (ended(first), late)
 
 
@@ -384,13 +389,13 @@ async def test_nothing_is_written_by_a_holder_whose_time_is_up(local_db: Db, loc
     late = Lease(owner=Owner(run_id="run"), term=1, deadline=clock() - 1)
     entry = Entry(version="001", name="a", script=None, checksum=None, state=MigrationState.APPLIED, run=stamp())
     writes = [
-        HeldLedger(local_db, late).start(entry, None),
-        HeldLedger(local_db, late).finish(entry),
-        HeldLedger(local_db, late).finish_and_start(entry, entry),
-        HeldLedger(local_db, late).put(entry, None),
-        HeldLedger(local_db, late).remove(entry),
-        HeldLedger(local_db, late).untrack([entry], []),
-        HeldLedger(local_db, late).adopt([replace(entry, legacy=True)], []),
+        HeldLedger(db=local_db, lease=late).start(entry, None),
+        HeldLedger(db=local_db, lease=late).finish(entry),
+        HeldLedger(db=local_db, lease=late).finish_and_start(entry, entry),
+        HeldLedger(db=local_db, lease=late).put(entry, None),
+        HeldLedger(db=local_db, lease=late).remove(entry),
+        HeldLedger(db=local_db, lease=late).untrack([entry], []),
+        HeldLedger(db=local_db, lease=late).adopt([replace(entry, legacy=True)], []),
     ]
     for write in writes:
         with pytest.raises(LeaseLost):
@@ -540,7 +545,7 @@ async def test_an_attempt_after_the_last_that_can_be_counted_can_be_stored(local
     await local_db[documents.COLLECTION].insert_one(OK | {"state": "failed", "attempts": 2**63 - 1})
     (previous,) = (await read(local_db)).entries
     entry = await begin(local_db, previous=previous)
-    await HeldLedger(local_db, lease()).finish(ended(entry))
+    await HeldLedger(db=local_db, lease=lease()).finish(ended(entry))
     assert (await stored(local_db))[0]["state"] == "applied"
 
 
@@ -549,7 +554,7 @@ async def test_an_entry_that_is_too_large_is_stored_without_its_definitions(loca
     large = {"mappings": {"fields": {"a" * 9_000_000: {"type": "string"}}}}
     index = TrackedIndex(collection="p", name="ft", type=IndexType.SEARCH, action=IndexAction.CREATED, definition=large)
     both = (index, replace(index, name="other"))
-    held = HeldLedger(local_db, lease())
+    held = HeldLedger(db=local_db, lease=lease())
     entry = await begin(local_db)
     kept, begun = await held.finish_and_start(ended(entry, indexes=both), following())
     assert ([index.definition for index in kept.indexes], begun) == ([None, None], None)
@@ -562,7 +567,7 @@ async def test_a_unique_index_on_the_ledger_is_named(local_db: Db) -> None:
     await local_db[documents.COLLECTION].create_index("state", unique=True, name="one_of_each")
     await begin(local_db)
     with pytest.raises(NotPossible, match=r"unique index one_of_each of _migrations does not take the entry of 002"):
-        await HeldLedger(local_db, lease()).start(following(), None)
+        await HeldLedger(db=local_db, lease=lease()).start(following(), None)
 
 
 @pytest.mark.anyio

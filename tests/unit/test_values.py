@@ -3,11 +3,14 @@
 import copy
 import dataclasses
 import pickle
+import re
 from dataclasses import FrozenInstanceError, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mydocs
 from mydocs.migrations.values import value
 
 
@@ -95,3 +98,28 @@ def test_what_a_class_defines_itself_stays() -> None:
             return "shown"
 
     assert repr(Shown(x=1)) == "shown"
+
+
+def test_it_may_complete_itself() -> None:
+    @value
+    class Sum:
+        parts: tuple[int, ...]
+        made: list[int] = field(init=False, default_factory=list)
+
+        def __post_init__(self) -> None:
+            self.made.append(sum(self.parts))
+
+    assert Sum(parts=(1, 2)).made == [3]
+
+
+def test_every_value_of_the_house_is_made_by_this() -> None:
+    """`@dataclass` alone remains for what changes."""
+    house = Path(mydocs.__file__).parent
+    frozen = re.compile(r"^@dataclass\(.*frozen=True", re.MULTILINE)
+    others = [
+        str(file.relative_to(house))
+        for room in ("cli", "migrations", "preview")
+        for file in (house / room).rglob("*.py")
+        if frozen.search(file.read_text())
+    ]
+    assert others == []

@@ -175,7 +175,7 @@ LISTED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("listed", LISTED.values(), ids=LISTED.keys())
 def test_what_is_written_is_what_is_listed(listed: dict[str, Any]) -> None:
     document = {"v": 2, "name": "made by hand", **listed}
-    found = compare_live({"c": LiveIndexes(({"v": 2, "key": {"_id": 1}, "name": "_id_"}, document))}, (), {})
+    found = compare_live({"c": LiveIndexes(standard=({"v": 2, "key": {"_id": 1}, "name": "_id_"}, document))}, (), {})
     (index,) = found.unaccounted
     text = write_indexes("Indexes.", [index])
     for filled in ("Version", "language_override", "english", "background", "alternate", '"v"'):
@@ -191,5 +191,5 @@ def test_what_is_written_is_what_is_listed(listed: dict[str, Any]) -> None:
     asyncio.run(namespace["up"](defaultdict(str)))
     (model,) = models
     assert standard_change(model.document, [document]).action is StandardAction.PRESENT
-    again = compare_live({"c": LiveIndexes((document,))}, [index], {})
+    again = compare_live({"c": LiveIndexes(standard=(document,))}, [index], {})
     assert (again.unaccounted, again.differences) == ((), ())

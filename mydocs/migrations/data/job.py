@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -16,13 +15,14 @@ from mydocs.migrations.data.walk import Place, Source, Work, walk
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
+from mydocs.migrations.values import value
 
 ROUNDS = 10  # tries for a batch whose documents others change at the same time
 PAUSE_SECONDS = 0.01  # before a batch is read again that others changed; doubled each time, up to the next
 LONGEST_PAUSE_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Job:
     """
     What a call of `transform` asks for.
@@ -67,7 +67,9 @@ class Job:
         asker = Asker(
             name=self.name,
             function=self.function,
-            guard=Guard(self.fields, None if self.fields is None else self.wanted, self.shard_key),
+            guard=Guard(
+                fields=self.fields, wanted=None if self.fields is None else self.wanted, shard_key=self.shard_key
+            ),
             options=self.options,
             batch=self.batch,
             concurrency=self.concurrency,

@@ -1,6 +1,8 @@
 """How many documents the next batch has, by how fast the server answers. Pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from mydocs.migrations.values import value
 
 SLOW = 2.0  # times the usual: a batch that takes longer is followed by one of half its size
 ALLOWANCE_SECONDS = 0.02  # that no answer is slow for: the noise of a network and of a process that shares its cores
@@ -8,7 +10,7 @@ WEIGHT = 0.2  # of the latest batch in what is usual
 SMALLEST = 64  # parts of a batch that one never gets smaller than
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Pace:
     """
     The size of the next batch.

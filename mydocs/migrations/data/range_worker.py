@@ -13,7 +13,7 @@ import sys
 import threading
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.ledger.documents import COLLECTION
+from mydocs.migrations.values import value
 
 BEAT_SECONDS = 2.0  # between two signs of life of a worker, which also tell it of the others' pauses
 
@@ -43,7 +44,7 @@ class _Superseded(Exception):
     """The range is somebody else's by now."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@value
 class Connection:
     """How a worker reaches the server. It may hold a password, so it never shows itself."""
 
@@ -53,7 +54,7 @@ class Connection:
         return "Connection(…)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class FunctionAt:
     """
     Where a worker finds a function.
@@ -69,7 +70,7 @@ class FunctionAt:
     source: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RangeTask:
     """One range of a walk, with all that another process or machine needs to know. It can be pickled."""
 
@@ -93,7 +94,7 @@ class RangeTask:
     place: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RangeDone:
     """
     How a range has ended.
@@ -147,7 +148,7 @@ async def _walk_range(task: RangeTask, function: Function) -> None:
         async with one_error_group() as group:
             group.start_soon(kept.beat)
             source = job.source(db, task.place["low"], task.place["high"])
-            await job.run(source, capture.Checkpoint(task.key, store=kept.save), place, gate=kept.gate)
+            await job.run(source, capture.Checkpoint(key=task.key, store=kept.save), place, gate=kept.gate)
             group.cancel_scope.cancel()
         await kept.write({"over": True})
 

@@ -6,7 +6,6 @@ upper one. What a bound says is an index bound, so no value is lost for its type
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import bson
@@ -20,6 +19,7 @@ from bson.timestamp import Timestamp
 
 from mydocs.migrations.data.order import BINARY, DATE, DOCUMENT, NUMBER, OBJECT_ID, TEXT, rank
 from mydocs.migrations.data.statements import RAW
+from mydocs.migrations.values import value
 
 # The least value of each group of types, in the order of a server; before all of them is MinKey.
 LOWEST: dict[int, Any] = {
@@ -42,7 +42,7 @@ MOST_RANGES = 512  # their places are in one document of the ledger, 200 bytes e
 SAMPLES_A_RANGE = 20  # documents that are looked at for each bound
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Range:
     """``low`` is the first `_id` that may be in it, ``high`` the first that is not; as BSON, ``None`` for no bound."""
 
@@ -82,7 +82,7 @@ def cut(sample: Sequence[Any], firsts: Iterable[Any], wanted: int, after: Any = 
         chosen = [found[len(found) * piece // pieces] for piece in range(1, pieces)]
         bounds += [place(identity) for identity in chosen]
     bounds = list(dict.fromkeys(bounds))
-    return tuple(Range(low, high) for low, high in zip([after, *bounds], [*bounds, None], strict=True))
+    return tuple(Range(low=low, high=high) for low, high in zip([after, *bounds], [*bounds, None], strict=True))
 
 
 def place(identity: object) -> bytes:

@@ -5,7 +5,7 @@ Documents stay the bytes that the server sent, so that what is compared is what 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 import bson
@@ -13,6 +13,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 
 from mydocs.migrations.errors import NotPossible
+from mydocs.migrations.values import value
 
 Batch: TypeAlias = list[RawBSONDocument]
 
@@ -39,7 +40,7 @@ def place_of(document: RawBSONDocument) -> bytes:
     return bson.encode({"_id": document["_id"]}, codec_options=RAW)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Guard:
     """
     What must be so that a document is written: it is what was read.

@@ -28,9 +28,10 @@ from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.reporting.events import BatchDone, DataChanged, Warned
+from mydocs.migrations.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Source:
     """
     The documents of a walk.
@@ -134,7 +135,7 @@ class _Lot:
     ready: anyio.Event = field(default_factory=anyio.Event)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Work:
     """
     What is done with each batch.

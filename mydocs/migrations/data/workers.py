@@ -91,7 +91,7 @@ def _template(
     if arguments is None:
         return None, "this PyMongo does not tell how its client was made, so workers cannot make one"
     task = RangeTask(
-        connection=Connection({name: value for name, value in arguments.items() if name not in LEFT_OUT}),
+        connection=Connection(arguments={name: value for name, value in arguments.items() if name not in LEFT_OUT}),
         database=db.name,
         collection=job.name,
         wanted=bytes(job.wanted.raw),
@@ -324,7 +324,7 @@ class _Spread:
             self._say()
 
         source = self.job.source(self.db, each["low"], each["high"])
-        await self.job.run(source, capture.Checkpoint(kept.key, store=save), place, tell=tell)
+        await self.job.run(source, capture.Checkpoint(key=kept.key, store=save), place, tell=tell)
         each.update(place.stored(), over=True)
         await kept.save({**place.stored(), **facts, "over": True})
 

@@ -8,8 +8,9 @@ each), so a row may ask for a text as well. How a dialect lists its indexes is r
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import StrEnum
+
+from mydocs.migrations.values import value
 
 
 class Meaning(StrEnum):
@@ -25,7 +26,7 @@ class Meaning(StrEnum):
     READ_AS_SEARCH = "read as search"  # the definition of a vector index was taken for one of a search index
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Words:
     """
     One way in which a server says something.

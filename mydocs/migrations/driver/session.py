@@ -1,12 +1,11 @@
 """What a call hands on to all that it does: the database, its own id, and where its events go. No I/O."""
 
-from dataclasses import dataclass
-
 from mydocs.migrations.driver import mongo
 from mydocs.migrations.reporting.events import Event, Sink, Warned, emit
+from mydocs.migrations.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Session:
     """
     One call on one database.

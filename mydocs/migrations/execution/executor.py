@@ -52,6 +52,7 @@ from mydocs.migrations.model import (
 )
 from mydocs.migrations.reporting.events import Sink, StepFinished, StepStarted, Warned, emit
 from mydocs.migrations.scripts import load
+from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ Indexes: TypeAlias = Callable[[], tuple[TrackedIndex, ...]]
 """What a step has done to indexes by the time that it is asked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Step:
     """A script that is checked and can be run: the module of an async one, the text of a plain one."""
 

@@ -64,7 +64,7 @@ def main(control_number: int, channel_number: int) -> None:
     try:
         arguments: dict[str, Any] = pickle.loads(settings.arguments)
     except Exception as error:  # noqa: BLE001  # whatever an application's own class may do
-        send(control, Ready(f"{type(error).__name__}: {error}"))
+        send(control, Ready(problem=f"{type(error).__name__}: {error}"))
         os._exit(1)
     send(control, Ready())
     job = _Host(control).serve()
@@ -159,7 +159,7 @@ class _Host:
         if pid and self._job is not None:
             self._pid = 0
             with contextlib.suppress(OSError):
-                send(self._control, Exited(self._job.number, os.waitstatus_to_exitcode(status)))
+                send(self._control, Exited(number=self._job.number, status=os.waitstatus_to_exitcode(status)))
 
     def _signal(self, number: int) -> None:
         if self._pid:
@@ -231,7 +231,7 @@ class _Process:
 
         with self._answers:
             self._kept += 1
-            self.tell(Keep(self._kept, key, place))
+            self.tell(Keep(number=self._kept, key=key, place=place))
             while True:
                 answer: Kept = receive(self._channel)
                 if (answer.job, answer.number) == (self._job, self._kept):
@@ -307,7 +307,7 @@ def _capture_class() -> Callable[..., Any]:
 
         def seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
             body, reply = plain(body), plain(reply)
-            self._tell(Seen(name, body, reply))
+            self._tell(Seen(name=name, body=body, reply=reply))
             self._reading.now = True  # the run says and notes itself what follows from the command
             try:
                 super().seen(name, body, reply)
@@ -316,20 +316,20 @@ def _capture_class() -> Callable[..., Any]:
 
         def note(self, index: TrackedIndex) -> None:
             if not getattr(self._reading, "now", False):
-                self._tell(Noted(index))
+                self._tell(Noted(what=index))
             super().note(index)
 
         def note_alias(self, alias: SearchAlias) -> None:
-            self._tell(Noted(alias))
+            self._tell(Noted(what=alias))
             super().note_alias(alias)
 
         def emit(self, event: Event) -> None:
             if not getattr(self._reading, "now", False):
-                self._tell(Said(event))
+                self._tell(Said(event=event))
 
         def checkpoint(self, call: str) -> Checkpoint:
             found = super().checkpoint(call)
-            return Checkpoint(found.key, found.place, self._keep)
+            return Checkpoint(key=found.key, place=found.place, store=self._keep)
 
     return Told
 

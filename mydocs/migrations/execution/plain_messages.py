@@ -8,17 +8,17 @@ import pickle
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from mydocs.migrations.model import RunStamp, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.events import Event
+from mydocs.migrations.values import value
 
 _LENGTH = struct.Struct("!I")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Settings:
     """
     Run → host, first of all: where the scripts' database is.
@@ -30,14 +30,14 @@ class Settings:
     database: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ready:
     """Host → run: everything is imported."""
 
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Job:
     """
     Run → host: run a script.
@@ -62,21 +62,21 @@ class Job:
     places: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Extend:
     """Run → host: the script may run until then."""
 
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Signal:
     """Run → host: send it to the script and its children."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Exited:
     """Host → run: the script's process has ended, with a status as :mod:`subprocess` has it."""
 
@@ -84,7 +84,7 @@ class Exited:
     status: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Seen:
     """Script → run: a command that concerns search indexes, and the reply."""
 
@@ -93,21 +93,21 @@ class Seen:
     reply: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Noted:
     """Script → run: what a helper says that an index is to be, or what an alias names."""
 
     what: TrackedIndex | SearchAlias
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Said:
     """Script → run: an event of a helper."""
 
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Keep:
     """Script → run: store how far a helper has come, and answer with :class:`Kept`."""
 
@@ -116,7 +116,7 @@ class Keep:
     place: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Kept:
     """Run → script: it is stored, or why not."""
 
@@ -125,7 +125,7 @@ class Kept:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Failed:
     """
     Script → run: it raised.
@@ -144,7 +144,7 @@ class Failed:
     traceback: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Over:
     """Script → run: it came to its end, and so did its threads and what it registered with atexit."""
 

@@ -187,7 +187,7 @@ class PlainScripts:
             ready: Ready = receive(control)
         except (EOFError, OSError):
             status = self._process.wait()
-            ready = Ready(f"the process ended with status {status}")
+            ready = Ready(problem=f"the process ended with status {status}")
         self._thread.start()
         if ready.problem is not None:
             raise SettingsInvalid(_not_again(ready.problem))
@@ -265,7 +265,7 @@ class PlainScripts:
         for number, seconds in ((signal.SIGINT, limits().script_grace), (signal.SIGKILL, LEAVE_SECONDS)):
             if number is signal.SIGINT and not self._lease.is_ours:
                 continue
-            await anyio.to_thread.run_sync(self._tell, Signal(number))
+            await anyio.to_thread.run_sync(self._tell, Signal(number=number))
             deadline = loop.time() + seconds
             while not current.over.is_set() and (left := deadline - loop.time()) > 0:
                 try:
@@ -278,7 +278,7 @@ class PlainScripts:
 
     def _lease_changed(self) -> None:
         """Pass on how long the script may run. Called by the thread that renews the lease."""
-        self._tell(Extend(self._lease.deadline) if self._lease.is_ours else Signal(signal.SIGKILL))
+        self._tell(Extend(deadline=self._lease.deadline) if self._lease.is_ours else Signal(number=signal.SIGKILL))
 
     def _tell(self, message: object) -> None:
         if self._control is None:
@@ -334,20 +334,20 @@ class PlainScripts:
 
     def _take(self, channel: socket.socket, current: _Current, frame: bytes) -> None:
         match pickle.loads(frame):
-            case Seen(name, body, reply):
+            case Seen(name=name, body=body, reply=reply):
                 current.capture.seen(name, body, reply)
-            case Noted(what):
+            case Noted(what=what):
                 if isinstance(what, SearchAlias):
                     current.capture.note_alias(what)
                 else:
                     current.capture.note(what)
-            case Said(event):
+            case Said(event=event):
                 current.capture.emit(event)
             case Failed() as failed:
                 current.failed = failed
             case Over():
                 current.came_to_its_end = True
-            case Keep(number, key, place):
+            case Keep(number=number, key=key, place=place):
                 keep = self._keep(channel, current, number, key, place)
                 asyncio.run_coroutine_threadsafe(keep, current.loop)  # its answer goes out by itself
             case _:
@@ -360,7 +360,7 @@ class PlainScripts:
         except Exception as error:  # noqa: BLE001  # told to the script, whose helper raises it
             problem = mongo.without_secrets(self._db, str(error))
         with contextlib.suppress(OSError):
-            send(channel, Kept(current.number, number, problem))
+            send(channel, Kept(job=current.number, number=number, problem=problem))
 
 
 def _raise_failure(current: _Current) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -20,11 +19,12 @@ from mydocs.migrations.model import Script, StoredError
 from mydocs.migrations.reporting.events import Verified
 from mydocs.migrations.scripts import load
 from mydocs.migrations.scripts.discover import read_source
+from mydocs.migrations.values import value
 
 MESSAGE_LENGTH = 2_000  # characters of an error's text that are shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Verification:
     """
     What the ``verify`` of one script came to.

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -34,6 +34,7 @@ from mydocs.migrations.indexes.definitions import kind_of
 from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.model import Definition, IndexAction, IndexType, Lanes, RunStamp, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.events import Event, IndexDefined, Sink, Warned, emit
+from mydocs.migrations.values import value
 
 _CREATE, _UPDATE, _DROP = "createSearchIndexes", "updateSearchIndex", "dropSearchIndex"
 _CREATE_STANDARD, _MODIFY_STANDARD, _DROP_STANDARD = "createIndexes", "collMod", "dropIndexes"
@@ -58,7 +59,7 @@ Seen: TypeAlias = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 """Takes a command's name, its body and the reply."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Checkpoint:
     """
     Where one call of a helper leaves how far it has come.
@@ -215,7 +216,9 @@ class Capture:
         self._calls[call] += 1
         key = f"{call}-{self._calls[call]}"
         place = self._places.get(key)
-        return Checkpoint(key, place if isinstance(place, Mapping) else None, self._store, self._loop)
+        return Checkpoint(
+            key=key, place=place if isinstance(place, Mapping) else None, store=self._store, loop=self._loop
+        )
 
     def seen(self, command: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """
@@ -556,7 +559,7 @@ def checkpoint(call: str) -> Checkpoint:
     :param call: tells calls with other arguments apart; without the ``.`` and ``$`` that no field's name may have
     """
     capture = current.get()
-    return Checkpoint(call) if capture is None else capture.checkpoint(call)
+    return Checkpoint(key=call) if capture is None else capture.checkpoint(call)
 
 
 def lanes() -> Lanes | None:

@@ -9,11 +9,11 @@ synonyms, stored source), and every option in the tables below; there, more in t
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from mydocs.migrations.model import Definition, IndexType
+from mydocs.migrations.values import value
 
 
 class Change(StrEnum):
@@ -107,7 +107,7 @@ _EMBEDDING_TYPES = ("autoEmbed", "text")
 _SORT = {"order": 1, "noData": "lowest"}  # of a field in `sort`: mongot, UserFieldSortOptions
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SearchKind:
     """
     A kind of index that the search process builds.

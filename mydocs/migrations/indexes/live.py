@@ -1,7 +1,6 @@
 """What is live and what was asked for: the indexes that nobody accounts for, and the differences. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mydocs.migrations.indexes import definitions, readiness
@@ -14,11 +13,12 @@ from mydocs.migrations.indexes.standard_definitions import (
     standard_equivalent,
 )
 from mydocs.migrations.model import Definition, IndexType, TrackedIndex
+from mydocs.migrations.values import value
 
 LARGEST_TIDIED = 200  # keys; each is tried against the whole definition
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LiveIndexes:
     """What a collection has: index documents as they are listed, and search indexes."""
 
@@ -26,7 +26,7 @@ class LiveIndexes:
     search: tuple[readiness.Listed, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Compared:
     """
     What a comparison has shown.
@@ -91,7 +91,7 @@ def compare_live(
                 ]
         lines += [f"{collection}.{name}: asked for, and not live" for name in searched if name not in listed_names]
     lines += [f"{index}: live, and no migration asked for it" for index in unaccounted]
-    return Compared(tuple(unaccounted), tuple(sorted(lines)))
+    return Compared(unaccounted=tuple(unaccounted), differences=tuple(sorted(lines)))
 
 
 def _standard(collection: str, document: Definition) -> TrackedIndex:

@@ -6,11 +6,12 @@ Every field of a listing is optional: self-managed servers send no ``type``, loc
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from mydocs.migrations.indexes.definitions import SEARCH_KINDS, differences, kind_of
 from mydocs.migrations.model import Definition, IndexState, IndexType, TrackedIndex
+from mydocs.migrations.values import value
 
 # A failed build is retried by mongot itself for three of its reasons, and the listing does not say which one it was.
 FAILED_GRACE = 15.0  # seconds; the control plane of Atlas publishes a recovery within them
@@ -50,7 +51,7 @@ _STATES: Final[Mapping[str, IndexState]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Host:
     """What one host reports. ``version`` is that of the definition it serves, ``staged`` that it builds another one."""
 
@@ -62,7 +63,7 @@ class Host:
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Listed:
     """One document of ``$listSearchIndexes``."""
 
@@ -78,7 +79,7 @@ class Listed:
     self_managed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Verdict:
     """
     What one look says about an index.
@@ -94,7 +95,7 @@ class Verdict:
     differences: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Track:
     """
     The wait for one index so far; times are monotonic seconds.

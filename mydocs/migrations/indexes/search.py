@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -29,6 +28,7 @@ from mydocs.migrations.indexes.build_slots import free_slots
 from mydocs.migrations.indexes.definitions import Change
 from mydocs.migrations.indexes.readiness import Listed
 from mydocs.migrations.model import Definition, IndexAction, IndexType, TrackedIndex
+from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
             capture.note(index, db.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class _Asked:
     name: str
     type: IndexType

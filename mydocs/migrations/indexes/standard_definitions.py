@@ -1,12 +1,12 @@
 """Decide what a standard index needs, from the asked document and what `listIndexes` shows. Pure: no I/O, no driver."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from mydocs.migrations.indexes.definitions import Options, compare, filled, plain
 from mydocs.migrations.model import Definition
+from mydocs.migrations.values import value
 
 Keys = str | Mapping[str, Any] | Sequence[str | tuple[str, Any]]
 """The key of a standard index in any of the forms that a driver takes; a name alone is ascending."""
@@ -21,7 +21,7 @@ class StandardAction(StrEnum):
     CONFLICT = "conflict"  # an index stands in the way, and it is never dropped by itself
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StandardChange:
     """
     What to do for one standard index.

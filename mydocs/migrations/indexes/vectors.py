@@ -9,7 +9,6 @@ whether all is zero, but no single value; such vectors are counted as unseen.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -19,6 +18,7 @@ from mydocs.migrations.driver import mongo
 from mydocs.migrations.errors import IndexConflict, NotPossible, UsageError, VectorsUnfit
 from mydocs.migrations.indexes import capture, readiness
 from mydocs.migrations.model import Definition, IndexType
+from mydocs.migrations.values import value
 
 NORM_TOLERANCE = 0.01  # how far from 1 a norm may be under dotProduct
 VECTOR_SUBTYPE = 9  # specifications/source/bson-binary-vector
@@ -56,7 +56,7 @@ _FIT = "fit"
 _ONLY_REPORTED = (VectorKind.MISSING, VectorKind.UNSEEN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class VectorFinding:
     """
     What is so of some documents.
@@ -76,7 +76,7 @@ class VectorFinding:
         return f"{self.count} {SAID[self.kind]} in {self.path} (such as _id {self.example!r})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class VectorReport:
     """
     What a look at the vectors of an index has found.

@@ -1,7 +1,7 @@
 """Read the collection that remembers what was done, one document a migration; it is written in `held_ledger`. I/O."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from mydocs.migrations.model import (
     RunStamp,
     SearchAlias,
 )
+from mydocs.migrations.values import value
 
 # An alias may have the name of a version, so each comes as a document inside another.
 _WITH_ALIASES = [
@@ -35,7 +36,7 @@ _WITH_ALIASES = [
 BATCH = 100_000  # documents; one reply holds 16 MB of them, so a ledger of usual size comes in one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Snapshot:
     """
     The ledger, and the lease as it was just before.

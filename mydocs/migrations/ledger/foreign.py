@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from mydocs.migrations.model import Script
+from mydocs.migrations.values import value
 
 
 class Tool(StrEnum):
@@ -18,7 +18,7 @@ class Tool(StrEnum):
     MIGRATE_MONGO = "migrate-mongo"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Layout:
     """Where a tool keeps its records and under which keys, by the defaults of its latest version."""
 
@@ -36,7 +36,7 @@ LAYOUTS: Mapping[Tool, Layout] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ForeignRecord:
     """A migration that another tool has applied, under the name that it has there."""
 
@@ -44,7 +44,7 @@ class ForeignRecord:
     applied_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Match:
     """Which scripts another tool's records account for, and which records no script has the name of."""
 

@@ -6,7 +6,7 @@ has lost its lease overwrites nothing of its successor's, and a successor that m
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -27,9 +27,10 @@ from mydocs.migrations.ledger.documents import (
 )
 from mydocs.migrations.ledger.lease import Lease
 from mydocs.migrations.model import Entry, IndexAction, MigrationState, RunStamp, Script, TrackedIndex
+from mydocs.migrations.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeldLedger:
     """The ledger as it may be written while a lease is held; it stamps and filters what it writes by itself."""
 

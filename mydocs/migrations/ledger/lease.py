@@ -63,6 +63,7 @@ from mydocs.migrations.ledger.documents import time_of
 from mydocs.migrations.ledger.holder_process import document_of
 from mydocs.migrations.ledger.holder_process import parse as parse_process
 from mydocs.migrations.model import HolderProcess, LeaseView
+from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def clock() -> float:
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if sys.platform == "darwin" else None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Owner:
     """A process that wants the lease; ``run_id`` is new for each run, so that no two runs are taken for one."""
 

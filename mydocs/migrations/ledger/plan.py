@@ -1,7 +1,7 @@
 """Decide what to run. Pure: scripts, ledger entries and options in, one plan out, no I/O and no clock."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mydocs.migrations.errors import (
     ChangedScripts,
@@ -25,9 +25,10 @@ from mydocs.migrations.model import (
     ScriptKind,
     TrackedIndex,
 )
+from mydocs.migrations.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Options:
     """What the caller allows. ``target`` is a version in any number of digits."""
 
@@ -36,7 +37,7 @@ class Options:
     allow_out_of_order: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Standing:
     """
     One migration: its file, its ledger entry (one of them may be absent), and where it stands.
@@ -59,7 +60,7 @@ class Standing:
         return int(self.version)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Plan:
     """The steps to take, in order, and what else the look at files and ledger has shown."""
 

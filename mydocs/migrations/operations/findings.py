@@ -1,7 +1,7 @@
 """Read ledger and listings, and say where every migration and index stands. Writes nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,12 +21,13 @@ from mydocs.migrations.model import Definition, IndexState, IndexType, Migration
 from mydocs.migrations.operations.report_builder import NOT_CREATED, ReportBuilder, alias_report, planned_standard
 from mydocs.migrations.operations.reported import discovered
 from mydocs.migrations.reporting.report import AliasReport, IndexReport, MigrationReport
+from mydocs.migrations.values import value
 
 LISTINGS_AT_ONCE = 8  # collections
 NOT_AS_ASKED = "not as it was asked for"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Findings:
     """
     What a look at everything has found besides what stands in the report.

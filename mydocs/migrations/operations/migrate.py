@@ -151,7 +151,7 @@ async def _migrate(
         fresh = await discovered(session, report, directory)
         snapshot = await ledger.read(session.db)
         plan = _announce(session, report, _plan(fresh, snapshot, options, models, session.run_id), snapshot)
-        writer = HeldLedger(session.db, lease)
+        writer = HeldLedger(db=session.db, lease=lease)
         legacy = [entry for entry in snapshot.entries if entry.legacy]
         await writer.adopt(legacy, fresh.scripts)
         for standing in plan.standings:

@@ -1,7 +1,7 @@
 """Write the live indexes that no migration accounts for into the next script. Reads the database; adopts on request."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from mydocs.migrations.reporting.events import Sink
 from mydocs.migrations.reporting.report import IndexReport, index_json
 from mydocs.migrations.scripts.discover import checksum
 from mydocs.migrations.scripts.written import write_indexes
+from mydocs.migrations.values import value
 
 DESCRIPTION = "live_indexes"
 LISTINGS_AT_ONCE = 8  # collections
@@ -34,7 +35,7 @@ LISTINGS_AT_ONCE = 8  # collections
 _NOT_THEIRS = ("_migrations", "_search_aliases", "system.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class PullReport:
     """
     What a pull has found and written.
@@ -176,7 +177,9 @@ async def _live(session: Session, names: Sequence[str]) -> dict[str, LiveIndexes
                 if not mongo.is_no_search(error, of_search_command=True):
                     raise
                 without_search.append(name)
-            live[name] = LiveIndexes(tuple(standard), tuple(readiness.parse(document) for document in search))
+            live[name] = LiveIndexes(
+                standard=tuple(standard), search=tuple(readiness.parse(document) for document in search)
+            )
 
     async with one_error_group() as group:
         for name in names:

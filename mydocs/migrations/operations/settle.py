@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,9 +21,10 @@ from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.reporting.events import Sink
 from mydocs.migrations.reporting.report import MigrationReport, RunReport
 from mydocs.migrations.scripts.discover import Discovery
+from mydocs.migrations.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Repair:
     """What a repair would accept (``changed``) and forget (``missing``)."""
 
@@ -119,7 +120,7 @@ async def leading(
     lease, _ = await take_turn(session, timeout=lock_timeout, is_done=is_done)
     assert lease is not None  # without anything that counts as done, only the lease ends the wait
     async with leases.held(session.db, lease):
-        yield HeldLedger(session.db, lease)
+        yield HeldLedger(db=session.db, lease=lease)
 
 
 async def _standings(session: Session, report: ReportBuilder, found: Discovery) -> tuple[Standing, ...]:

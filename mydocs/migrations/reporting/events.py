@@ -7,7 +7,7 @@ class.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from mydocs.migrations.errors import describe_holder
 from mydocs.migrations.model import (
@@ -20,11 +20,12 @@ from mydocs.migrations.model import (
     StoredError,
 )
 from mydocs.migrations.reporting.durations import seconds_text
+from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Event:
     """Something that happened, in which call: ``run_id`` is what this call signs lease and ledger with."""
 
@@ -52,7 +53,7 @@ _MEANWHILE: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Planned(Event):
     """What is going to run, in order; ``standard`` says whether the standard indexes are a step of it."""
 
@@ -72,7 +73,7 @@ class Planned(Event):
         return f"database {self.database}: {steps or 'no migration to run'}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Warned(Event):
     """Something that an operator should know and that stops nothing."""
 
@@ -87,7 +88,7 @@ class Warned(Event):
         return self.message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class LeaseWaiting(Event):
     """Somebody else migrates; said once for each holder."""
 
@@ -102,7 +103,7 @@ class LeaseWaiting(Event):
         return f"waiting for the lease: {describe_holder(self.holder)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class LeaseTaken(Event):
     """This run may migrate now."""
 
@@ -113,7 +114,7 @@ class LeaseTaken(Event):
         return f"lease taken, term {self.term}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StepEvent(Event):
     """Of a step: a script, or the standard indexes (version ``standard``); ``direction`` is up or down."""
 
@@ -128,7 +129,7 @@ class StepEvent(Event):
         return "standard indexes" if self.version == STANDARD_VERSION else f"migration {self.version} {self.name}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StepStarted(StepEvent):
     """The step starts."""
 
@@ -145,7 +146,7 @@ class StepStarted(StepEvent):
         return f"{self.title}: {self.doing}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StepFinished(StepEvent):
     """The step has ended and is recorded."""
 
@@ -168,7 +169,7 @@ class StepFinished(StepEvent):
         return f"{self.title}: {self.ending} in {seconds_text(self.seconds)}{problem}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Verified(Event):
     """The ``verify`` of a script has ended; ``error`` is what it raised, ``None`` where all is right."""
 
@@ -189,7 +190,7 @@ class Verified(Event):
         return f"migration {self.version} {self.name}: {found} after {seconds_text(self.seconds)}{problem}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class BatchDone(Event):
     """A batch of a data change is written; ``done`` and ``total`` count documents, ``seconds`` since its start."""
 
@@ -204,7 +205,7 @@ class BatchDone(Event):
         return f"{self.collection}: {self.done} of {self.total} documents{share}, {seconds_text(self.seconds)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class DataChanged(Event):
     """
     A data change is over.
@@ -228,7 +229,7 @@ class DataChanged(Event):
         return f"{self.collection}: {self.changed} documents changed{still}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class AliasSwitched(Event):
     """A script has let a search alias name another index; those who ask get it from now on."""
 
@@ -247,7 +248,7 @@ class AliasSwitched(Event):
         return f"alias {self.alias} names {self.collection}.{self.index} from now on{before}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class IndexDefined(Event):
     """A script has brought an index to its definition, or found it there."""
 
@@ -267,7 +268,7 @@ class IndexDefined(Event):
         return f"{self.title}: {self.action}" + (f" ({meanwhile})" if meanwhile else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class IndexChanged(Event):
     """An index that is waited for is seen in another state; ``seconds`` since it was asked for."""
 
@@ -302,7 +303,7 @@ class IndexChanged(Event):
         return f"{self.title}: {self.standing}, {seconds_text(self.seconds)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StillWaiting(Event):
     """What a wait still waits for: each 30 s, and where others migrate, also when it has become less."""
 

@@ -1,11 +1,11 @@
 """What a plan foresees, as values; exit code, text and JSON are reductions of these. Pure."""
 
 import json
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from mydocs.migrations.model import IndexType, StoredError
+from mydocs.migrations.values import value
 
 
 class EffectKind(StrEnum):
@@ -28,7 +28,7 @@ class EffectKind(StrEnum):
 TAKES_AWAY = frozenset({EffectKind.REPLACE_INDEX, EffectKind.DROP_INDEX, EffectKind.DROP_COLLECTION})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Effect:
     """
     One thing that a script does.
@@ -50,7 +50,7 @@ class Effect:
     after: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class PlannedStep:
     """
     What one pending script would do.
@@ -66,7 +66,7 @@ class PlannedStep:
     error: StoredError | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class PlanReport:
     """What a run would do to a database, step by step."""
 

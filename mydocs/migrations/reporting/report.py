@@ -2,7 +2,6 @@
 
 import logging
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -11,6 +10,7 @@ from mydocs.migrations.model import IndexState, IndexType, MigrationState, Scrip
 from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.events import Event
 from mydocs.migrations.reporting.preview import PlannedStep, step_json
+from mydocs.migrations.values import value
 
 
 class Outcome(StrEnum):
@@ -24,7 +24,7 @@ class Outcome(StrEnum):
     UNVERIFIED = "unverified"  # all is applied and ready, and a check of the data failed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class DataReport:
     """A data change of a script, as :class:`mydocs.migrations.reporting.events.DataChanged` says it."""
 
@@ -33,7 +33,7 @@ class DataReport:
     still_matching: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class MigrationReport:
     """
     One migration. ``seconds`` is what its script took.
@@ -57,7 +57,7 @@ class MigrationReport:
     applied_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class IndexReport:
     """
     One index. ``seconds`` from the moment that it was asked for until it was settled.
@@ -74,7 +74,7 @@ class IndexReport:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class AliasReport:
     """
     A search alias, and where the index stands that it names.
@@ -91,7 +91,7 @@ class AliasReport:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ErrorReport:
     """Why the call did not end well."""
 
@@ -100,7 +100,7 @@ class ErrorReport:
     exit_code: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class AttemptReport:
     """One attempt, up or down: one that the ledger shows, or one that it no longer does."""
 
@@ -113,7 +113,7 @@ class AttemptReport:
     error: StoredError | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RunReport:
     """
     A whole call: the migrations that it dealt with, the indexes that it waited for.
@@ -132,7 +132,7 @@ class RunReport:
     aliases: tuple[AliasReport, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RunFinished(Event):
     """The last event of every call, also of one that failed or was cancelled."""
 

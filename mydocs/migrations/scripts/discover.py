@@ -14,13 +14,13 @@ import threading
 import tokenize
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from mydocs.migrations.errors import DirectoryMissing, ScriptsInvalid
 from mydocs.migrations.model import SCRIPT_NAME, Script, ScriptKind
 from mydocs.migrations.scripts.checks import problems_of
+from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ INDEX_CALLS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Discovery:
     """The scripts in the order in which they run, and what an operator should know about the folder."""
 

@@ -1,8 +1,9 @@
 """What a new script looks like before somebody fills it in. Pure: strings in, text out."""
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+
+from mydocs.migrations.values import value
 
 DATA = '''"""{title}."""
 
@@ -211,7 +212,7 @@ class TemplateKind(StrEnum):
     EMBEDDING = "embedding"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Names:
     """Which collections the templates name."""
 
@@ -219,8 +220,10 @@ class Names:
     pages: str
 
 
-APPLICATION = Names("documents", "pages")
-OWN_PROJECT = Names("example", "example")  # a project that is not the application has none of its collections
+APPLICATION = Names(documents="documents", pages="pages")
+OWN_PROJECT = Names(
+    documents="example", pages="example"
+)  # a project that is not the application has none of its collections
 
 TEMPLATES = {
     TemplateKind.DATA: DATA,

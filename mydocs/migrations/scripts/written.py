@@ -1,12 +1,12 @@
 """Write a script that makes indexes which exist, as a person would write it. Pure: values in, text out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, TypeAlias
 
 from mydocs.migrations.model import TrackedIndex
+from mydocs.migrations.values import value
 
 # Black's limit, which most projects have or exceed. What is broken up ends in a comma, so that a formatter with a wider
 # limit leaves it so.
@@ -16,7 +16,7 @@ _OF_BSON = {"Binary", "Decimal128", "MaxKey", "MinKey", "ObjectId", "Regex", "Ti
 _DIRECTIONS = {1: "ASCENDING", -1: "DESCENDING"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Group:
     """Something in brackets: a call, a list, a tuple, a dict; each item after what stands before it."""
 
@@ -116,7 +116,11 @@ def _value(value: Any, used: set[str]) -> _Node:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, Mapping):
-        return _Group("{", tuple((f"{_text(str(key))}: ", _value(item, used)) for key, item in value.items()), "}")
+        return _Group(
+            opening="{",
+            items=tuple((f"{_text(str(key))}: ", _value(item, used)) for key, item in value.items()),
+            closing="}",
+        )
     if isinstance(value, list | tuple):
         return _list([_value(item, used) for item in value])
     if isinstance(value, datetime):
@@ -147,16 +151,16 @@ def _text(value: str) -> str:
 
 
 def _list(items: Sequence[_Node]) -> _Node:
-    return _Group("[", tuple(("", item) for item in items), "]")
+    return _Group(opening="[", items=tuple(("", item) for item in items), closing="]")
 
 
 def _tuple(items: Sequence[_Node]) -> _Node:
-    return _Group("(", tuple(("", item) for item in items), ")")
+    return _Group(opening="(", items=tuple(("", item) for item in items), closing=")")
 
 
 def _call(function: str, arguments: Sequence[_Node], options: Mapping[str, _Node]) -> _Node:
     items = [*(("", item) for item in arguments), *((f"{name}=", item) for name, item in options.items())]
-    return _Group(f"{function}(", tuple(items), ")")
+    return _Group(opening=f"{function}(", items=tuple(items), closing=")")
 
 
 def _flat(node: _Node) -> str:
