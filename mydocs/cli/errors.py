@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mydocs.cli import actions
 from mydocs.cli.light import CLICK_ERROR
 from mydocs.cli.results import hand_out
 from mydocs.cli.streams import LogFormat, Output, Streams
@@ -69,6 +68,8 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
     streams.line(f"mydocs: error: {sentence}")
     if hint is not None:
         streams.line(f"mydocs: next: {hint}")
+    from mydocs.cli import actions
+
     if actions.is_on(os.environ):
         place = {"path": getattr(error, "path", None), "line": getattr(error, "line", None)}
         # Cleaned before it is escaped, as escapes might hide a credential.

@@ -5,14 +5,18 @@ import os
 import sys
 import threading
 
-from mydocs.cli.app import app
-
+# New objects, less those that are gone, until Python looks for cycles. Its own 700 look nearly all of what is imported
+# through again and again, which took a quarter of a short command's time; so many objects are 5 MB.
+COLLECT_AT = 50_000
 LEAVE_SECONDS = 2.0  # for threads that still hang on a server
 
 
 def main() -> None:
     """Be the program `mydocs`."""
     _open_missing_descriptors()
+    gc.set_threshold(COLLECT_AT)
+    from mydocs.cli.app import app  # after that, as it is most of what is imported
+
     code: object = 1
     try:
         app(prog_name="mydocs", own_process=True)

@@ -3,7 +3,6 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from mydocs.cli import actions
 from mydocs.cli.streams import Output, Streams, current
 
 if TYPE_CHECKING:  # a command without a database makes no report and pays for none
@@ -26,6 +25,10 @@ def hand_out(streams: Streams, report: "RunReport") -> None:
     """Give a report to those besides stdout."""
     for take in streams.also:
         take(report)
+    if "GITHUB_ACTIONS" not in os.environ:
+        return
+    from mydocs.cli import actions
+
     if actions.is_on(os.environ):
         try:
             actions.append_summary(streams, report, os.environ)

@@ -209,3 +209,18 @@ def test_help_and_list_import_no_driver_and_little_beyond_typer(arguments: list[
     bare, ours = modules_of(), modules_of(*arguments)
     assert not {name.partition(".")[0] for name in ours - bare} & DRIVERS
     assert len(ours) <= 1.3 * len(bare)
+
+
+def test_a_run_with_nothing_to_do_and_status_import_nothing_that_only_work_needs(
+    local_server: LocalServer, tmp_path: Path
+) -> None:
+    """Importing is most of their time, and each of these takes as long as several commands to the server."""
+    (tmp_path / "001_a.py").write_text("async def up(db):\n    await db['t'].insert_one({})\n")
+    where = ["--url", local_server.url, "--db", "app", "--dir", str(tmp_path)]
+    modules_of("migrate", "run", *where)
+    unneeded = ("tenacity", "rich", "lightodm", "pydantic", "multiprocessing.spawn")
+    of_ours = ("execution", "data", "indexes.capture", "indexes.search", "indexes.waiter", "ledger.turn")
+    names = (*unneeded, *(f"mydocs.migrations.{name}" for name in of_ours))
+    for command in ("run", "status"):
+        loaded = modules_of("migrate", command, *where)
+        assert {name for name in loaded for start in names if name == start or name.startswith(f"{start}.")} == set()
