@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 import subprocess
 import tempfile
 import threading
@@ -45,9 +46,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A process that has ended; ``told`` is the JSON object that a worker prints."""
+    """
+    A process that has ended.
+
+    :param processor: seconds, of it and the processes that it has waited for
+    :param told: the JSON object that a worker prints
+    """
 
     seconds: float
+    processor: float
     code: int
     told: dict[str, Any]
     errors: str
@@ -85,21 +92,28 @@ class Lab:
 
         :raises RuntimeError: where it fails, since a failed run is no measurement
         """
-        began = time.perf_counter()
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=environment(),
-            cwd=tempfile.gettempdir(),
-            check=False,
-        )
-        seconds = time.perf_counter() - began
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-2000:]}")
-        return Ran(seconds, done.returncode, told(done.stdout), done.stderr)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+            began = time.perf_counter()
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                env=environment(),
+                cwd=tempfile.gettempdir(),
+            )
+            watchdog = threading.Timer(timeout, process.kill)
+            watchdog.start()
+            _, status, usage = os.wait4(process.pid, 0)  # tells what processor time it took
+            seconds = time.perf_counter() - began
+            watchdog.cancel()
+            process.returncode = code = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            errors.seek(0)
+            said, complained = out.read(), errors.read()
+        if code:
+            raise RuntimeError(f"{' '.join(argv)} ended with {code}: {complained[-2000:]}")
+        return Ran(seconds, usage.ru_utime + usage.ru_stime, code, told(said), complained)
 
     def _record(self, recorded: Recorded) -> None:
         body = recorded.body
