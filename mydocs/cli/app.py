@@ -548,6 +548,7 @@ def unlock(
         facts = plain(asdict(held)) if held else None
         if facts is not None:
             facts["id"] = facts.pop("run_id")
+            del facts["process"]  # of use to this machine alone
         results.show_document({"database": database, "lease": facts})
 
 
