@@ -21,7 +21,7 @@ from mydocs.migrations.errors import (
     UnknownVersion,
     UsageError,
 )
-from mydocs.migrations.ledger.plan import Options, Plan, classify, make_plan, make_rollback, tracked
+from mydocs.migrations.ledger.plan import Options, Plan, Standing, classify, make_plan, make_rollback, tracked
 from mydocs.migrations.model import (
     Entry,
     IndexAction,
@@ -444,3 +444,20 @@ def test_only_a_version_that_is_near_is_suggested(asked: str, meant: str | None)
         plan([script(number) for number in (1, 2, 10, 12)], [], Options(target=asked))
     assert ("did you mean" in str(caught.value)) is (meant is not None)
     assert meant is None or f"did you mean {meant}?" in str(caught.value)
+
+
+def test_the_work_of_a_plan_grows_with_the_scripts_and_not_with_their_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    def number(self: Standing) -> int:
+        nonlocal looked
+        looked += 1
+        return int(self.version)
+
+    monkeypatch.setattr(Standing, "number", property(number))
+    costs = []
+    for count in (100, 200):
+        looked = 0
+        make_plan([script(n) for n in range(1, count + 1)], [], None, Options(), standard_checksum=None)
+        costs.append(looked)
+    assert costs[1] <= 2 * costs[0]

@@ -226,7 +226,7 @@ def _check_replaced(step: Standing, standings: Sequence[Standing]) -> None:
 
     :raises SquashIncomplete: names what is missing
     """
-    if step.script is None or step.entry is not None:
+    if step.script is None or step.entry is not None or not step.script.replaces:
         return
     states = {standing.number: standing.state for standing in standings}
     of = [(version, states.get(int(version), MigrationState.PENDING)) for version in step.script.replaces]
