@@ -1,6 +1,7 @@
 """Short commands, and a script's share of a first run, beside a bare program that does the least. I/O."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 
 from .lab import Lab, Ran, folder_of, scratch
@@ -40,7 +41,7 @@ def measure(lab: Lab) -> Section:
                     },
                 }
                 rows += _short(lab, commands, f"of {SCRIPTS} at {round_trip * 1000:.0f} ms")
-        rows += _scripts(lab, [lab.tools.pythons[MYDOCS], "-m", "mydocs"], str(many))
+        rows += _scripts(lab, few[MYDOCS], many)
     return Section(
         title="A command with nothing to do, and a script of a first run; ratio of processor time to the bare program",
         limit=f"the bare program; at most {MOST} x of it, and {MOST_A_SCRIPT} ms of processor a script above its loop",
@@ -70,40 +71,34 @@ def _short(lab: Lab, commands: dict[tuple[str, str], list[str]], what: str) -> l
     ]
 
 
-def _scripts(lab: Lab, program: list[str], folder: str) -> list[Row]:
-    """Compare N scripts with no scripts, so that what each process costs once is in neither."""
-    rounds = 2 if lab.quick else 7
-    loop, idle, first, repeated = [], [], [], []
-    for _ in range(rounds):
-        database = lab.database()
-        ours = [*program, "migrate", "run", "--url", lab.url, "--db", database, "--dir", folder, "--output", "quiet"]
-        loop.append(lab.run(lab.tools.worker(MYDOCS, "bare", lab.url, lab.database(), "loop", MANY)))
-        idle.append(lab.run(lab.tools.worker(MYDOCS, "bare", lab.url, lab.database(), "read")))
-        first.append(lab.run(ours))
-        repeated.append(lab.run(ours))
-        lab.drop(database)
-    bare = (_processor(loop) - _processor(idle)) * 1000 / MANY
-    own = (_processor(first) - _processor(repeated)) * 1000 / MANY
-    work = f"a script of a first run of {MANY}"
+def _scripts(lab: Lab, few: Path, many: Path) -> list[Row]:
+    """Compare first runs of many with first runs of a few, so that what each process costs once is in neither."""
+    loops: dict[int, list[Ran]] = {SCRIPTS: [], MANY: []}
+    runs: dict[int, list[Ran]] = {SCRIPTS: [], MANY: []}
+    for _ in range(2 if lab.quick else 7):
+        for count, folder in ((SCRIPTS, few), (MANY, many)):
+            loops[count].append(lab.run(lab.tools.worker(MYDOCS, "bare", lab.url, lab.database(), "loop", count)))
+            runs[count].append(lab.run(lab.tools.run_command(MYDOCS, lab.url, lab.database(), folder)))
+    bare, own = _a_script(loops), _a_script(runs)
+    found = {
+        BARE: (loops, bare, f"{bare:.2f} ms of processor"),
+        MYDOCS: (runs, own, f"{own:.2f} ms of processor, {own - bare:.2f} ms above the loop; at most {MOST_A_SCRIPT}"),
+    }
     return [
         Row(
             section=NAME,
-            work=work,
-            tool=BARE,
-            seconds=tuple(run.seconds for run in loop),
-            ratio=1.0,
-            note=f"{bare:.2f} ms of processor",
-        ),
-        Row(
-            section=NAME,
-            work=work,
-            tool=MYDOCS,
-            seconds=tuple(run.seconds for run in first),
-            ratio=own / bare,
-            note=f"{own:.2f} ms of processor, what the first one imports with it; "
-            f"{own - bare:.2f} ms above the loop, at most {MOST_A_SCRIPT}",
-        ),
+            work=f"a script of a first run of {MANY}",
+            tool=tool,
+            seconds=tuple(run.seconds for run in measured[MANY]),
+            ratio=milliseconds / bare,
+            note=note,
+        )
+        for tool, (measured, milliseconds, note) in found.items()
     ]
+
+
+def _a_script(runs: dict[int, list[Ran]]) -> float:
+    return (_processor(runs[MANY]) - _processor(runs[SCRIPTS])) * 1000 / (MANY - SCRIPTS)
 
 
 def _processor(runs: Sequence[Ran]) -> float:
