@@ -16,7 +16,15 @@ import anyio
 from mydocs.cli.signals import Watch, watched
 from mydocs.cli.streams import LogFormat, Output, Streams
 from mydocs.migrations.errors import Interrupted, MigrationError, SettingsInvalid
-from mydocs.migrations.operations.connection import Client, Database, check_url, close, make_client, silent_servers
+from mydocs.migrations.operations.connection import (
+    Client,
+    Database,
+    check_url,
+    close,
+    leave,
+    make_client,
+    silent_servers,
+)
 from mydocs.migrations.reporting.events import Event, Sink
 from mydocs.migrations.reporting.report import ErrorReport, Outcome, RunFinished, RunReport, to_json
 from mydocs.migrations.settings import Settings, secrets_of
@@ -88,7 +96,10 @@ async def _main(settings: Settings, url: str, watch: Watch, streams: Streams, si
         raise Interrupted(watch.received or signal.SIGINT)
     finally:
         notice.cancel()
-        await close(client)
+        if streams.own_process:
+            leave(client)
+        else:
+            await close(client)
 
 
 @contextlib.contextmanager

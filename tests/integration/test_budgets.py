@@ -224,3 +224,13 @@ def test_a_run_with_nothing_to_do_and_status_import_nothing_that_only_work_needs
     for command in ("run", "status"):
         loaded = modules_of("migrate", command, *where)
         assert {name for name in loaded for start in names if name == start or name.startswith(f"{start}.")} == set()
+
+
+def test_status_in_a_process_of_its_own_needs_one_connection(local_server: LocalServer, tmp_path: Path) -> None:
+    """A second one takes two round trips before its first command, and here only one more command is left for it."""
+    modules_of("migrate", "run", "--url", local_server.url, "--db", "app", "--dir", str(tmp_path))
+    local_server.controls.clear()
+    modules_of("migrate", "status", "--url", local_server.url, "--db", "app", "--dir", str(tmp_path))
+    asked = [recorded for recorded in local_server.controls.records() if recorded.database == "app"]
+    assert [recorded.name for recorded in asked] == ["aggregate", "listIndexes", "listIndexes"]
+    assert len({recorded.connection_id for recorded in asked}) == 1

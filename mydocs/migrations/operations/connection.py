@@ -121,6 +121,16 @@ async def close(client: Client) -> None:
         await anyio.to_thread.run_sync(client.close, abandon_on_cancel=True)
 
 
+def leave(client: Client) -> None:
+    """
+    Close a client of a process that ends now, and wait for nothing.
+
+    It says goodbye to the server, which is a round trip whose answer changes nothing; a server that did not hear it
+    forgets the sessions by itself.
+    """
+    threading.Thread(target=client.close, name="mydocs-goodbye", daemon=True).start()
+
+
 def silent_servers(client: Client) -> str | None:
     """Name the servers that have not answered yet, and why as far as the driver knows; ``None`` once one has."""
     topology = client.delegate.topology_description

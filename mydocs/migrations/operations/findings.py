@@ -24,6 +24,9 @@ from mydocs.migrations.reporting.report import AliasReport, IndexReport, Migrati
 from mydocs.migrations.values import value
 
 LISTINGS_AT_ONCE = 8  # collections
+# Each more at a time needs a connection, and a new one takes two round trips before its first command, more with TLS
+# and a login: so many listings come no later one after the other.
+ONE_BY_ONE = 3
 NOT_AS_ASKED = "not as it was asked for"
 
 
@@ -69,7 +72,6 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
         named.setdefault(alias.collection, []).append(alias.index)
     search: dict[str, Mapping[str, Sequence[Listed]]] = {}
     standard: dict[str, list[mongo.Document]] = {}
-    limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
 
     async def list_search(collection: str) -> None:
         names = [*(index.name for index in searched.get(collection, ())), *named.get(collection, ())]
@@ -85,6 +87,8 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
             standard[collection] = await mongo.standard_listing(session.db, collection)
 
     with_search, with_standard = dict.fromkeys([*searched, *named]), dict.fromkeys([*models, *made])
+    few = len(with_search) + len(with_standard) <= ONE_BY_ONE
+    limiter = anyio.CapacityLimiter(1 if few else LISTINGS_AT_ONCE)
     async with one_error_group() as group:
         for collection in with_search:
             group.start_soon(list_search, collection)
