@@ -276,10 +276,13 @@ class TimedOut(MigrationError):
 class IndexConflict(MigrationError):
     """An index that exists cannot become the one that was asked for."""
 
-    next_step = NextStep(text="drop or rename the one in the way, and give the same command again")
+    next_step = NextStep(text="do in the migration what the message says, and give the same command again")
 
-    def __init__(self, collection: str, problem: str) -> None:
+    def __init__(self, collection: str, problem: str, *, standard: bool = False) -> None:
+        """:param standard: it is of standard indexes; a search index that answers is not to be dropped"""
         self.collection = collection
+        if standard:
+            self.next_step = NextStep(text="drop or rename the one in the way, and give the same command again")
         super().__init__(f"{collection}: {problem}")
 
 

@@ -232,3 +232,12 @@ def test_only_what_may_pass_is_tried_again(error: Exception, transient: bool) ->
 )
 def test_a_scripts_error_has_the_exit_code_of_what_let_it_down(raised: Exception, code: int) -> None:
     assert mongo.exit_code_of(raised) == code
+
+
+def test_nobody_is_told_to_drop_a_search_index_that_answers() -> None:
+    search = IndexConflict("pages", "the search alias vec names vec_1; let it name another index first")
+    standard = IndexConflict("pages", "a_1 has other options", standard=True)
+    assert [str(error.next_step_after("run")).partition(",")[0] for error in (search, standard)] == [
+        "do in the migration what the message says",
+        "drop or rename the one in the way",
+    ]

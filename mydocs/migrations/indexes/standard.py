@@ -65,7 +65,7 @@ async def _ensure(db: mongo.Database, where: str, documents: Sequence[Mapping[st
     changes = [standard_definitions.standard_change(document, listed) for document in documents]
     conflicts = [change.sentence for change in changes if change.sentence]
     if conflicts:
-        raise IndexConflict(where, "; ".join(conflicts))
+        raise IndexConflict(where, "; ".join(conflicts), standard=True)
     absent = [
         document for document, change in zip(documents, changes, strict=True) if change.action is StandardAction.CREATE
     ]
