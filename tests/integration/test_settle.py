@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson.datetime_ms import DatetimeMS
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
@@ -228,6 +229,18 @@ async def test_a_lease_that_has_run_out_is_no_obstacle(db: Database, local_clock
     assert view is not None
     assert not view.live
     assert await acquire(db, Owner())
+
+
+async def test_a_lease_until_beyond_9999_is_shown_and_can_be_broken(any_db: Database) -> None:
+    taken = await acquire(any_db, Owner())
+    assert taken is not None
+    await any_db[lease.COLLECTION].update_one({}, {"$set": {"expires_at": DatetimeMS(2**50)}})
+    with pytest.raises(LeaseHeld, match="unlock --force"):
+        await unlock(any_db)
+    view = await unlock(any_db, force=True)
+    assert view is not None
+    assert view.run_id == taken.owner.run_id
+    assert await acquire(any_db, Owner()) is not None
 
 
 async def test_unlocking_what_was_never_locked_is_no_error(db: Database) -> None:

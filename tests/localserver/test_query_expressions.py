@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bson.binary import Binary
+from bson.datetime_ms import DatetimeMS
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from bson.objectid import ObjectId
@@ -17,7 +18,7 @@ from mydocs.localserver.query.values import MISSING, equal, type_name
 NOW = datetime(2024, 1, 31, 12, 30, 15, 250000, tzinfo=UTC)
 DOCUMENT = {
     "n": 5, "x": 2.5, "s": "Héllo", "null": None, "a": [3, 1, 2], "docs": [{"k": 1}, {"k": 2}, 7, {"z": 1}],
-    "d": NOW, "o": {"p": {"q": 1}},
+    "d": NOW, "far": DatetimeMS(2**50), "o": {"p": {"q": 1}},
 }  # fmt: skip
 
 
@@ -50,6 +51,8 @@ def evaluate(expression: Any, **variables: Any) -> Any:
         pytest.param({"$add": ["$n", "$null"]}, None, id="null is catching"),
         pytest.param({"$add": ["$d", 1000]}, NOW.replace(second=16), id="a date and milliseconds"),
         pytest.param({"$subtract": ["$d", "$d"]}, Int64(0), id="between dates"),
+        pytest.param({"$subtract": ["$far", "$d"]}, Int64(2**50 - 1706704215250), id="from a date beyond 9999"),
+        pytest.param({"$add": ["$far", -(2**50)]}, datetime(1970, 1, 1, tzinfo=UTC), id="back from beyond 9999"),
         pytest.param({"$divide": [4, 2]}, 2.0, id="division"),
         pytest.param({"$mod": [-7, 3]}, -1, id="the remainder has the dividend's sign"),
         pytest.param({"$round": [2.5]}, 2.0, id="half to even"),

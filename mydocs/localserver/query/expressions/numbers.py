@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from bson.datetime_ms import DatetimeMS
 from bson.decimal128 import Decimal128, create_decimal128_context
 from bson.int64 import Int64
 
@@ -26,6 +27,8 @@ from mydocs.localserver.query.arithmetic import (
 from mydocs.localserver.query.expressions.core import Builder, functions, nullish
 from mydocs.localserver.query.values import compare, from_millis, is_number, to_decimal, to_int, to_millis, type_name
 
+DATES = (datetime, DatetimeMS)  # the latter where Python has no such date
+
 
 def _numbers(name: str, code: int, *values: Any) -> None:
     for value in values:
@@ -33,7 +36,7 @@ def _numbers(name: str, code: int, *values: Any) -> None:
             raise CommandError(code, f"{name} only supports numeric types, not {type_name(value)}")
 
 
-def _shifted(name: str, date: datetime, millis: Any) -> Any:
+def _shifted(name: str, date: datetime | DatetimeMS, millis: Any) -> Any:
     _numbers(name, 16554, millis)
     number = to_decimal(millis)
     if not number.is_finite():
@@ -42,18 +45,18 @@ def _shifted(name: str, date: datetime, millis: Any) -> Any:
 
 
 def _add(*values: Any) -> Any:
-    dates = [value for value in values if isinstance(value, datetime)]
+    dates = [value for value in values if isinstance(value, DATES)]
     if len(dates) > 1:
         raise CommandError(16612, "only one date allowed in an $add expression")
-    numbers = [value for value in values if not isinstance(value, datetime)]
+    numbers = [value for value in values if not isinstance(value, DATES)]
     _numbers("$add", 14, *numbers)
     result = total(numbers)
     return _shifted("$add", dates[0], result) if dates else result
 
 
 def _subtract(a: Any, b: Any) -> Any:
-    if isinstance(a, datetime):
-        if isinstance(b, datetime):
+    if isinstance(a, DATES):
+        if isinstance(b, DATES):
             return Int64(to_millis(a) - to_millis(b))
         return _shifted("$subtract", a, multiply(b, -1) if is_number(b) else b)
     if not is_number(a) or not is_number(b):
