@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import batches, crowds, fleets, floor, growth, runs, startup, waiting
+from . import batches, crowds, fleets, floor, growth, plain, runs, startup, waiting
 from .lab import Lab
 from .peers import PROJECT, tools
 from .table import Section, as_json, text
 
 CACHE = PROJECT / ".nox" / "bench-peers"
-SECTIONS = (startup.NAME, floor.NAME, runs.NAME, waiting.NAME, crowds.NAME, fleets.NAME, batches.NAME)
+SECTIONS = (startup.NAME, floor.NAME, plain.NAME, runs.NAME, waiting.NAME, crowds.NAME, fleets.NAME, batches.NAME)
 
 
 def main() -> None:
@@ -53,6 +53,8 @@ def measured(lab: Lab, chosen: Sequence[str]) -> list[Section]:
         show(startup.measure(lab))
     if floor.NAME in chosen:
         show(floor.measure(lab))
+    if plain.NAME in chosen:
+        show(plain.measure(lab))
     if crowds.NAME in chosen:
         show(crowds.measure(lab))
     if fleets.NAME in chosen:
