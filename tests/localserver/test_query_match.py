@@ -146,3 +146,13 @@ def test_the_positional_operator_is_the_element_that_matched(query: Any, expecte
 def test_a_filter_that_chose_several_elements_is_refused() -> None:
     with pytest.raises(NotKnown):
         find_positional({"a.b": 1, "a.c": 2}, {"a": [{"b": 1}, {"c": 2}]}, "a")
+
+
+@pytest.mark.parametrize("wanted", [1, 1.0, True, None, "a", [1], {"a": 1}, Decimal128("1")])
+@pytest.mark.parametrize("document", [{}, {"n": 1}, {"n": True}, {"n": None}, {"n": [1]}, {"n": {"a": 1}}, {"n": "a"}])
+def test_a_field_is_equal_to_a_literal_whichever_stands_first(document: dict[str, Any], wanted: Any) -> None:
+    literal = {"$literal": wanted}
+    answers = [
+        compile_filter({"$expr": {"$eq": pair}}, now=NOW)(document) for pair in (["$n", literal], [literal, "$n"])
+    ]
+    assert answers[0] == answers[1]

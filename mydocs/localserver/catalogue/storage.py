@@ -175,6 +175,11 @@ class Store:
 
         A chunk at a time, so that a cursor may be left and taken up again while others write.
         """
+        if low == high:  # one `_id`, which a look for its key finds sooner than a scan in an order
+            found = self._value(collection.space, low)
+            if found is not None:
+                yield messages.decode(found)
+            return
         for _, value in self._entries(collection.space, low, high, backwards=backwards):
             yield messages.decode(value)
 

@@ -44,6 +44,10 @@ class Leaf:
     expand: bool = True
     index: Callable[[Any], int | None] | None = None
 
+    def passes(self, value: Any) -> bool:
+        """Test the one value that a path leads to."""
+        return self.single(value)
+
     def test(self, values: Values) -> bool:
         return any(self.single(value) for value, _ in values(self.expand))
 
@@ -59,6 +63,9 @@ class Not:
     """Passed where not all of the tests are."""
 
     tests: Sequence["Leaf | Not"]
+
+    def passes(self, value: Any) -> bool:
+        return not all(test.passes(value) for test in self.tests)
 
     def test(self, values: Values) -> bool:
         return not all(test.test(values) for test in self.tests)

@@ -32,12 +32,14 @@ Operator: TypeAlias = Callable[[str, Any, datetime], Change]
 
 KEEP: Final = object()
 REMOVE: Final = object()
+_SHARED = (dict, list)
 
 
 def copied(value: Any) -> Any:
     """Copy the argument of an operator, so that two places never share it."""
     if isinstance(value, dict):
-        return {key: copied(inner) for key, inner in value.items()}
+        # A document has few parts that can be shared, and a call for each of the others is what costs.
+        return {key: copied(inner) if isinstance(inner, _SHARED) else inner for key, inner in value.items()}
     return [copied(inner) for inner in value] if isinstance(value, list) else value
 
 

@@ -10,7 +10,7 @@ from mydocs.localserver.query.expressions.dates import DATES
 from mydocs.localserver.query.expressions.numbers import NUMBERS
 from mydocs.localserver.query.expressions.strings import STRINGS
 from mydocs.localserver.query.expressions.types import TYPES
-from mydocs.localserver.query.values import MISSING, Document, compare
+from mydocs.localserver.query.values import MISSING, Document, compare, equal
 
 
 def compile_expression(
@@ -128,7 +128,7 @@ OPERATORS: dict[str, Builder] = {
     **functions(
         {
             "$not": (lambda a: not truthy(a), 1, 1),
-            "$eq": (lambda a, b: compare(a, b) == 0, 2, 2),
+            "$eq": (equal, 2, 2),
             "$ne": (lambda a, b: compare(a, b) != 0, 2, 2),
             "$gt": (lambda a, b: compare(a, b) > 0, 2, 2),
             "$gte": (lambda a, b: compare(a, b) >= 0, 2, 2),
