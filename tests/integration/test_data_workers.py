@@ -292,6 +292,36 @@ if __name__ == "__main__":
 """
 
 
+async def test_a_plain_script_is_told_once_that_it_has_one_lane(
+    db: Database, local_server: LocalServer, folder: Path, write: Write, threads: ThreadPoolExecutor
+) -> None:
+    await numbered(db, 30)
+    write(
+        "001_things.py",
+        f"""
+        import asyncio
+        from motor.motor_asyncio import AsyncIOMotorClient
+        from mydocs.migrations import transform
+
+        def change(document):
+            return {{"$set": {{"m": 1}}}}
+
+        async def main():
+            client = AsyncIOMotorClient({local_server.url!r})
+            await transform(client.app.things, {{"m": {{"$exists": False}}}}, change, batch_size=10)
+            await transform(client.app.things, {{"k": {{"$exists": False}}}}, lambda d: {{"$set": {{"k": 1}}}})
+            client.close()
+
+        asyncio.run(main())
+        """,
+    )
+    events: list[Event] = []
+    await migrate(db, directory=folder, standard_indexes={}, executor=threads, on_event=events.append)
+    (warned,) = [event.message for event in events if isinstance(event, Warned)]
+    assert "001_things.py: a plain script changes documents in one lane" in warned
+    assert await db["things"].count_documents({"m": 1, "k": 1}) == 30
+
+
 @pytest.mark.parametrize("successor", ["workers", "one lane"])
 async def test_a_run_that_is_killed_is_succeeded_from_the_places_of_its_ranges(
     db: Database,

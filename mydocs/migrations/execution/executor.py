@@ -34,7 +34,7 @@ from mydocs.migrations.errors import (
 from mydocs.migrations.execution import transaction
 from mydocs.migrations.execution.left_tasks import call_watched
 from mydocs.migrations.execution.plain_process import PlainFailed, PlainScripts, plain_scripts
-from mydocs.migrations.indexes.capture import Capture, Store, capturing, current
+from mydocs.migrations.indexes.capture import Capture, Place, Store, capturing, current
 from mydocs.migrations.indexes.standard import create_standard_indexes
 from mydocs.migrations.indexes.standard_list import IndexModels, standard_checksum
 from mydocs.migrations.ledger.entries import opening
@@ -249,7 +249,26 @@ class Executor:
         self, script: Script, source: str, captured: Capture, store: Store, places: Mapping[str, Any] | None
     ) -> None:
         assert self.plain is not None  # as there is a plain script
+        if self.workers is not None:
+            store = self._telling_of_one_lane(script, store)
         await self.plain.run(script, source, captured, store=store, tracked=self._tracked(), places=places)
+
+    def _telling_of_one_lane(self, script: Script, store: Store) -> Store:
+        """Say once that workers have no part in a walk of a plain script: with the first place that is kept of one."""
+        told = False
+
+        async def keep(key: str, place: Place) -> None:
+            nonlocal told
+            if key.startswith("transform") and not told:
+                told = True
+                message = (
+                    f"{script.file_name}: a plain script changes documents in one lane, without the workers; "
+                    "to share the work write it as `async def up(db)`"
+                )
+                emit(self.sink, Warned(message=message))
+            await store(key, place)
+
+        return keep
 
     def _deadline(self) -> float:
         return math.inf if self.script_timeout is None else anyio.current_time() + self.script_timeout
