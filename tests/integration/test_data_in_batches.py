@@ -131,6 +131,28 @@ async def test_a_lost_reply_changes_nothing_twice(any_db: Database, local_server
     assert [document["n"] for document in await documents(any_db)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("is_done", [pytest.param(True, id="done"), pytest.param(False, id="not done")])
+async def test_a_first_batch_whose_reply_is_lost_is_not_done_twice_where_the_filter_is_wrong(
+    any_db: Database, local_server: LocalServer, is_done: bool
+) -> None:
+    await numbered(any_db, 30)
+    (local_server.controls.cut_after if is_done else local_server.controls.cut_before)(when=is_update)
+    with pytest.raises(NotPossible, match="with _id 0, so nothing more is done"):
+        await update_in_batches(any_db["things"], {"n": {"$gte": 0}}, {"$inc": {"n": 100}}, batch_size=10)
+    changed = {d["_id"]: d["n"] - d["_id"] for d in await documents(any_db) if d["n"] != d["_id"]}
+    assert changed == dict.fromkeys(range(10 if is_done else 1), 100)
+
+
+async def test_a_first_batch_that_is_lost_on_its_way_is_sent_again_where_the_filter_is_right(
+    any_db: Database, local_server: LocalServer
+) -> None:
+    await numbered(any_db, 30)
+    local_server.controls.cut_before(when=is_update)
+    changed = await update_in_batches(any_db["things"], TODO, {"$set": {"m": 1}, "$inc": {"n": 1}}, batch_size=10)
+    assert changed == 30
+    assert [document["n"] for document in await documents(any_db)] == list(range(1, 31))
+
+
 async def test_large_ids_are_bounds_or_fit_into_lists(db: Database, local_server: LocalServer) -> None:
     for n in range(18):
         await db["things"].insert_one({"_id": {"a": str(n) + "x" * 1_000_000}})
@@ -143,7 +165,7 @@ async def test_a_batch_costs_a_read_an_update_and_a_check(db: Database, local_se
     await numbered(db, 25)
     local_server.controls.clear()
     await update_in_batches(db["things"], TODO, {"$set": {"m": 1}}, batch_size=10)
-    assert local_server.controls.counts() == {"count": 2, "find": 6, "update": 3}
+    assert local_server.controls.counts() == {"count": 2, "find": 7, "update": 3}  # and one document before
     local_server.controls.clear()
     await rename_field(db["things"], "n", "k", batch_size=10)
     assert local_server.controls.counts() == {"aggregate": 1, "count": 2, "find": 3, "update": 3}

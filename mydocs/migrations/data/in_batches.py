@@ -9,7 +9,17 @@ from bson.raw_bson import RawBSONDocument
 from mydocs.migrations.data import order
 from mydocs.migrations.data.cluster import Lag
 from mydocs.migrations.data.job import update_documents
-from mydocs.migrations.data.statements import RAW, Batch, check_name, encoded, id_lists, place_of, shown
+from mydocs.migrations.data.statements import (
+    MESSAGE_BYTES,
+    RAW,
+    Batch,
+    Guard,
+    check_name,
+    encoded,
+    id_lists,
+    place_of,
+    shown,
+)
 from mydocs.migrations.data.transform import IN_BATCHES
 from mydocs.migrations.data.walk import Asked, Place, Source, Work, call_key, say_end, walk
 from mydocs.migrations.driver import mongo
@@ -152,7 +162,10 @@ class _Batches:
 
         async def write(batch: Batch, statements: Batch) -> int:
             await lag.bearable()
-            _, changed = await update_documents(self.db, self.name, statements)
+            if check == self.refuse_what_still_matches and place.done == 0:
+                changed = await self._write_unproven(batch, statements)
+            else:
+                _, changed = await update_documents(self.db, self.name, statements)
             if check is not None:
                 await check(batch, changed)
             return changed
@@ -165,6 +178,28 @@ class _Batches:
             raise
         await say_end(self.source, place.changed, 0, None)
         return place.changed
+
+    async def _write_unproven(self, batch: Batch, statements: Batch) -> int:
+        """
+        Write the first batch, before which nobody knows whether the filter leaves out what is done.
+
+        Where its reply is lost, the batch may be done or not. One document that was read before says whether it may
+        be sent again: it is changed if it is still as it was, and must not match the filter after that.
+        """
+        body = {"find": self.name, "filter": {"_id": {"$eq": batch[0]["_id"]}}, "limit": 1}
+        before = await mongo.documents_again(self.db, body, codec_options=RAW)
+        try:
+            return (await update_documents(self.db, self.name, statements, mongo.command))[1]
+        except Exception as error:
+            if not before or not mongo.is_worth_another_try(error):
+                raise
+            query = Guard().query(encoded(before[0])) | {"$and": self.conditions}
+            one = encoded({"q": query, "u": self.update})
+            if len(one.raw) > MESSAGE_BYTES:
+                raise
+        _, proving = await update_documents(self.db, self.name, [one])
+        await self._refuse({"_id": batch[0]["_id"]}, {place_of(batch[0])})
+        return proving + (await update_documents(self.db, self.name, statements))[1]
 
     async def refuse_what_still_matches(self, batch: Batch, _: int) -> None:
         """:raises NotPossible: where documents of a batch that was just written match as before"""

@@ -1,8 +1,8 @@
 """Change the documents of a walk, or of one range of it, with a function in Python. I/O."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 import anyio
 from bson.codec_options import CodecOptions
@@ -122,15 +122,21 @@ async def _still_wanted(source: Source, statements: Batch) -> Batch:
     return found
 
 
-async def update_documents(db: mongo.Database, name: str, statements: Batch) -> tuple[int, int]:
-    """
-    Write statements that may be sent again, in as few commands as hold them.
+Send: TypeAlias = Callable[[mongo.Database, dict[str, Any]], Awaitable[mongo.Document]]
 
+
+async def update_documents(
+    db: mongo.Database, name: str, statements: Batch, send: Send = mongo.command_again
+) -> tuple[int, int]:
+    """
+    Write statements in as few commands as hold them.
+
+    :param send: by default again after a lost reply
     :return: how many documents were found, and how many of them are not as before
     """
     matched = modified = 0
     for part in messages(statements):
         body = {"update": name, "updates": part, "writeConcern": mongo.MAJORITY}
-        reply = await mongo.command_again(db, body)
+        reply = await send(db, body)
         matched, modified = matched + int(reply["n"]), modified + int(reply["nModified"])
     return matched, modified
