@@ -51,7 +51,7 @@ def measure(lab: Lab) -> Section:
 
 def _short(lab: Lab, commands: dict[tuple[str, str], list[str]], what: str) -> list[Row]:
     found: dict[tuple[str, str], list[Ran]] = {key: [] for key in commands}
-    for _ in range(3 if lab.quick else 15):
+    for _ in range(3 if lab.quick else 8):
         for key, argv in commands.items():
             found[key].append(lab.run(argv))
     bare = found["nothing to do", BARE]
@@ -75,7 +75,7 @@ def _scripts(lab: Lab, few: Path, many: Path) -> list[Row]:
     """Compare first runs of many with first runs of a few, so that what each process costs once is in neither."""
     loops: dict[int, list[Ran]] = {SCRIPTS: [], MANY: []}
     runs: dict[int, list[Ran]] = {SCRIPTS: [], MANY: []}
-    for _ in range(2 if lab.quick else 7):
+    for _ in range(2 if lab.quick else 4):
         for count, folder in ((SCRIPTS, few), (MANY, many)):
             loops[count].append(lab.run(lab.tools.worker(MYDOCS, "bare", lab.url, lab.database(), "loop", count)))
             runs[count].append(lab.run(lab.tools.run_command(MYDOCS, lab.url, lab.database(), folder)))
