@@ -10,7 +10,9 @@ from motor.motor_asyncio import AsyncIOMotorClient
 
 from mydocs.migrations import (
     MigrationError,
+    UsageError,
     check,
+    drop_search_indexes,
     mark,
     migrate,
     repair,
@@ -19,6 +21,7 @@ from mydocs.migrations import (
     unlock,
     wait_for_indexes,
     wait_until_current,
+    wait_until_ready,
 )
 
 pytestmark = pytest.mark.anyio
@@ -60,3 +63,15 @@ async def test_each_operation_says_what_to_pass(
             assert caught.value.exit_code == 2
     motor.close()
     await modern.close()
+
+
+@pytest.mark.parametrize("helper", [drop_search_indexes, wait_until_ready])
+async def test_names_are_passed_one_by_one(helper: Any, any_db: Any) -> None:
+    with pytest.raises(UsageError, match=r"\['ft', 'vec'\] is not the name of an index; pass each by itself"):
+        await helper(any_db["pages"], ["ft", "vec"])
+
+
+async def test_a_version_is_a_text(any_db: Any, folder: Path) -> None:
+    folder.joinpath("001_a.py").write_text("async def up(db): ...\n")
+    with pytest.raises(UsageError, match="a version is a text such as '005', not 1"):
+        await migrate(any_db, directory=folder, target=1)  # type: ignore[arg-type]

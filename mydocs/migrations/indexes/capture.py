@@ -28,7 +28,7 @@ import anyio
 
 from mydocs.migrations.driver import dialects, mongo
 from mydocs.migrations.driver.dialects import Meaning
-from mydocs.migrations.errors import NotPossible
+from mydocs.migrations.errors import NotPossible, UsageError
 from mydocs.migrations.indexes import standard_definitions
 from mydocs.migrations.indexes.definitions import kind_of
 from mydocs.migrations.indexes.readiness import Track
@@ -590,6 +590,17 @@ def refuse_in_transaction(helper: str, reason: str) -> None:
     capture = current.get()
     if capture is not None and capture.transactional:
         raise NotPossible(f"{helper} cannot be used in a script that says TRANSACTIONAL = True: {reason}")
+
+
+def check_names(helper: str, names: Iterable[object]) -> None:
+    """
+    Say what to pass where a helper takes the names of indexes and gets something else, a list for instance.
+
+    :raises UsageError: before anything is sent
+    """
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"{name!r} is not the name of an index; pass each by itself: {helper}(db.pages, 'a', 'b')")
 
 
 def _lists_indexes(command: Mapping[str, Any]) -> bool:

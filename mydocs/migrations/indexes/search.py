@@ -136,8 +136,10 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
 
     :raises IndexConflict: where a search alias names one of them; nothing is dropped
     :raises SearchUnavailable: where the server has no search indexes
+    :raises UsageError: where a name is no text
     """
     capture.refuse_in_transaction("drop_search_indexes", NO_INDEXES)
+    capture.check_names("drop_search_indexes", names)
     db = mongo.database_of(collection)
     await aliases.make_way(db, collection.name, names)
     for name in names:

@@ -105,7 +105,9 @@ async def wait_until_ready(collection: mongo.Collection, *names: str, timeout: f
     :param timeout: seconds for all of them together, or ``None`` for no limit
     :raises IndexFailed: once the others are settled, where a build has failed
     :raises NotReady: where the time is up
+    :raises UsageError: where a name is no text
     """
+    capture.check_names("wait_until_ready", names)
     db, where = mongo.database_of(collection), collection.name
     records = capture.records_of(db.name, where)
     there = [

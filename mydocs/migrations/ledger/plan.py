@@ -272,7 +272,10 @@ def find(standings: Sequence[Standing], version: str) -> Standing:
     Find a migration by its version, with or without leading zeros.
 
     :raises UnknownVersion: with a suggestion where one is near
+    :raises UsageError: where it is no text
     """
+    if not isinstance(version, str):
+        raise UsageError(f"a version is a text such as '005', not {version!r}")
     if version.isascii() and version.isdigit():
         for standing in standings:
             if standing.number == int(version):
