@@ -103,8 +103,8 @@ async def test_fields_of_any_kind_are_read_and_compared(db: Database, fields: An
     ("fields", "problem"),
     [
         pytest.param("text", r"the text 'text' and must be a sequence of names, such as \('text',\)", id="text"),
-        pytest.param(("$a",), "no name of a field", id="operator"),
-        pytest.param(("a..b",), "no name of a field", id="empty part"),
+        pytest.param(("$a",), "not a name of a field", id="operator"),
+        pytest.param(("a..b",), "not a name of a field", id="empty part"),
         pytest.param(("list.a",), "list is an array, .*; name 'list' in place of 'list.a'", id="array on the way"),
         pytest.param(("meta.list.a.b",), "meta.list is an array", id="array further on the way"),
     ],

@@ -3,11 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.migrations.data.pace import ALLOWANCE_SECONDS, SMALLEST, Pace
+from mydocs.migrations.data.pace import SMALLEST, Pace
+
+NOISE = 0.02
 
 
 def sizes(whole: int, *seconds: float) -> list[int]:
-    pace = Pace(whole=whole, size=whole)
+    pace = Pace(whole=whole, size=whole, noise=NOISE)
     found = []
     for each in seconds:
         pace = pace.after(each)
@@ -40,6 +42,6 @@ def test_a_batch_is_never_empty_nor_larger_than_the_script_has_it(whole: int, se
 
 @given(st.floats(0, 10), st.lists(st.floats(0, 1), min_size=1))
 def test_answers_that_stay_within_the_allowance_of_the_first_change_nothing(first: float, shares: list[float]) -> None:
-    lowest = max(0.0, first - ALLOWANCE_SECONDS / 2)
+    lowest = max(0.0, first - NOISE / 2)
     seconds = [first, *(lowest + share * (first - lowest) for share in shares)]
     assert set(sizes(100, *seconds)) == {100}

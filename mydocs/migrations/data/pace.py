@@ -5,7 +5,6 @@ from dataclasses import replace
 from mydocs.migrations.values import value
 
 SLOW = 2.0  # times the usual: a batch that takes longer is followed by one of half its size
-ALLOWANCE_SECONDS = 0.02  # that no answer is slow for: the noise of a network and of a process that shares its cores
 WEIGHT = 0.2  # of the latest batch in what is usual
 SMALLEST = 64  # parts of a batch that one never gets smaller than
 
@@ -19,11 +18,13 @@ class Pace:
     smaller ones, and a connection that is merely far away does not.
 
     :param whole: documents of a batch as the script has it
+    :param noise: seconds that no answer counts as slow for
     :param usual: seconds that reading and writing a whole batch usually take; ``None`` before the first
     """
 
     whole: int
     size: int
+    noise: float
     usual: float | None = None
 
     def after(self, seconds: float) -> "Pace":
@@ -31,9 +32,9 @@ class Pace:
         if self.usual is None:
             return replace(self, usual=seconds)
         size = self.size
-        if seconds > SLOW * self.usual + ALLOWANCE_SECONDS:
+        if seconds > SLOW * self.usual + self.noise:
             size = max(1, self.whole // SMALLEST, size // 2)
-        elif seconds <= self.usual + ALLOWANCE_SECONDS:
+        elif seconds <= self.usual + self.noise:
             size = min(self.whole, size * 2)
         usual = self.usual if self.size < self.whole else self.usual + WEIGHT * (seconds - self.usual)
         return replace(self, size=size, usual=usual)

@@ -25,6 +25,7 @@ from mydocs.migrations.data import order
 from mydocs.migrations.data.pace import Pace
 from mydocs.migrations.data.statements import RAW, Batch, place_of, shown
 from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.reporting.events import BatchDone, DataChanged, Warned
@@ -172,7 +173,8 @@ async def walk(
     """
     if place.total is None:
         place.total = await source.count()
-    going = _Walk(source, work, checkpoint, pause, place, Pace(whole=batch_size, size=batch_size), tell)
+    pace = Pace(whole=batch_size, size=batch_size, noise=limits().noise)
+    going = _Walk(source, work, checkpoint, pause, place, pace, tell)
     failure: BaseException | None = None
     read: _Lots = anyio.create_memory_object_stream(0)
     asked: _Lots = anyio.create_memory_object_stream(max(0, work.at_once - 1))

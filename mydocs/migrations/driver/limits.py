@@ -22,6 +22,7 @@ class Limits:
     :param renewal: for one try to renew the lease, so that several fit into what is left of it
     :param renew_every: from one renewal of the lease to the next, a third of it
     :param script_grace: between SIGINT and SIGKILL for a plain script
+    :param noise: by which the answers to a batch of a data change may differ, on a network and on shared cores
     :param grace: for what must be finished and has not been when the caller is cancelled; Kubernetes kills 30 s later
     """
 
@@ -33,6 +34,7 @@ class Limits:
     script_grace: float = 10.0
     renewal: float = 5.0
     renew_every: float = 10.0
+    noise: float = 0.02
     grace: float = 5.0
 
 
