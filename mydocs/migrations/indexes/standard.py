@@ -105,7 +105,7 @@ async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> No
     """
     Create the application's standard indexes: one command a collection, the collections at the same time.
 
-    Only where the server refuses is it looked what stands there.
+    Lists what is there only where the server refuses.
 
     :raises IndexConflict: where an existing index stands in the way
     """
