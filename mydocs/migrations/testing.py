@@ -13,7 +13,8 @@ import anyio.to_thread
 
 from mydocs import search_aliases
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry, server_errors
+from mydocs.migrations.driver.client import Database, Document
 from mydocs.migrations.errors import MigrationFailed, NotPossible
 from mydocs.migrations.indexes import definitions
 from mydocs.migrations.indexes.standard import create_standard_indexes
@@ -33,7 +34,7 @@ OWN = frozenset({documents.COLLECTION, documents.LOG_COLLECTION, lease.COLLECTIO
 
 
 async def assert_migrations_ok(
-    db: mongo.Database,
+    db: Database,
     directory: str | Path = "migrations",
     *,
     seed: Seed | None = None,
@@ -63,7 +64,7 @@ async def assert_migrations_ok(
     __tracebackhide__ = True  # pytest then shows the line of the test, and not this function
     found = await anyio.to_thread.run_sync(discover, Path(directory))
     problems = _problems_of_the_files(found.scripts, reversible=reversible, gaps=gaps)
-    if await mongo.documents_again(db, {"listCollections": 1, "cursor": {}}):
+    if await commands.documents_again(db, {"listCollections": 1, "cursor": {}}):
         raise NotPossible(f"database {db.name} is not empty; these checks write to it, so give them an empty one")
     # Now, so that they do not count as the first migration's; the run that creates them finds them there.
     await create_standard_indexes(db, standard_indexes)
@@ -80,7 +81,7 @@ async def assert_migrations_ok(
 class _Run:
     """The three things that are done to one migration."""
 
-    db: mongo.Database
+    db: Database
     directory: str | Path
     models: IndexModels
     timeout: float | None
@@ -153,17 +154,17 @@ class _State:
     indexes: Mapping[str, Any]
 
 
-async def _look(db: mongo.Database, ignore: Collection[str]) -> _State:
+async def _look(db: Database, ignore: Collection[str]) -> _State:
     documents: dict[str, Any] = {}
     indexes: dict[str, Any] = {}
-    listed = await mongo.documents_again(db, {"listCollections": 1, "filter": {"type": "collection"}, "cursor": {}})
+    listed = await commands.documents_again(db, {"listCollections": 1, "filter": {"type": "collection"}, "cursor": {}})
     for name in sorted(document["name"] for document in listed):
         if name in OWN or name.startswith("system."):
             continue
-        for document in await mongo.documents_again(db, {"find": name, "sort": {"_id": 1}}):
+        for document in await commands.documents_again(db, {"find": name, "sort": {"_id": 1}}):
             kept = {key: value for key, value in document.items() if key not in ignore}
             documents[f"document {document['_id']!r} of {name}"] = kept
-        for index in await mongo.documents_again(db, {"listIndexes": name, "cursor": {}}):
+        for index in await commands.documents_again(db, {"listIndexes": name, "cursor": {}}):
             if index["name"] != "_id_":  # comes and goes with the collection, which no `down` has to drop
                 indexes[f"index {name}.{index['name']}"] = index
         for index in await _search_listing(db, name):
@@ -171,11 +172,11 @@ async def _look(db: mongo.Database, ignore: Collection[str]) -> _State:
     return _State(documents=documents, indexes=indexes)
 
 
-async def _search_listing(db: mongo.Database, collection: str) -> list[mongo.Document]:
+async def _search_listing(db: Database, collection: str) -> list[Document]:
     try:
-        return await mongo.again(lambda: mongo.search_listing(db, collection, ()))
+        return await retry.again(lambda: commands.search_listing(db, collection, ()))
     except Exception as error:
-        if not mongo.is_no_search(error):
+        if not server_errors.is_no_search(error):
             raise
         return []
 

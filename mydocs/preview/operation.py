@@ -20,8 +20,9 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo import AsyncMongoClient
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands
 from mydocs.migrations.driver.cancellation import to_the_end
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import UsageError
 from mydocs.migrations.indexes.standard import create_standard_indexes
 from mydocs.migrations.indexes.standard_list import IndexModels, standard_checksum
@@ -47,7 +48,7 @@ _KINDS = {
 
 
 async def plan(
-    db: mongo.Database,
+    db: Database,
     *,
     directory: str | Path = "migrations",
     target: str | None = None,
@@ -98,7 +99,7 @@ class _Trial:
     """The steps of a plan on one copy, one after the other."""
 
     def __init__(
-        self, db: mongo.Database, source: Source, copy: LocalCopy, directory: Path, show: int, timeout: float | None
+        self, db: Database, source: Source, copy: LocalCopy, directory: Path, show: int, timeout: float | None
     ) -> None:
         self._db, self._copy, self._directory, self._show, self._timeout = db, copy, directory, show, timeout
         self._target = Copy(
@@ -180,7 +181,7 @@ class _Trial:
         source = self._sources.get(effect.collection)
         if effect.kind is not EffectKind.DROP_COLLECTION or source is None or source.kind == "view":
             return effect
-        reply = await mongo.command_again(self._db, {"count": source.name})
+        reply = await commands.command_again(self._db, {"count": source.name})
         return replace(effect, documents=int(reply["n"]))
 
     async def _effect(self, writes: Writes, record: Record) -> tuple[Effect | None, str | None]:

@@ -8,7 +8,8 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry, server_errors
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.values import value
 from mydocs.preview.record import OWN
@@ -49,13 +50,13 @@ class Source:
     collections: Sequence[SourceCollection]
 
 
-async def read_source(db: mongo.Database, sample: int) -> Source:
+async def read_source(db: Database, sample: int) -> Source:
     """
     Read collections, indexes, search listing, ledger, aliases and some documents of each collection.
 
     :param sample: documents of each collection at most
     """
-    listed = await mongo.documents_again(db, {"listCollections": 1, "cursor": {}})
+    listed = await commands.documents_again(db, {"listCollections": 1, "cursor": {}})
     found: dict[str, SourceCollection] = {}
     limiter = anyio.CapacityLimiter(AT_ONCE)
 
@@ -68,13 +69,13 @@ async def read_source(db: mongo.Database, sample: int) -> Source:
             if document["name"] not in OWN and not document["name"].startswith("system."):
                 group.start_soon(one, document)
     own = {
-        name: await mongo.documents_again(db, {"find": name}, codec_options=_RAW)
+        name: await commands.documents_again(db, {"find": name}, codec_options=_RAW)
         for name in ("_migrations", "_search_aliases")
     }
     return Source(own=own, collections=[found[name] for name in sorted(found)])
 
 
-async def count(db: mongo.Database, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> int | None:
+async def count(db: Database, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> int | None:
     """Count what a pipeline finds; ``None`` where that takes longer than 30 s, or the server refuses it."""
     body = {
         "aggregate": collection,
@@ -83,18 +84,18 @@ async def count(db: mongo.Database, collection: str, pipeline: Sequence[Mapping[
         "maxTimeMS": int(SECONDS * 1000),
     }
     try:
-        found = await mongo.documents_again(db, body)
+        found = await commands.documents_again(db, body)
     except OperationFailure:
         return None
     return int(found[0]["n"]) if found else 0
 
 
-async def _collection(db: mongo.Database, document: Mapping[str, Any], sample: int) -> SourceCollection:
+async def _collection(db: Database, document: Mapping[str, Any], sample: int) -> SourceCollection:
     name, kind = document["name"], document.get("type", "collection")
     options = dict(document.get("options") or {})
     indexes: Sequence[Mapping[str, Any]] = ()
     try:
-        indexes = await mongo.standard_listing(db, name)
+        indexes = await commands.standard_listing(db, name)
     except OperationFailure as error:
         if error.code != _VIEW:
             raise
@@ -122,16 +123,16 @@ async def _collection(db: mongo.Database, document: Mapping[str, Any], sample: i
     )
 
 
-async def _search(db: mongo.Database, name: str) -> Sequence[Mapping[str, Any]]:
+async def _search(db: Database, name: str) -> Sequence[Mapping[str, Any]]:
     try:
-        return await mongo.again(lambda: mongo.search_listing(db, name, ()))
+        return await retry.again(lambda: commands.search_listing(db, name, ()))
     except OperationFailure as error:
-        if not mongo.is_no_search(error, of_search_command=True):
+        if not server_errors.is_no_search(error, of_search_command=True):
             raise
         return ()
 
 
-async def _sample(db: mongo.Database, name: str, most: int) -> tuple[list[Any], bool]:
+async def _sample(db: Database, name: str, most: int) -> tuple[list[Any], bool]:
     """Return the first documents by ``_id``, and whether these are all."""
     body = {
         "find": name,
@@ -140,7 +141,7 @@ async def _sample(db: mongo.Database, name: str, most: int) -> tuple[list[Any], 
         "batchSize": BATCH,
         "maxTimeMS": int(SECONDS * 1000),
     }
-    cursor = (await mongo.again(lambda: mongo.command(db, body, codec_options=_RAW)))["cursor"]
+    cursor = (await retry.again(lambda: commands.command(db, body, codec_options=_RAW)))["cursor"]
     documents: list[Any] = []
     size = 0
     batch = list(cursor["firstBatch"])
@@ -149,11 +150,11 @@ async def _sample(db: mongo.Database, name: str, most: int) -> tuple[list[Any], 
             size += len(document.raw)
             if len(documents) == most or size > BYTES:
                 if cursor["id"]:
-                    await mongo.command(db, {"killCursors": name, "cursors": [cursor["id"]]})
+                    await commands.command(db, {"killCursors": name, "cursors": [cursor["id"]]})
                 return documents, False
             documents.append(document)
         if not cursor["id"]:
             return documents, True
         more = {"getMore": cursor["id"], "collection": name, "batchSize": BATCH}
-        cursor = (await mongo.command(db, more, codec_options=_RAW))["cursor"]
+        cursor = (await commands.command(db, more, codec_options=_RAW))["cursor"]
         batch = list(cursor["nextBatch"])

@@ -18,7 +18,7 @@ from mydocs.migrations import (
     rename_field,
     transform,
 )
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.ledger.lease import Owner, acquire, release
 from mydocs.migrations.model import IndexAction, IndexState, MigrationState
 from mydocs.migrations.operations.check import check

@@ -11,7 +11,7 @@ from pymongo import AsyncMongoClient
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.search import SearchSettings
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 
 
 @pytest.fixture

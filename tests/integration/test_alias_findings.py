@@ -9,7 +9,7 @@ import pytest
 from mydocs.cli.render import run_text, status_text
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationState, WorkLeft, check, migrate, rollback, status
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.reporting.report import to_json
 
 Write = Callable[[str, str], Path]

@@ -34,10 +34,9 @@ from mydocs.migrations import (
     wait_until_current,
     work_left,
 )
-from mydocs.migrations.driver import mongo
 from mydocs.migrations.driver import shared_looks as looks
+from mydocs.migrations.driver.client import Database, client_of
 from mydocs.migrations.driver.limits import Limits, limited_to
-from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ServerUnreachable
 from mydocs.migrations.indexes import readiness
 from mydocs.migrations.reporting.events import IndexChanged
@@ -103,7 +102,7 @@ def traces(db: Database) -> dict[str, Any]:
     """What of a process and of a client a call could leave changed."""
     for thread in leases():
         thread.join(5.0)  # it is told to end and not waited for
-    listeners = mongo.client_of(db).options.pool_options._event_listeners  # noqa: SLF001
+    listeners = client_of(db).options.pool_options._event_listeners  # noqa: SLF001
     return {
         "tasks": {task for task in asyncio.all_tasks() if "/pymongo/" not in repr(task)},
         "threads": leases(),

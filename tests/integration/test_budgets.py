@@ -21,8 +21,8 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import migrate
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.limits import Limits, limited_to
-from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.driver.shared_looks import Looks
 from mydocs.migrations.ledger import turn
 from mydocs.migrations.ledger.entries import Snapshot

@@ -9,7 +9,7 @@ from pymongo.errors import OperationFailure
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationError, connect
-from mydocs.migrations.driver.mongo import client_of
+from mydocs.migrations.driver.client import client_of
 
 pytestmark = pytest.mark.anyio
 

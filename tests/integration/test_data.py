@@ -24,8 +24,8 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import LeaseLost, MigrationFailed, migrate, rename_field, transform, unset_field
 from mydocs.migrations.data import job, statements, walk
-from mydocs.migrations.driver import mongo
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
 from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.reporting.events import BatchDone, Event
@@ -513,7 +513,7 @@ async def test_only_a_collation_may_put_texts_into_another_order(
     async def listed(db: Database, body: dict[str, Any]) -> list[dict[str, Any]]:
         return [{"name": body["filter"]["name"], "options": options}]
 
-    monkeypatch.setattr(mongo, "documents_again", listed)  # the local server has no collations
+    monkeypatch.setattr(commands, "documents_again", listed)  # the local server has no collations
     after, source = bson.encode({"_id": "a"}), walk.Source(db=db, name="things", wanted=statements.encoded({}))
     await walk._check_order(source, after, "b", "a")  # noqa: SLF001
     if options:

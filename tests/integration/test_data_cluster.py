@@ -11,8 +11,8 @@ from mydocs.localserver.controls import Recorded
 from mydocs.migrations import transform
 from mydocs.migrations.data import cluster
 from mydocs.migrations.data.cluster import Lag, lag_of
-from mydocs.migrations.driver import mongo
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.reporting.events import Event, Warned
@@ -93,7 +93,7 @@ async def test_a_change_waits_until_secondaries_have_caught_up(db: Database, mon
     async def sleep(_: float) -> None:
         slept[0] += 1
 
-    monkeypatch.setattr(mongo, "command_again", status)
+    monkeypatch.setattr(commands, "command_again", status)
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr("mydocs.migrations.data.cluster.anyio.sleep", sleep)
     events: list[Event] = []
@@ -115,7 +115,7 @@ async def test_a_lag_that_cannot_be_seen_is_a_warning(db: Database, monkeypatch:
     async def refused(_: Database, body: Any) -> Any:
         raise OperationFailure("not authorized on admin", 13)
 
-    monkeypatch.setattr(mongo, "command_again", refused)
+    monkeypatch.setattr(commands, "command_again", refused)
     events: list[Event] = []
     token = current.set(Capture(events.append))
     lag = Lag(db, "things", 10.0)

@@ -11,7 +11,7 @@ import pytest
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import migrate
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.reporting.events import DataChanged, Event, Warned
 from mydocs.migrations.reporting.report import to_json
 

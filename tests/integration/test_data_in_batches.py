@@ -14,7 +14,7 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import MigrationFailed, migrate, rename_field, update_in_batches
 from mydocs.migrations.data.statements import MESSAGE_BYTES
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import NotPossible
 
 Write = Callable[[str, str], Path]

@@ -16,7 +16,7 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import MigrationFailed, RetryLater, migrate, transform
 from mydocs.migrations.data import asking
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
 from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.reporting.events import BatchDone, Event, Warned

@@ -22,7 +22,7 @@ from mydocs.migrations import MigrationFailed, migrate, run_range
 from mydocs.migrations.data import workers
 from mydocs.migrations.data.processes import Processes, WorkerDied
 from mydocs.migrations.data.range_worker import Connection, RangeDone, RangeTask
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.reporting.events import BatchDone, Event, Warned
 
 Write = Callable[[str, str], Path]

@@ -31,7 +31,7 @@ from mydocs.migrations import (
     switch_search_alias,
     transform,
 )
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.indexes import aliases
 from mydocs.search_aliases import SearchAliases
 

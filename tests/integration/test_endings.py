@@ -15,9 +15,9 @@ from pymongo import IndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import CommandOutcome, Recorded
 from mydocs.migrations import migrate, wait_for_indexes, wait_until_current
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, server_errors
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.limits import Limits, limited_to
-from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import LeaseLost, NotPossible, ServerUnreachable
 from mydocs.migrations.ledger import lease as leases
 from mydocs.migrations.model import MigrationState
@@ -263,6 +263,6 @@ async def test_a_cursor_that_gives_nothing_and_does_not_end_is_an_error(any_db: 
             return {"ok": 1.0, "cursor": cursor}
 
     endless: Any = Endless()
-    with pytest.raises(mongo.NoAnswer, match="the cursor of find on _migrations does not end"):
-        await mongo.documents(endless, {"find": "_migrations"})
-    assert len(sent) == 1 + mongo.EMPTY_BATCHES
+    with pytest.raises(server_errors.NoAnswer, match="the cursor of find on _migrations does not end"):
+        await commands.documents(endless, {"find": "_migrations"})
+    assert len(sent) == 1 + commands.EMPTY_BATCHES

@@ -13,8 +13,8 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.search import Dialect, Generation
 from mydocs.migrations import drop_search_indexes, ensure_indexes, ensure_search_indexes, wait_until_ready
-from mydocs.migrations.driver import mongo
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import IndexConflict, IndexRefused, MigrationError, SearchUnavailable
 from mydocs.migrations.indexes import search as indexes
 from mydocs.migrations.indexes import standard as standard_indexes
@@ -612,7 +612,7 @@ async def test_a_build_that_is_cut_off_again_and_again_ends(db: Database, monkey
         raise AutoReconnect("connection closed")
 
     monkeypatch.setattr(standard_indexes, "LONG_WORK", 0.0)
-    monkeypatch.setattr(mongo, "command_again", cut)
+    monkeypatch.setattr(commands, "command_again", cut)
     with pytest.raises(AutoReconnect):
         await standard(db, IndexModel("a"))
     assert tries == standard_indexes.BUILD_TRIES

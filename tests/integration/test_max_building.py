@@ -10,7 +10,7 @@ import pytest
 from mydocs.localserver import LocalServer
 from mydocs.localserver.control.clock import ManualClock
 from mydocs.migrations import UsageError, migrate
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.indexes import readiness
 
 pytestmark = pytest.mark.anyio

@@ -15,8 +15,8 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import MigrationFailed, NotReady, migrate
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.limits import Limits, limited_to
-from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import ChangedScripts, NeedsDecision
 from mydocs.migrations.ledger import documents
 from mydocs.migrations.ledger import entries as ledger

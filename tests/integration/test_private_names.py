@@ -9,8 +9,9 @@ import lightodm.connection
 import pytest
 
 from mydocs.migrations import migrate
-from mydocs.migrations.driver import mongo
-from mydocs.migrations.driver.mongo import Database, check_driver
+from mydocs.migrations.driver import listeners
+from mydocs.migrations.driver.client import Database, client_of
+from mydocs.migrations.driver.listeners import check_driver
 from mydocs.migrations.driver.private_names import private
 from mydocs.migrations.errors import NotPossible
 
@@ -23,7 +24,7 @@ def test_a_name_that_is_there_is_given() -> None:
 
 async def test_the_installed_driver_has_what_is_needed(any_db: Database) -> None:
     check_driver(any_db)
-    client = mongo.client_of(any_db)
+    client = client_of(any_db)
     # Without these two, secrets would be shown and the heartbeat would share the scripts' connections.
     assert isinstance(client._init_kwargs, dict)  # noqa: SLF001
     assert hasattr(client.options.pool_options, "_credentials")
@@ -34,7 +35,7 @@ async def test_a_driver_without_it_is_named_before_the_first_script(
     any_db: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "001_a.py").write_text("async def up(db):\n    await db.runs.insert_one({})\n")
-    monkeypatch.setattr(mongo, "_LISTENING", "_EventListeners__renamed")
+    monkeypatch.setattr(listeners, "_LISTENING", "_EventListeners__renamed")
     says = r"pymongo \d.* has no `_EventListeners__renamed`, which mydocs needs to see what scripts do to indexes"
     with pytest.raises(NotPossible, match=says):
         await migrate(any_db, directory=folder, standard_indexes={})

@@ -22,7 +22,7 @@ from mydocs.migrations import (
     pull,
     status,
 )
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 
 pytestmark = pytest.mark.anyio
 

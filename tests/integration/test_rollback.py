@@ -16,7 +16,7 @@ import pytest
 from mydocs.localserver import LocalServer
 from mydocs.localserver.search import Dialect
 from mydocs.migrations import LeaseHeld, MigrationError, MigrationFailed, NotReady, migrate, wait_for_indexes
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import NotReversible, UnknownVersion
 from mydocs.migrations.indexes import search as indexes
 from mydocs.migrations.indexes import waiter as waits

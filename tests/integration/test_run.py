@@ -19,8 +19,8 @@ from pymongo import IndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import migrate
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.limits import Limits, limited_to
-from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import (
     DirectoryMissing,
     IndexConflict,

@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 
 from mydocs import search_aliases
 from mydocs.localserver import LocalServer
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.search_aliases import SearchAliases
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ from bson.datetime_ms import DatetimeMS
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import LeaseHeld, MigrationFailed, UsageError, migrate
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import ChangedScripts, NeedsDecision, NotPossible, UnknownVersion
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger import lease

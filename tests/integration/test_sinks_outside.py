@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationError, fan_out, migrate, prometheus_sink, status, webhook_sink
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 
 pytestmark = pytest.mark.anyio
 

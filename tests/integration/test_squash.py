@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mydocs.migrations import MigrationError, check, mark, migrate, repair, rollback, status
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import SquashIncomplete
 from mydocs.migrations.model import MigrationState
 

@@ -10,8 +10,8 @@ from pymongo import IndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import MigrationError, MigrationFailed, migrate
-from mydocs.migrations.driver import mongo
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import LedgerInvalid, WorkLeft
 from mydocs.migrations.indexes import definitions, readiness
 from mydocs.migrations.ledger.lease import LEASE_SECONDS, Owner, acquire
@@ -337,12 +337,12 @@ async def test_a_listed_index_without_a_name_is_passed_over_with_a_warning(
 ) -> None:
     write("001_a.py", SEARCH)
     await migrate(any_db, directory=folder, standard_indexes={}, wait=True)
-    real = mongo.search_listing
+    real = commands.search_listing
 
     async def listing(*arguments: Any) -> list[dict[str, Any]]:
         return [{"id": "1", "status": "READY"}, {"name": ["ft"]}, *await real(*arguments)]
 
-    monkeypatch.setattr(mongo, "search_listing", listing)
+    monkeypatch.setattr(commands, "search_listing", listing)
     seen: list[Event] = []
     report = await ask(any_db, directory=folder, standard_indexes={}, on_event=seen.append)
     assert indexes(report) == {"ft": ("ready", True)}

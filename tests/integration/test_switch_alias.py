@@ -25,7 +25,7 @@ from mydocs.migrations import (
     migrate,
     switch_search_alias,
 )
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.indexes import aliases, readiness
 from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.model import RunStamp

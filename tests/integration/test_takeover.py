@@ -12,7 +12,7 @@ from pymongo import MongoClient
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import Event, UsageError, check, import_ledger, migrate
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.ledger.foreign import LAYOUTS, Tool
 from mydocs.migrations.reporting.events import Warned
 

@@ -15,7 +15,7 @@ from opentelemetry.trace import StatusCode
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import IndexFailed, MigrationFailed, Sink, migrate, opentelemetry_sink
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 
 Write = Callable[[str, str], Path]
 

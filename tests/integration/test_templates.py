@@ -6,7 +6,7 @@ import pytest
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationError, migrate, rollback
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.model import MigrationState
 from mydocs.migrations.scripts.templates import TemplateKind, render
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mydocs.migrations import NotPossible
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.testing import assert_migrations_ok
 
 Write = Callable[[str, str], Path]

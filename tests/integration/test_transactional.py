@@ -13,8 +13,8 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationFailed, migrate
-from mydocs.migrations.driver import mongo
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import LeaseLost, NotPossible
 from mydocs.migrations.execution import transaction
 from mydocs.migrations.model import MigrationState
@@ -403,7 +403,7 @@ async def test_transactions_need_a_replica_set_or_a_sharded_cluster(
         assert body == {"hello": 1}
         return hello
 
-    monkeypatch.setattr(mongo, "command_again", command_again)
+    monkeypatch.setattr(commands, "command_again", command_again)
     assert await transaction.is_possible(db) is expected
 
 

@@ -26,7 +26,7 @@ from mydocs.migrations import (
     ensure_search_indexes,
     migrate,
 )
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.indexes import vectors
 from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.reporting.events import Event, Warned

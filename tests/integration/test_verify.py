@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mydocs.cli.app import app
 from mydocs.localserver import LocalServer
 from mydocs.migrations import ScriptsInvalid, VerifyFailed, WorkLeft, check, migrate, status
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.reporting.events import Event, Verified
 from mydocs.migrations.reporting.report import Outcome, to_json
 

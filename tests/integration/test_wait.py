@@ -28,9 +28,9 @@ from mydocs.migrations import (
     wait_for_indexes,
     wait_until_current,
 )
-from mydocs.migrations.driver import retries
+from mydocs.migrations.driver import backoff
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.limits import Limits, limited_to
-from mydocs.migrations.driver.mongo import Database
 from mydocs.migrations.errors import NotAuthorised, ServerUnreachable
 from mydocs.migrations.indexes import readiness
 from mydocs.migrations.indexes.readiness import Track
@@ -590,7 +590,7 @@ async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_l
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(turn, "MIN_GAP", 0.02)
-    caplog.set_level(logging.INFO, logger=retries.logger.name)
+    caplog.set_level(logging.INFO, logger=backoff.logger.name)
     found_none = asyncio.Event()
 
     class Found(logging.Handler):
@@ -599,7 +599,7 @@ async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_l
                 found_none.set()
 
     handler = Found()
-    retries.logger.addHandler(handler)
+    backoff.logger.addHandler(handler)
     write("001_a.py", SCRIPT)
 
     def sink(event: Event) -> None:
@@ -612,7 +612,7 @@ async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_l
         await found_none.wait()
         local_server.controls.up()
         await migrate(db, directory=folder)  # by a client that looks for its server for longer
-    retries.logger.removeHandler(handler)
+    backoff.logger.removeHandler(handler)
     client.close()
     assert gate.result().outcome is Outcome.OK
 

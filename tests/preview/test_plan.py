@@ -11,7 +11,7 @@ from pymongo import ASCENDING, AsyncMongoClient, IndexModel
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationError, PlanReport, migrate, plan
-from mydocs.migrations.driver.mongo import Database
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import OutOfOrder
 from mydocs.migrations.reporting.preview import Effect, plan_json
 

@@ -3,7 +3,7 @@
 import pytest
 from pymongo.errors import OperationFailure
 
-from mydocs.migrations.driver import dialects, mongo
+from mydocs.migrations.driver import dialects, server_errors
 from mydocs.migrations.driver.dialects import Meaning, Words
 
 FULL = "The maximum number of FTS indexes has been reached for this instance size."
@@ -41,13 +41,13 @@ def test_code_and_text_together_tell_what_a_server_means(code: int, text: str, m
 def test_a_dialect_that_is_added_to_the_table_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     no_search = OperationFailure("nothing to seek here", 4711)
     full = OperationFailure("the shelf is full", 4712)
-    assert not mongo.is_no_search(no_search)
+    assert not server_errors.is_no_search(no_search)
     rows = (
         Words(meaning=Meaning.NO_SEARCH, codes=(4711,)),
         Words(meaning=Meaning.NO_ROOM, codes=(4712,), text="shelf is full"),
     )
     monkeypatch.setitem(dialects.DIALECTS, "another engine", rows)
-    assert mongo.is_no_search(no_search)
-    assert mongo.says(full, Meaning.NO_ROOM)
-    assert not mongo.says(OperationFailure("the door is shut", 4712), Meaning.NO_ROOM)
-    assert type(mongo.as_migration_error(no_search)).__name__ == "SearchUnavailable"
+    assert server_errors.is_no_search(no_search)
+    assert server_errors.says(full, Meaning.NO_ROOM)
+    assert not server_errors.says(OperationFailure("the door is shut", 4712), Meaning.NO_ROOM)
+    assert type(server_errors.as_migration_error(no_search)).__name__ == "SearchUnavailable"

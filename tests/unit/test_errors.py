@@ -16,7 +16,7 @@ from pymongo.errors import (
 
 from mydocs.cli.errors import EXIT_CODES
 from mydocs.migrations import errors
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import server_errors
 from mydocs.migrations.errors import (
     ChangedScripts,
     ChangeInvalid,
@@ -184,19 +184,23 @@ def failure(code: int | None, text: str = "no") -> OperationFailure:
     ],
 )
 def test_a_drivers_error_becomes_a_sentence_for_an_operator(raised: Exception, expected: type[MigrationError]) -> None:
-    assert type(mongo.as_migration_error(raised)) is expected
+    assert type(server_errors.as_migration_error(raised)) is expected
 
 
 def test_an_error_of_other_making_is_not_dressed_up() -> None:
-    assert mongo.as_migration_error(ValueError("mine")) is None
+    assert server_errors.as_migration_error(ValueError("mine")) is None
     ours = LeaseLost(1)
-    assert mongo.as_migration_error(ours) is ours
+    assert server_errors.as_migration_error(ours) is ours
 
 
 def test_the_servers_sentence_is_told_without_the_drivers_dumps() -> None:
-    refused = mongo.as_migration_error(OperationFailure("no, full error: {...}", 5, {"errmsg": "no", "ok": 0.0}))
+    refused = server_errors.as_migration_error(
+        OperationFailure("no, full error: {...}", 5, {"errmsg": "no", "ok": 0.0})
+    )
     assert str(refused) == "the server refused: no (code 5)"
-    lost = mongo.as_migration_error(ServerSelectionTimeoutError("h:1: refused, Timeout: 5s, Topology Description: <…>"))
+    lost = server_errors.as_migration_error(
+        ServerSelectionTimeoutError("h:1: refused, Timeout: 5s, Topology Description: <…>")
+    )
     assert "Topology" not in str(lost)
 
 
@@ -213,7 +217,7 @@ def test_the_servers_sentence_is_told_without_the_drivers_dumps() -> None:
     ],
 )
 def test_only_what_may_pass_is_tried_again(error: Exception, transient: bool) -> None:
-    assert mongo.is_transient(error) is transient
+    assert server_errors.is_transient(error) is transient
 
 
 @pytest.mark.parametrize(
@@ -231,7 +235,7 @@ def test_only_what_may_pass_is_tried_again(error: Exception, transient: bool) ->
     ],
 )
 def test_a_scripts_error_has_the_exit_code_of_what_let_it_down(raised: Exception, code: int) -> None:
-    assert mongo.exit_code_of(raised) == code
+    assert server_errors.exit_code_of(raised) == code
 
 
 def test_nobody_is_told_to_drop_a_search_index_that_answers() -> None:

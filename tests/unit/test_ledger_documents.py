@@ -13,7 +13,7 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import migrate
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands
 from mydocs.migrations.errors import (
     ChangedScripts,
     LeaseLost,
@@ -512,7 +512,7 @@ def test_a_lease_until_beyond_9999_is_shown() -> None:
 
 def test_text_that_is_no_utf_8_is_read() -> None:
     document = bson.encode(OK | {"script": "001_XX.py"}).replace(b"XX", b"\xff\xff")
-    assert parse(bson.decode(document, mongo.OWN_CODEC)).script == "001_\ufffd\ufffd.py"
+    assert parse(bson.decode(document, commands.OWN_CODEC)).script == "001_\ufffd\ufffd.py"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 import anyio
 from pymongo.errors import OperationFailure
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, server_errors
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.reporting.events import Warned
@@ -17,7 +18,7 @@ LOOK_SECONDS = 1.0  # between two looks at the lag
 PATIENCE_SECONDS = 1800.0  # that a change waits for secondaries which do not catch up
 
 
-async def shard_key(db: mongo.Database, name: str) -> tuple[str, ...]:
+async def shard_key(db: Database, name: str) -> tuple[str, ...]:
     """
     Return the paths of a collection's shard key, with which a write goes to one shard and not to all.
 
@@ -25,7 +26,7 @@ async def shard_key(db: mongo.Database, name: str) -> tuple[str, ...]:
     """
     body = {"find": "collections", "filter": {"_id": f"{db.name}.{name}"}, "projection": {"key": 1}, "limit": 1}
     try:
-        found = await mongo.documents_again(db.client["config"], body)
+        found = await commands.documents_again(db.client["config"], body)
     except OperationFailure:
         return ()
     key = found[0].get("key") if found else None
@@ -43,7 +44,7 @@ def lag_of(status: Mapping[str, Any]) -> float:
 class Lag:
     """Lets a data change wait while secondaries are too far behind."""
 
-    def __init__(self, db: mongo.Database, name: str, most: float | None) -> None:
+    def __init__(self, db: Database, name: str, most: float | None) -> None:
         """:param most: seconds that they may be behind; ``None`` for no limit"""
         self._db, self._name, self._most = db, name, most
         self._looked = -LOOK_SECONDS
@@ -57,10 +58,12 @@ class Lag:
         began, told = time.monotonic(), False
         while self._most is not None and time.monotonic() - self._looked >= LOOK_SECONDS:
             try:
-                status = await mongo.command_again(self._db.client["admin"], {"replSetGetStatus": 1})
+                status = await commands.command_again(self._db.client["admin"], {"replSetGetStatus": 1})
             except OperationFailure as error:
                 self._most = None
-                why = f"the lag of secondaries cannot be seen, so nothing waits for them ({mongo.text_of(error)})"
+                why = (
+                    f"the lag of secondaries cannot be seen, so nothing waits for them ({server_errors.text_of(error)})"
+                )
                 capture.say(Warned(message=f"{self._name}: {why}"))
                 return
             lag, self._looked = lag_of(status), time.monotonic()

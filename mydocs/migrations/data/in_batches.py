@@ -22,7 +22,8 @@ from mydocs.migrations.data.statements import (
 )
 from mydocs.migrations.data.transform import IN_BATCHES
 from mydocs.migrations.data.walk import Asked, Place, Source, Work, call_key, say_end, walk
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry
+from mydocs.migrations.driver.client import Collection, Database, database_of
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
 
@@ -32,7 +33,7 @@ EXAMPLES = 100  # documents that are looked through for one that a batch should 
 
 
 async def update_in_batches(
-    collection: mongo.Collection,
+    collection: Collection,
     filter: Mapping[str, Any],  # noqa: A002  # as the drivers call it
     update: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
@@ -70,7 +71,7 @@ async def update_in_batches(
     return await checked.run(checkpoint, batch_size, checked.refuse_what_still_matches)
 
 
-async def rename_field(collection: mongo.Collection, old: str, new: str, *, batch_size: int = 10_000) -> int:
+async def rename_field(collection: Collection, old: str, new: str, *, batch_size: int = 10_000) -> int:
     """
     Rename a field in every document that has it; paths with dots are fine.
 
@@ -80,7 +81,7 @@ async def rename_field(collection: mongo.Collection, old: str, new: str, *, batc
     """
     capture.refuse_in_transaction("rename_field", IN_BATCHES)
     _check_names(old, new)
-    db, name = mongo.database_of(collection), collection.name
+    db, name = database_of(collection), collection.name
     both = {old: {"$exists": True}, new: {"$exists": True}}
     await _refuse_arrays(db, name, old, new)
     await _refuse_both(db, name, old, new, both)
@@ -96,7 +97,7 @@ async def rename_field(collection: mongo.Collection, old: str, new: str, *, batc
     return await renamed.run(capture.checkpoint(call_key("rename_field", name, old, new)), batch_size, refuse_both)
 
 
-async def unset_field(collection: mongo.Collection, field: str, *, batch_size: int = 10_000) -> int:
+async def unset_field(collection: Collection, field: str, *, batch_size: int = 10_000) -> int:
     """
     Remove a field from every document that has it; paths with dots are fine.
 
@@ -106,7 +107,7 @@ async def unset_field(collection: mongo.Collection, field: str, *, batch_size: i
     """
     capture.refuse_in_transaction("unset_field", IN_BATCHES)
     _check_names(field)
-    db, name = mongo.database_of(collection), collection.name
+    db, name = database_of(collection), collection.name
     await _refuse_arrays(db, name, field)
     unset = _Batches(collection, encoded({field: {"$exists": True}}), {"$unset": {field: ""}})
     return await unset.run(capture.checkpoint(call_key("unset_field", name, field)), batch_size)
@@ -131,12 +132,12 @@ class _Batches:
 
     def __init__(
         self,
-        collection: mongo.Collection,
+        collection: Collection,
         wanted: RawBSONDocument,
         update: Any,
         also: Mapping[str, Any] | None = None,
     ) -> None:
-        self.db, self.name = mongo.database_of(collection), collection.name
+        self.db, self.name = database_of(collection), collection.name
         self.source = Source(db=self.db, name=self.name, wanted=wanted, projection={"_id": 1})
         self.update = update
         self.conditions = [wanted, *([also] if also else [])]
@@ -187,11 +188,11 @@ class _Batches:
         be sent again: it is changed if it is still as it was, and must not match the filter after that.
         """
         body = {"find": self.name, "filter": {"_id": {"$eq": batch[0]["_id"]}}, "limit": 1}
-        before = await mongo.documents_again(self.db, body, codec_options=RAW)
+        before = await commands.documents_again(self.db, body, codec_options=RAW)
         try:
-            return (await update_documents(self.db, self.name, statements, mongo.command))[1]
+            return (await update_documents(self.db, self.name, statements, commands.command))[1]
         except Exception as error:
-            if not before or not mongo.is_worth_another_try(error):
+            if not before or not retry.is_worth_another_try(error):
                 raise
             query = Guard().query(encoded(before[0])) | {"$and": self.conditions}
             one = encoded({"q": query, "u": self.update})
@@ -210,7 +211,7 @@ class _Batches:
     async def _refuse(self, bounds: Mapping[str, Any], ids: set[bytes]) -> None:
         query = {"find": self.name, "filter": self._query(bounds), "projection": {"_id": 1}, "limit": EXAMPLES}
         # Others may have inserted some meanwhile; those are not this batch's.
-        found = map(encoded, await mongo.documents_again(self.db, query, codec_options=RAW))
+        found = map(encoded, await commands.documents_again(self.db, query, codec_options=RAW))
         still = next((identity for identity in map(place_of, found) if identity in ids), None)
         if still is not None:
             raise _StillMatches(self.name, still)
@@ -254,7 +255,7 @@ def _check_names(*names: str) -> None:
         raise NotPossible(f"{names[0]!r} cannot become {names[1]!r}: they are one, or one is inside the other")
 
 
-async def _refuse_arrays(db: mongo.Database, name: str, *fields: str) -> None:
+async def _refuse_arrays(db: Database, name: str, *fields: str) -> None:
     """Look for arrays on the way to a field: there the server renames nothing and unsets nothing."""
     ways = sorted({field[:place] for field in fields for place, sign in enumerate(field) if sign == "."})
     if not ways:
@@ -269,7 +270,7 @@ async def _refuse_arrays(db: mongo.Database, name: str, *fields: str) -> None:
         )
 
 
-async def _refuse_both(db: mongo.Database, name: str, old: str, new: str, query: Mapping[str, Any]) -> None:
+async def _refuse_both(db: Database, name: str, old: str, new: str, query: Mapping[str, Any]) -> None:
     found = await _example(db, name, query)
     if found is not None:
         identity, count = found
@@ -279,9 +280,9 @@ async def _refuse_both(db: mongo.Database, name: str, old: str, new: str, query:
         )
 
 
-async def _example(db: mongo.Database, name: str, query: Mapping[str, Any]) -> tuple[object, int] | None:
+async def _example(db: Database, name: str, query: Mapping[str, Any]) -> tuple[object, int] | None:
     """Return one `_id` that matches and how many do."""
     counted = {"$group": {"_id": None, "count": {"$sum": 1}, "example": {"$first": "$_id"}}}
     body = {"aggregate": name, "pipeline": [{"$match": query}, counted], "cursor": {}}
-    found = await mongo.documents_again(db, body, codec_options=RAW)
+    found = await commands.documents_again(db, body, codec_options=RAW)
     return (shown(found[0]["example"]), int(found[0]["count"])) if found else None

@@ -12,7 +12,8 @@ from mydocs.migrations.data.asking import Asker, Function, Gate
 from mydocs.migrations.data.cluster import Lag
 from mydocs.migrations.data.statements import RAW, Batch, Guard, encoded, id_lists, messages, paths, shown
 from mydocs.migrations.data.walk import Place, Source, Work, walk
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database, Document
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.values import value
@@ -44,7 +45,7 @@ class Job:
     shard_key: tuple[str, ...] = ()
     max_lag: float | None = None
 
-    def source(self, db: mongo.Database, low: bytes | None = None, high: bytes | None = None) -> Source:
+    def source(self, db: Database, low: bytes | None = None, high: bytes | None = None) -> Source:
         read = None if self.fields is None else paths([*self.fields, *self.shard_key]) or ()
         projection = None if read is None else {"_id": 1, **dict.fromkeys(read, 1)}
         return Source(db=db, name=self.name, wanted=self.wanted, projection=projection, low=low, high=high)
@@ -118,15 +119,15 @@ async def _still_wanted(source: Source, statements: Batch) -> Batch:
         body: dict[str, Any] = {"find": source.name, "filter": {"$and": [{"_id": {"$in": asked}}, source.wanted]}}
         if source.projection is not None:
             body["projection"] = source.projection
-        found += [encoded(each) for each in await mongo.documents_again(source.db, body, codec_options=RAW)]
+        found += [encoded(each) for each in await commands.documents_again(source.db, body, codec_options=RAW)]
     return found
 
 
-Send: TypeAlias = Callable[[mongo.Database, dict[str, Any]], Awaitable[mongo.Document]]
+Send: TypeAlias = Callable[[Database, dict[str, Any]], Awaitable[Document]]
 
 
 async def update_documents(
-    db: mongo.Database, name: str, statements: Batch, send: Send = mongo.command_again
+    db: Database, name: str, statements: Batch, send: Send = commands.command_again
 ) -> tuple[int, int]:
     """
     Write statements in as few commands as hold them.
@@ -136,7 +137,7 @@ async def update_documents(
     """
     matched = modified = 0
     for part in messages(statements):
-        body = {"update": name, "updates": part, "writeConcern": mongo.MAJORITY}
+        body = {"update": name, "updates": part, "writeConcern": commands.MAJORITY}
         reply = await send(db, body)
         matched, modified = matched + int(reply["n"]), modified + int(reply["nModified"])
     return matched, modified

@@ -27,7 +27,8 @@ from mydocs.migrations.data.asking import Function, Gate
 from mydocs.migrations.data.job import Job
 from mydocs.migrations.data.statements import RAW
 from mydocs.migrations.data.walk import Place
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.ledger.documents import COLLECTION
@@ -156,7 +157,7 @@ async def _walk_range(task: RangeTask, function: Function) -> None:
 class _Kept:
     """The place of a range, written by the worker that has it."""
 
-    def __init__(self, db: mongo.Database, task: RangeTask) -> None:
+    def __init__(self, db: Database, task: RangeTask) -> None:
         self._db = db
         self._at, self._later = f"checkpoint.{task.key}.ranges.{task.number}", f"checkpoint.{task.key}.later"
         self._query = {**bson.decode(task.fence), f"{self._at}.token": task.token}
@@ -191,9 +192,9 @@ class _Kept:
             "update": [{"$set": fields}],
             "new": True,
             "fields": {f"{self._at}.beat": 1, self._later: 1},
-            "writeConcern": mongo.MAJORITY,
+            "writeConcern": commands.MAJORITY,
         }
-        found = (await mongo.command_again(self._db, body))["value"]
+        found = (await commands.command_again(self._db, body))["value"]
         if found is None:
             raise _Superseded
         if self._asked == asked:

@@ -10,7 +10,7 @@ from mydocs.migrations.data.job import Job
 from mydocs.migrations.data.statements import encoded, paths
 from mydocs.migrations.data.walk import call_key
 from mydocs.migrations.data.workers import run_job
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Collection, database_of
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
 
@@ -21,7 +21,7 @@ IN_BATCHES = (
 
 
 async def transform(
-    collection: mongo.Collection,
+    collection: Collection,
     filter: Mapping[str, Any],  # noqa: A002  # as the drivers call it
     function: Function,
     *,
@@ -60,7 +60,7 @@ async def transform(
         raise NotPossible(f"batch_size is {batch_size} and must be 1 or more")
     if not 0 <= pause < math.inf:
         raise NotPossible(f"pause is {pause} and must be a number of seconds, 0 or more")
-    db, wanted = mongo.database_of(collection), encoded(filter, collection.codec_options)
+    db, wanted = database_of(collection), encoded(filter, collection.codec_options)
     job = Job(
         name=collection.name,
         wanted=wanted,

@@ -24,7 +24,8 @@ from bson.raw_bson import RawBSONDocument
 from mydocs.migrations.data import order
 from mydocs.migrations.data.pace import Pace
 from mydocs.migrations.data.statements import RAW, Batch, place_of, shown
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
@@ -43,7 +44,7 @@ class Source:
     :param high: the first that is not of them any more
     """
 
-    db: mongo.Database
+    db: Database
     name: str
     wanted: RawBSONDocument
     projection: dict[str, int] | None = None
@@ -51,12 +52,12 @@ class Source:
     high: bytes | None = None
 
     async def count(self) -> int:
-        return int((await mongo.command_again(self.db, {"count": self.name, "query": self.wanted}))["n"])
+        return int((await commands.command_again(self.db, {"count": self.name, "query": self.wanted}))["n"])
 
     async def still_matches(self, place: bytes) -> bool:
         """Whether the document at a place matches the filter."""
         query = {"$and": [RawBSONDocument(place, RAW), self.wanted]}
-        return bool((await mongo.command_again(self.db, {"count": self.name, "query": query}))["n"])
+        return bool((await commands.command_again(self.db, {"count": self.name, "query": query}))["n"])
 
     async def read(self, after: bytes | None, size: int) -> tuple[Batch, bool]:
         """Read the next batch, and whether it is the last. A reply may hold fewer documents than there are: 16 MB."""
@@ -75,10 +76,10 @@ class Source:
             body["max"] = RawBSONDocument(self.high, RAW)
         if "min" in body or "max" in body:
             body["hint"] = {"_id": 1}
-        cursor = (await mongo.again(lambda: mongo.command(self.db, body, codec_options=RAW)))["cursor"]
+        cursor = (await retry.again(lambda: commands.command(self.db, body, codec_options=RAW)))["cursor"]
         batch: Batch = list(cursor["firstBatch"])
         if cursor["id"]:  # cut at 16 MB; the next find goes on from there
-            await mongo.command_again(self.db, {"killCursors": self.name, "cursors": [cursor["id"]]})
+            await commands.command_again(self.db, {"killCursors": self.name, "cursors": [cursor["id"]]})
             return batch, False
         return batch, len(batch) < size
 
@@ -356,7 +357,7 @@ async def _check_order(source: Source, after: bytes | None, found: object, first
     if not is_after and order.has_text(found) and found != first:
         # In the order of a collation, which only the server knows.
         listing = {"listCollections": 1, "filter": {"name": source.name}}
-        listed = await mongo.documents_again(source.db, listing)
+        listed = await commands.documents_again(source.db, listing)
         is_after = any("collation" in each.get("options", {}) for each in listed)
     if not is_after:
         raise NotPossible(

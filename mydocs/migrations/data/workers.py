@@ -31,7 +31,8 @@ from mydocs.migrations.data.job import Job
 from mydocs.migrations.data.range_worker import Connection, FunctionAt, RangeDone, RangeFailed, RangeTask, run_range
 from mydocs.migrations.data.statements import RAW
 from mydocs.migrations.data.walk import Place, say_end
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database, arguments_of
 from mydocs.migrations.errors import LeaseLost, NotPossible
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.ledger.documents import COLLECTION
@@ -54,7 +55,7 @@ def lanes_of(executor: Executor, fence: Mapping[str, Any], script: Script) -> La
     return Lanes(executor=executor, count=count, fence=fence, script=script)
 
 
-async def run_job(db: mongo.Database, job: Job, checkpoint: capture.Checkpoint) -> int:
+async def run_job(db: Database, job: Job, checkpoint: capture.Checkpoint) -> int:
     """
     Change what a job is for: in one lane, or shared among workers where the run has some.
 
@@ -81,13 +82,13 @@ async def run_job(db: mongo.Database, job: Job, checkpoint: capture.Checkpoint) 
 
 
 def _template(
-    db: mongo.Database, job: Job, checkpoint: capture.Checkpoint, lanes: Lanes
+    db: Database, job: Job, checkpoint: capture.Checkpoint, lanes: Lanes
 ) -> tuple[RangeTask | None, str | None]:
     """Make the task that all ranges have in common, or say why there is none."""
     where = function_at(job.function, lanes.script)
     if isinstance(where, str):
         return None, f"workers cannot be given the function: {where}"
-    arguments = mongo.arguments_of(db)
+    arguments = arguments_of(db)
     if arguments is None:
         return None, "this PyMongo does not tell how its client was made, so workers cannot make one"
     task = RangeTask(
@@ -122,7 +123,7 @@ class _Spread:
 
     def __init__(
         self,
-        db: mongo.Database,
+        db: Database,
         job: Job,
         checkpoint: capture.Checkpoint,
         lanes: Lanes | None,
@@ -172,7 +173,7 @@ class _Spread:
             body: dict[str, Any] = {"find": name, "projection": {"_id": 1}, "sort": {"_id": 1}, "limit": 1}
             if low is not None:
                 body |= {"min": RawBSONDocument(low, RAW), "hint": {"_id": 1}}
-            found = await mongo.documents_again(self.db, body, codec_options=RAW)
+            found = await commands.documents_again(self.db, body, codec_options=RAW)
             if not found:
                 break
             firsts.append(found[0]["_id"])
@@ -182,7 +183,7 @@ class _Spread:
         size = count * ranges.SAMPLES_A_RANGE
         pipeline = [{"$sample": {"size": size}}, {"$project": {"_id": 1}}, {"$sort": {"_id": 1}}]
         sampling = {"aggregate": name, "pipeline": pipeline, "cursor": {"batchSize": size}}
-        sample = await mongo.documents_again(self.db, sampling, codec_options=RAW)
+        sample = await commands.documents_again(self.db, sampling, codec_options=RAW)
         return ranges.cut([each["_id"] for each in sample], firsts, count)
 
     async def run(self) -> None:
@@ -283,7 +284,7 @@ class _Spread:
         assert self.lanes is not None
         key = self.checkpoint.key
         body = {"find": COLLECTION, "filter": self.lanes.fence, "projection": {f"checkpoint.{key}": 1}, "limit": 1}
-        found = await mongo.documents_again(self.db, body)
+        found = await commands.documents_again(self.db, body)
         if not found:
             raise LeaseLost(int(self.lanes.fence["run.term"]))
         stored, now, got_on = found[0].get("checkpoint", {}).get(key, {}), time.monotonic(), False
@@ -336,7 +337,7 @@ class _Spread:
             tokens = {f"checkpoint.{self.checkpoint.key}.ranges.{n}.token": r["token"] for n, r in self.ranges.items()}
             assert self.lanes is not None
             fenced = {"q": self.lanes.fence, "u": {"$set": tokens}}
-            await mongo.command_again(self.db, {"update": COLLECTION, "updates": [fenced]})
+            await commands.command_again(self.db, {"update": COLLECTION, "updates": [fenced]})
         running = [future for future in self.futures.values() if not future.cancel()]
         if self.lanes is not None:
             for future in running:

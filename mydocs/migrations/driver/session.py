@@ -1,6 +1,6 @@
 """What a call hands on to all that it does: the database, its own id, and where its events go. No I/O."""
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.reporting.events import Event, Sink, Warned, emit
 from mydocs.migrations.values import value
 
@@ -13,7 +13,7 @@ class Session:
     :param run_id: what the call signs lease, ledger entries and events with; new for each call
     """
 
-    db: mongo.Database
+    db: Database
     run_id: str
     sink: Sink
 

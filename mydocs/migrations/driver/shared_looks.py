@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 import anyio
 from pymongo.errors import PyMongoError
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import server_errors
+from mydocs.migrations.driver.client import Database, addresses
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Looks(Generic[T]):
             found = await ask()
         except PyMongoError as error:
             # A refusal may be meant for this task's login alone, and a closed client is nobody else's.
-            if mongo.is_transient(error):
+            if server_errors.is_transient(error):
                 self._answer, self._ended = error, self._begun
             raise
         else:
@@ -73,9 +74,9 @@ _shared: dict[Hashable, Looks[Any]] = {}  # of those who wait at this moment, an
 
 
 @contextmanager
-def shared_looks(db: mongo.Database, *what: Hashable) -> Iterator[Looks[Any]]:
+def shared_looks(db: Database, *what: Hashable) -> Iterator[Looks[Any]]:
     """Join the tasks of this event loop that look at the same thing in the same database of the same deployment."""
-    key = (id(asyncio.get_running_loop()), mongo.addresses(db), db.name, *what)
+    key = (id(asyncio.get_running_loop()), addresses(db), db.name, *what)
     looks = _shared.setdefault(key, Looks())
     looks.members += 1
     try:

@@ -20,8 +20,9 @@ import anyio.to_thread
 from pymongo.errors import PyMongoError
 
 from mydocs.migrations.data.workers import lanes_of
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import listeners, server_errors
 from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end, to_the_end
+from mydocs.migrations.driver.client import Database, kept_open, sync_database, without_secrets
 from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import (
     LeaseLost,
@@ -113,7 +114,7 @@ class Executor:
     begun: Entry | None = None  # of the next step, recorded in one command with the end of the one before
 
     @property
-    def db(self) -> mongo.Database:
+    def db(self) -> Database:
         return self.ledger.db
 
     async def run(self, plan: Plan, models: IndexModels) -> None:
@@ -157,7 +158,7 @@ class Executor:
     @asynccontextmanager
     async def _prepared(self, standings: Sequence[Standing]) -> AsyncIterator[list[Step]]:
         """Check and load all scripts, and keep what they need until the block ends."""
-        mongo.check_driver(self.db)
+        listeners.check_driver(self.db)
         scripts = [standing.script for standing in standings if standing.script is not None]
         folders = [script.path.parent for script in scripts if script.kind is ScriptKind.ASYNC]
         needed = any(script.kind is ScriptKind.PLAIN for script in scripts)
@@ -234,7 +235,7 @@ class Executor:
                 finally:
                     current.reset(token)
                 return
-            with capturing(self.db, captured), mongo.kept_open(self.db, lambda: current.get() is not None):
+            with capturing(self.db, captured), kept_open(self.db, lambda: current.get() is not None):
                 function = partial(call_watched, getattr(step.loaded, direction), self.db)
                 if script.transactional:
                     deadline = self._deadline()
@@ -455,12 +456,12 @@ class Executor:
         return StoredError(type=type(cause).__name__, message=self._text_of(cause))
 
     def _text_of(self, cause: BaseException) -> str:
-        return self._clean(mongo.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause))
+        return self._clean(server_errors.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause))
 
     def _clean(self, text: str) -> str:
         # A file's name may have put half of a surrogate pair into it, which neither a stream nor BSON takes.
         text = text.encode("utf-8", "backslashreplace").decode()
-        return mongo.without_secrets(self.db, text)[:MESSAGE_LENGTH]
+        return without_secrets(self.db, text)[:MESSAGE_LENGTH]
 
     def _failure(self, script: Script, error: Exception) -> Exception:
         if isinstance(error, LeaseLost):
@@ -471,7 +472,11 @@ class Executor:
         else:
             cause = load.cause_of(error)
             kind, text, named = type(cause).__name__, self._text_of(cause), not isinstance(cause, SystemExit)
-            line, exit_code, advice = load.line_in(script.path, error), mongo.exit_code_of(cause), load.advice_on(cause)
+            line, exit_code, advice = (
+                load.line_in(script.path, error),
+                server_errors.exit_code_of(cause),
+                load.advice_on(cause),
+            )
         where = "" if line is None else f", line {line}"
         problem = (f"{kind}: {text}".rstrip(": ") if named else text) + advice
         by_hand = None if script.idempotent else script.version
@@ -496,14 +501,14 @@ def _can_meet_lightodm(step: Step) -> bool:
 
 
 @asynccontextmanager
-async def _lightodm_bound(db: mongo.Database, step: Step) -> AsyncIterator[None]:
+async def _lightodm_bound(db: Database, step: Step) -> AsyncIterator[None]:
     if not _can_meet_lightodm(step):
         yield
         return
     from mydocs.migrations.scripts.binding import lightodm_bound_to  # costs a third of a second where nobody needs it
 
     with ExitStack() as stack:  # entered and left in a thread: where a client is made for it, that blocks
-        sync = await anyio.to_thread.run_sync(stack.enter_context, mongo.sync_database(db))
+        sync = await anyio.to_thread.run_sync(stack.enter_context, sync_database(db))
         try:
             with lightodm_bound_to(sync):
                 yield

@@ -254,7 +254,7 @@ class _Process:
 
         from pymongo.errors import PyMongoError
 
-        from mydocs.migrations.driver import mongo
+        from mydocs.migrations.driver import server_errors
         from mydocs.migrations.scripts import load
 
         if isinstance(error, SystemExit) and error.code in (None, 0):
@@ -263,14 +263,14 @@ class _Process:
             with contextlib.suppress(Exception):
                 sys.excepthook(type(error), error, error.__traceback__)
         cause = load.cause_of(error)
-        text = mongo.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause)
+        text = server_errors.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause)
         self.tell(
             Failed(
                 kind=type(cause).__name__,
                 text=text[:TEXT_LENGTH],
                 line=load.line_in(Path(path), error),
                 named=not isinstance(cause, SystemExit),
-                exit_code=mongo.exit_code_of(cause),
+                exit_code=server_errors.exit_code_of(cause),
                 advice=load.advice_on(cause),
                 traceback=_traceback_of(error)[-TEXT_LENGTH:],
             )

@@ -28,7 +28,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Database, arguments_of, without_secrets
 from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import NotPossible, SettingsInvalid
 from mydocs.migrations.execution.plain_messages import (
@@ -99,7 +99,7 @@ class PlainFailed(Exception):
 
 
 @asynccontextmanager
-async def plain_scripts(db: mongo.Database, lease: Lease, *, needed: bool) -> AsyncIterator["PlainScripts"]:
+async def plain_scripts(db: Database, lease: Lease, *, needed: bool) -> AsyncIterator["PlainScripts"]:
     """
     Start the host of a run's plain scripts, and end it after the block.
 
@@ -139,9 +139,9 @@ class _Current:
 class PlainScripts:
     """The host process, and the thread that listens to it."""
 
-    def __init__(self, db: mongo.Database, lease: Lease) -> None:
+    def __init__(self, db: Database, lease: Lease) -> None:
         self._db, self._lease = db, lease
-        self._output = _Lines(lambda line: _to_stderr(harmless(mongo.without_secrets(db, line))))
+        self._output = _Lines(lambda line: _to_stderr(harmless(without_secrets(db, line))))
         self._sending = threading.Lock()
         self._number = 0
         self._current: _Current | None = None
@@ -358,7 +358,7 @@ class PlainScripts:
         try:
             await current.store(key, place)
         except Exception as error:  # noqa: BLE001  # told to the script, whose helper raises it
-            problem = mongo.without_secrets(self._db, str(error))
+            problem = without_secrets(self._db, str(error))
         with contextlib.suppress(OSError):
             send(channel, Kept(job=current.number, number=number, problem=problem))
 
@@ -417,8 +417,8 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _pickled_arguments(db: mongo.Database) -> bytes:
-    arguments = mongo.arguments_of(db)
+def _pickled_arguments(db: Database) -> bytes:
+    arguments = arguments_of(db)
     if arguments is None:
         raise SettingsInvalid(_not_again("this PyMongo does not tell how it was made"))
     data = BytesIO()

@@ -16,8 +16,9 @@ import anyio
 from pymongo import ReadPreference, WriteConcern
 from pymongo.errors import OperationFailure, PyMongoError
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, listeners, server_errors
 from mydocs.migrations.driver.cancellation import Interruption
+from mydocs.migrations.driver.client import Database, session_of, without_secrets
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.reporting.events import Warned
@@ -50,13 +51,13 @@ Work = Callable[[Any], Coroutine[Any, Any, None]]
 Seal = Callable[[Any], Coroutine[Any, Any, None]]
 
 
-async def is_possible(db: mongo.Database) -> bool:
+async def is_possible(db: Database) -> bool:
     """Whether the deployment has transactions: a replica set or a sharded cluster, and no single server."""
-    reply = await mongo.command_again(db, {"hello": 1})
+    reply = await commands.command_again(db, {"hello": 1})
     return "setName" in reply or reply.get("msg") == "isdbgrid"
 
 
-async def in_transaction(db: mongo.Database, interruption: Interruption, work: Work, seal: Seal) -> None:
+async def in_transaction(db: Database, interruption: Interruption, work: Work, seal: Seal) -> None:
     """
     Await ``work(session)``, then ``seal(session)``, and commit; all of it again after a transient error.
 
@@ -68,7 +69,7 @@ async def in_transaction(db: mongo.Database, interruption: Interruption, work: W
     :raises PyMongoError: labelled ``UnknownTransactionCommitResult`` where nobody can say whether it is committed
     """
     started, pause, ended_early = time.monotonic(), FIRST_PAUSE, 0
-    async with mongo.session_of(db) as session:
+    async with session_of(db) as session:
         while True:
             await _begin(session)
             try:
@@ -82,14 +83,16 @@ async def in_transaction(db: mongo.Database, interruption: Interruption, work: W
                 ended_early = ended_early + 1 if gone else 0
                 await _abort(session)
                 if _code(error) == NOT_IN_TRANSACTION:
-                    problem = f"{mongo.text_of(error)}; do it in a migration of its own, without TRANSACTIONAL = True"
+                    problem = (
+                        f"{server_errors.text_of(error)}; do it in a migration of its own, without TRANSACTIONAL = True"
+                    )
                     raise NotPossible(problem).with_traceback(error.__traceback__) from error
                 if ended_early == 2:  # once, it may have been an election
                     raise NotPossible(ENDED_BY_SERVER).with_traceback(error.__traceback__) from error
                 late = time.monotonic() - started >= TRANSACTION_SECONDS
                 if late or interruption.requested or not _has_label(error, TRANSIENT):
                     raise
-                reason = mongo.without_secrets(db, mongo.text_of(error))
+                reason = without_secrets(db, server_errors.text_of(error))
                 capture.say(Warned(message=f"the transaction came to nothing and is run again: {reason}"))
             else:
                 return
@@ -97,7 +100,7 @@ async def in_transaction(db: mongo.Database, interruption: Interruption, work: W
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
-async def _inside(db: mongo.Database, session: Any, work: Work) -> None:
+async def _inside(db: Database, session: Any, work: Work) -> None:
     """Do the work with the session for all of its calls, where the driver can be told so; else tell what is outside."""
     bind = getattr(session, "bind", None)  # of PyMongo since 4.17
     if bind is None:
@@ -109,7 +112,7 @@ async def _inside(db: mongo.Database, session: Any, work: Work) -> None:
 
 
 @contextmanager
-def _told_of_writes_outside(db: mongo.Database) -> Iterator[None]:
+def _told_of_writes_outside(db: Database) -> Iterator[None]:
     step, told = capture.current.get(), set[tuple[str, str]]()
 
     def started(event: Any) -> None:
@@ -124,7 +127,7 @@ def _told_of_writes_outside(db: mongo.Database) -> Iterator[None]:
             outside = f"{name} on {what[1]} is not a part of the script's transaction and stays if that fails"
             step.emit(Warned(message=f"{outside}; pass session=session"))
 
-    with mongo.tapped(db, mongo.CommandTap(started, lambda _: None)):
+    with listeners.tapped(db, listeners.CommandTap(started, lambda _: None)):
         yield
 
 
@@ -136,14 +139,14 @@ async def _begin(session: Any) -> None:
         await begun
 
 
-async def _end(db: mongo.Database, session: Any, seal: Seal) -> None:
+async def _end(db: Database, session: Any, seal: Seal) -> None:
     await seal(session)
     started, pause = time.monotonic(), FIRST_PAUSE
     while True:
         try:
-            await mongo.answered(db, session.commit_transaction(), "commitTransaction")
+            await commands.answered(db, session.commit_transaction(), "commitTransaction")
         except PyMongoError as error:
-            unknown = isinstance(error, mongo.NoAnswer) or _has_label(error, UNKNOWN)
+            unknown = isinstance(error, server_errors.NoAnswer) or _has_label(error, UNKNOWN)
             if not unknown or time.monotonic() - started >= COMMIT_SECONDS:
                 raise
         else:

@@ -10,8 +10,9 @@ import anyio
 import anyio.to_thread
 from pymongo.errors import PyMongoError
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import server_errors
 from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end
+from mydocs.migrations.driver.client import Database, without_secrets
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import VerifyFailed
 from mydocs.migrations.execution.left_tasks import call_watched
@@ -104,7 +105,7 @@ async def _verify(session: Session, version: str, script: Script, timeout: float
     return Verification(version=version, script=script, error=error, line=line)
 
 
-async def _call(interruption: Interruption, function: load.Step, db: mongo.Database) -> None:
+async def _call(interruption: Interruption, function: load.Step, db: Database) -> None:
     try:
         await interruption.run(call_watched(function, db))
     except asyncio.CancelledError as error:
@@ -113,11 +114,11 @@ async def _call(interruption: Interruption, function: load.Step, db: mongo.Datab
         raise load.ScriptExit(error) from error
 
 
-def _stored(db: mongo.Database, path: Path, raised: BaseException, line: int | None) -> StoredError:
+def _stored(db: Database, path: Path, raised: BaseException, line: int | None) -> StoredError:
     cause = load.cause_of(raised)
-    text = mongo.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause)
+    text = server_errors.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause)
     if not text and line is not None:  # an assert without a text: what it asserts
         with suppress(OSError, SyntaxError, UnicodeDecodeError, IndexError):
             text = read_source(path).splitlines()[line - 1].strip()
     text = text.encode("utf-8", "backslashreplace").decode()
-    return StoredError(type=type(cause).__name__, message=mongo.without_secrets(db, text)[:MESSAGE_LENGTH])
+    return StoredError(type=type(cause).__name__, message=without_secrets(db, text)[:MESSAGE_LENGTH])

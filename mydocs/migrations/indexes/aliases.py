@@ -12,7 +12,8 @@ from typing import Any
 import anyio
 from pymongo.errors import OperationFailure
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry
+from mydocs.migrations.driver.client import Collection, Database, database_of
 from mydocs.migrations.errors import IndexConflict, LeaseLost, UsageError
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.indexes.waiter import raise_unready, wait_for
@@ -28,7 +29,7 @@ IN_TRANSACTION = "it waits for an index, which no transaction outlasts; do it in
 
 
 async def switch_search_alias(
-    collection: mongo.Collection, alias: str, to: str, *, timeout: float | None = 3600.0
+    collection: Collection, alias: str, to: str, *, timeout: float | None = 3600.0
 ) -> SearchAlias:
     """
     Wait until a search index can be queried, then let the alias name it; applications follow within seconds.
@@ -48,7 +49,7 @@ async def switch_search_alias(
     names: tuple[object, object] = alias, to
     if not all(isinstance(name, str) and name for name in names):
         raise UsageError(f"alias and index are names, not {alias!r} and {to!r}; pass two texts that are not empty")
-    db, where = mongo.database_of(collection), collection.name
+    db, where = database_of(collection), collection.name
     captured = capture.of_database(db.name)
     record = None if captured is None else captured.record_of(where, to)
     index = TrackedIndex(collection=where, name=to)
@@ -65,7 +66,7 @@ async def switch_search_alias(
     return switched
 
 
-async def make_way(db: mongo.Database, where: str, names: Sequence[str]) -> None:
+async def make_way(db: Database, where: str, names: Sequence[str]) -> None:
     """
     See that no application asks for indexes that are about to be dropped.
 
@@ -78,7 +79,7 @@ async def make_way(db: mongo.Database, where: str, names: Sequence[str]) -> None
     seconds = {"$divide": [{"$subtract": ["$$NOW", "$switched_at"]}, 1000]}
     age = {"$cond": [{"$eq": [{"$type": "$switched_at"}, "date"]}, seconds, None]}  # somebody may have edited it
     pipeline = [{"$match": query}, {"$set": {"age": age}}]
-    found = await mongo.documents_again(db, {"aggregate": COLLECTION, "pipeline": pipeline, "cursor": {}})
+    found = await commands.documents_again(db, {"aggregate": COLLECTION, "pipeline": pipeline, "cursor": {}})
     named = [f"{alias['_id']} names {alias['index']}" for alias in found if alias.get("index") in names]
     if named:
         raise IndexConflict(
@@ -88,28 +89,28 @@ async def make_way(db: mongo.Database, where: str, names: Sequence[str]) -> None
         )
     left = max((GRACE_SECONDS - alias["age"] for alias in found if alias.get("age") is not None), default=0.0)
     if left > 0:
-        listed = await mongo.again(lambda: mongo.search_listing(db, where, names))
+        listed = await retry.again(lambda: commands.search_listing(db, where, names))
         if any(index.get("name") in names for index in listed):
             users = tuple(f"applications that use {where}.{name}" for name in names)
             capture.say(StillWaiting(what=users, seconds=0.0))
             await anyio.sleep(min(left, GRACE_SECONDS))
 
 
-async def _write(db: mongo.Database, where: str, alias: str, to: str, run: RunStamp | None) -> SearchAlias:
+async def _write(db: Database, where: str, alias: str, to: str, run: RunStamp | None) -> SearchAlias:
     command = _switch(where, alias, to, run)
     try:
-        reply = await mongo.command_again(db, command)
+        reply = await commands.command_again(db, command)
     except OperationFailure as error:
         if error.code != 11000:
             raise
-        (found,) = await mongo.documents_again(db, {"find": COLLECTION, "filter": {"_id": alias}})
+        (found,) = await commands.documents_again(db, {"find": COLLECTION, "filter": {"_id": alias}})
         if found.get("collection") != where:
             raise IndexConflict(
                 where, f"the search alias {alias} names an index of {found.get('collection')}; take another alias"
             ) from error
         if run is not None and found.get("run", {}).get("term", 0) > run.term:
             raise LeaseLost(run.term) from error
-        reply = await mongo.command_again(db, command)  # two were the first ever, and the other one was quicker
+        reply = await commands.command_again(db, command)  # two were the first ever, and the other one was quicker
     (switched,) = parse_aliases([reply["value"]], "_id")
     return switched
 
@@ -134,5 +135,5 @@ def _switch(where: str, alias: str, to: str, run: RunStamp | None) -> dict[str, 
         "update": [{"$set": fields}],
         "upsert": True,
         "new": True,
-        "writeConcern": mongo.MAJORITY,
+        "writeConcern": commands.MAJORITY,
     }

@@ -13,7 +13,8 @@ from functools import partial
 
 import anyio
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.indexes import capture, readiness
 from mydocs.migrations.indexes.capture import Capture
 from mydocs.migrations.indexes.readiness import Track
@@ -24,7 +25,7 @@ SIGN_OF_LIFE_SECONDS = 30.0
 
 
 @asynccontextmanager
-async def free_slots(db: mongo.Database, wanted: int) -> AsyncIterator[int]:
+async def free_slots(db: Database, wanted: int) -> AsyncIterator[int]:
     """
     Yield how many of the wanted builds may be submitted now, one at the least; waits until one may.
 
@@ -38,7 +39,7 @@ async def free_slots(db: mongo.Database, wanted: int) -> AsyncIterator[int]:
         yield min(wanted, await _free(db, captured, captured.max_building))
 
 
-async def _free(db: mongo.Database, captured: Capture, limit: int) -> int:
+async def _free(db: Database, captured: Capture, limit: int) -> int:
     started = told = time.monotonic()
     tracks: list[Track] = []
     while True:
@@ -54,7 +55,7 @@ async def _free(db: mongo.Database, captured: Capture, limit: int) -> int:
         await anyio.sleep(readiness.gap(building, now, random.uniform(-readiness.JITTER, readiness.JITTER)))
 
 
-async def _look(db: mongo.Database, captured: Capture) -> list[Track]:
+async def _look(db: Database, captured: Capture) -> list[Track]:
     """Look at the collections with indexes that may be building; what was seen ready or failed is not asked again."""
     now = time.monotonic()
     server_now = captured.clock()
@@ -68,7 +69,7 @@ async def _look(db: mongo.Database, captured: Capture) -> list[Track]:
             open_tracks.setdefault(index.collection, []).append(track)
     for collection, tracks in open_tracks.items():
         names = [track.index.name for track in tracks]
-        documents = await mongo.again(partial(mongo.search_listing, db, collection, names))
+        documents = await retry.again(partial(commands.search_listing, db, collection, names))
         listing = readiness.by_name(map(readiness.parse, documents))
         for track in tracks:
             seen = readiness.look(track, readiness.pick(track.index, listing.get(track.index.name, ())), now)

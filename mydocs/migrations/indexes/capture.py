@@ -26,7 +26,8 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from mydocs.migrations.driver import dialects, mongo
+from mydocs.migrations.driver import dialects, listeners
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.dialects import Meaning
 from mydocs.migrations.errors import NotPossible, UsageError
 from mydocs.migrations.indexes import standard_definitions
@@ -445,18 +446,18 @@ def _after(before: TrackedIndex | None, index: TrackedIndex) -> TrackedIndex:
 
 
 @contextmanager
-def capturing(db: mongo.Database, capture: Capture) -> Iterator[Capture]:
+def capturing(db: Database, capture: Capture) -> Iterator[Capture]:
     """Capture what is done to the indexes of a database, in the context of this block, until it ends."""
     capture.database = db.name
     token = current.set(capture)
     try:
-        with mongo.tapped(db, listener(db.name, capture.seen, is_wanted=lambda: current.get() is capture)):
+        with listeners.tapped(db, listener(db.name, capture.seen, is_wanted=lambda: current.get() is capture)):
             yield capture
     finally:
         current.reset(token)
 
 
-def listener(database: str, seen: Seen, *, is_wanted: Callable[[], bool] = lambda: True) -> mongo.CommandTap:
+def listener(database: str, seen: Seen, *, is_wanted: Callable[[], bool] = lambda: True) -> listeners.CommandTap:
     """
     Make a driver's listener for the commands that concern indexes of a database.
 
@@ -478,7 +479,7 @@ def listener(database: str, seen: Seen, *, is_wanted: Callable[[], bool] = lambd
             if reply is not None:
                 seen(name, body, reply)
 
-    return mongo.CommandTap(started, ended)
+    return listeners.CommandTap(started, ended)
 
 
 def _of_a_failure(command: str, failure: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -20,7 +20,8 @@ import anyio
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.operations import SearchIndexModel
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry, server_errors
+from mydocs.migrations.driver.client import Collection, Database, database_of
 from mydocs.migrations.driver.dialects import Meaning
 from mydocs.migrations.errors import IndexConflict, IndexRefused, NotReady, SearchUnavailable, UsageError
 from mydocs.migrations.indexes import aliases, capture, definitions, readiness
@@ -51,7 +52,7 @@ WHAT_TO_PASS = (
 
 
 async def ensure_search_indexes(
-    collection: mongo.Collection | Mapping[mongo.Collection, Iterable[SearchModel]],
+    collection: Collection | Mapping[Collection, Iterable[SearchModel]],
     models: Iterable[SearchModel] | None = None,
     *,
     replace: bool = False,
@@ -75,15 +76,15 @@ async def ensure_search_indexes(
     capture.refuse_in_transaction("ensure_search_indexes", NO_INDEXES)
     works = []
     for each, its_models in by_collection(collection, models, WHAT_TO_PASS):
-        db, where = mongo.database_of(each), each.name
+        db, where = database_of(each), each.name
         asked = _asked(its_models)
         check_names(where, [item.name for item in asked])
         works.append(partial(_ensure, db, where, asked, replace=replace))
     try:
         return await at_the_same_time(works, COLLECTIONS_AT_ONCE)
     except OperationFailure as error:
-        if mongo.is_no_search(error, of_search_command=True):
-            raise SearchUnavailable(mongo.text_of(error)) from error
+        if server_errors.is_no_search(error, of_search_command=True):
+            raise SearchUnavailable(server_errors.text_of(error)) from error
         raise
 
 
@@ -128,7 +129,7 @@ async def at_the_same_time(
     return tuple(index for place in sorted(done) for index in done[place])
 
 
-async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None:
+async def drop_search_indexes(collection: Collection, *names: str) -> None:
     """
     Drop search indexes by name; one that does not exist is no error. They leave the listing some time later.
 
@@ -140,7 +141,7 @@ async def drop_search_indexes(collection: mongo.Collection, *names: str) -> None
     """
     capture.refuse_in_transaction("drop_search_indexes", NO_INDEXES)
     capture.check_names("drop_search_indexes", names)
-    db = mongo.database_of(collection)
+    db = database_of(collection)
     await aliases.make_way(db, collection.name, names)
     for name in names:
         kind = capture.type_of(db.name, collection.name, name) or IndexType.SEARCH
@@ -190,9 +191,7 @@ def _asked(models: object) -> list[_Asked]:
     return [_Asked.of(model) for model in models]
 
 
-async def _ensure(
-    db: mongo.Database, where: str, asked: Sequence[_Asked], *, replace: bool
-) -> tuple[TrackedIndex, ...]:
+async def _ensure(db: Database, where: str, asked: Sequence[_Asked], *, replace: bool) -> tuple[TrackedIndex, ...]:
     listed = await _listed(db, where, asked)
     needed = {item.name: _change(item, listed.get(item.name)) for item in asked}
     serving = [
@@ -267,7 +266,7 @@ def _conflict(where: str, problem: str) -> IndexConflict:
     )
 
 
-async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
+async def _create(db: Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
     """
     Create indexes that the listing did not show, as many at a time as may be building.
 
@@ -289,7 +288,7 @@ async def _create(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> di
     return ids
 
 
-async def _create_batch(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
+async def _create_batch(db: Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
     """Create indexes in one command, or one by one where the server refuses them together; see :func:`_create`."""
     try:
         return await _create_together(db, where, asked)
@@ -313,7 +312,7 @@ async def _create_batch(db: mongo.Database, where: str, asked: Sequence[_Asked])
     return ids
 
 
-async def _create_together(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
+async def _create_together(db: Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
     started = time.monotonic()
     missing = list(asked)
     ids: dict[str, str] = {}
@@ -322,16 +321,19 @@ async def _create_together(db: mongo.Database, where: str, asked: Sequence[_Aske
     while True:
         command = {"createSearchIndexes": where, "indexes": [item.document for item in missing]}
         try:
-            reply = await mongo.command(db, command)
+            reply = await commands.command(db, command)
         except PyMongoError as error:
             no_collection = isinstance(error, OperationFailure) and error.code == 26
             if no_collection and not has_collection:
-                await mongo.ensure_collection(db, where)
+                await commands.ensure_collection(db, where)
                 has_collection = True
                 continue
             name_taken = _is_name_taken(error)
             limit = GONE_SECONDS if name_taken else NO_COLLECTION_SECONDS if no_collection else SEARCH_SECONDS
-            if not (no_collection or name_taken or mongo.is_transient(error)) or time.monotonic() - started > limit:
+            if (
+                not (no_collection or name_taken or server_errors.is_transient(error))
+                or time.monotonic() - started > limit
+            ):
                 raise
             if isinstance(error, ConnectionFailure):
                 capture.unanswered(db.name, command)
@@ -356,19 +358,19 @@ async def _create_together(db: mongo.Database, where: str, asked: Sequence[_Aske
 
 def _is_name_taken(error: BaseException) -> bool:
     """Whether the dropped index of that name is not gone yet; a full cluster may have the same code."""
-    return mongo.says(error, Meaning.NAME_TAKEN) and not mongo.says(error, Meaning.NO_ROOM)
+    return server_errors.says(error, Meaning.NAME_TAKEN) and not server_errors.says(error, Meaning.NO_ROOM)
 
 
 def _is_no_answer_to_a_definition(error: OperationFailure) -> bool:
     return (
         error.code == 26  # no such collection
-        or mongo.is_no_search(error, of_search_command=True)
-        or mongo.is_unauthorised(error)
-        or mongo.is_transient(error)
+        or server_errors.is_no_search(error, of_search_command=True)
+        or server_errors.is_unauthorised(error)
+        or server_errors.is_transient(error)
     )
 
 
-async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
+async def _update(db: Database, where: str, item: _Asked) -> IndexAction:
     """
     Send an update once, and again only where the listing shows that it did not arrive.
 
@@ -380,16 +382,16 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
     command = {"updateSearchIndex": where, "name": item.name, "definition": item.definition}
     while True:
         try:
-            await mongo.command(db, command)
+            await commands.command(db, command)
         except PyMongoError as error:
             if isinstance(error, OperationFailure) and error.code == 27:  # dropped by somebody since we looked
                 return IndexAction.CREATED
             if isinstance(error, OperationFailure) and not _is_no_answer_to_a_definition(error):
                 if _is_no_update(item, error):
-                    problem = f"the server does not update index {item.name}: {mongo.text_of(error)}"
+                    problem = f"the server does not update index {item.name}: {server_errors.text_of(error)}"
                     raise _conflict(where, problem) from error
                 raise IndexRefused(where, [_refusal(item, error)]) from error
-            if not mongo.is_transient(error) or time.monotonic() - started > SEARCH_SECONDS:
+            if not server_errors.is_transient(error) or time.monotonic() - started > SEARCH_SECONDS:
                 raise
             if isinstance(error, ConnectionFailure):
                 capture.unanswered(db.name, command)
@@ -403,25 +405,27 @@ async def _update(db: mongo.Database, where: str, item: _Asked) -> IndexAction:
 
 def _is_no_update(item: _Asked, error: OperationFailure) -> bool:
     """Whether an update is refused as such, and not for what its definition says."""
-    read_as_search = item.type is IndexType.VECTOR and mongo.says(error, Meaning.READ_AS_SEARCH)
-    return read_as_search or mongo.says(error, Meaning.NOT_BY_UPDATE)
+    read_as_search = item.type is IndexType.VECTOR and server_errors.says(error, Meaning.READ_AS_SEARCH)
+    return read_as_search or server_errors.says(error, Meaning.NOT_BY_UPDATE)
 
 
-async def _drop(db: mongo.Database, where: str, name: str) -> bool:
+async def _drop(db: Database, where: str, name: str) -> bool:
     """:return: whether there was such an index"""
     try:
-        await mongo.again(lambda: mongo.command(db, {"dropSearchIndex": where, "name": name}), seconds=SEARCH_SECONDS)
+        await retry.again(
+            lambda: commands.command(db, {"dropSearchIndex": where, "name": name}), seconds=SEARCH_SECONDS
+        )
     except OperationFailure as error:
-        if mongo.is_no_search(error, of_search_command=True):
-            raise SearchUnavailable(mongo.text_of(error)) from error
-        if not mongo.says(error, Meaning.GONE):
+        if server_errors.is_no_search(error, of_search_command=True):
+            raise SearchUnavailable(server_errors.text_of(error)) from error
+        if not server_errors.says(error, Meaning.GONE):
             raise
         return error.code not in (26, 27)  # else it is being deleted
     return True
 
 
 async def until_gone(
-    db: mongo.Database,
+    db: Database,
     where: str,
     name: str,
     index_id: str | None,
@@ -440,7 +444,9 @@ async def until_gone(
     with anyio.move_on_after(timeout):
         while True:
             async with limiter or nullcontext():
-                documents = await mongo.again(lambda: mongo.search_listing(db, where, [name]), seconds=SEARCH_SECONDS)
+                documents = await retry.again(
+                    lambda: commands.search_listing(db, where, [name]), seconds=SEARCH_SECONDS
+                )
             found = [item for item in map(readiness.parse, documents) if item.name == name]
             if not any(index_id is None or item.id in (None, index_id) for item in found):
                 return
@@ -449,10 +455,10 @@ async def until_gone(
     raise NotReady([f"{where}.{name} is dropped and still listed"], timeout or 0.0, NOT_REPLACED)
 
 
-async def _listed(db: mongo.Database, where: str, asked: Sequence[_Asked]) -> dict[str, Listed]:
+async def _listed(db: Database, where: str, asked: Sequence[_Asked]) -> dict[str, Listed]:
     """The indexes that are there to stay; one that is being deleted is not."""
     names = [item.name for item in asked]
-    documents = await mongo.again(lambda: mongo.search_listing(db, where, names), seconds=SEARCH_SECONDS)
+    documents = await retry.again(lambda: commands.search_listing(db, where, names), seconds=SEARCH_SECONDS)
     listed = map(readiness.parse, documents)
     leaving = ("DELETING", "DOES_NOT_EXIST")
     return {item.name: item for item in listed if item.name is not None and item.status not in leaving}
@@ -464,16 +470,14 @@ def _is_equal(item: _Asked, found: Listed) -> bool:
 
 
 def _refusal(item: _Asked, error: OperationFailure) -> str:
-    name, text = item.name, mongo.text_of(error)
+    name, text = item.name, server_errors.text_of(error)
     lost = f"; the old index {name} was dropped to make room for it and serves no more" if item.replacing else ""
-    if mongo.says(error, Meaning.NO_ROOM):
+    if server_errors.says(error, Meaning.NO_ROOM):
         return f"no room for index {name}: {text}; drop an index or take a larger cluster tier{lost}"
     return f"the server does not take index {name}: {text} (code {error.code}){lost}"
 
 
-def _done(
-    db: mongo.Database, where: str, item: _Asked, action: IndexAction, index_id: str | None = None
-) -> TrackedIndex:
+def _done(db: Database, where: str, item: _Asked, action: IndexAction, index_id: str | None = None) -> TrackedIndex:
     index = TrackedIndex(
         collection=where,
         name=item.name,

@@ -13,7 +13,8 @@ import anyio
 from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, server_errors
+from mydocs.migrations.driver.client import Collection, Database, database_of
 from mydocs.migrations.driver.limits import Limits
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import IndexConflict, UsageError
@@ -36,7 +37,7 @@ _STANDARD_ACTIONS = {
 
 
 async def ensure_indexes(
-    collection: mongo.Collection | Mapping[mongo.Collection, Iterable[IndexModel]],
+    collection: Collection | Mapping[Collection, Iterable[IndexModel]],
     models: Iterable[IndexModel] | None = None,
 ) -> tuple[TrackedIndex, ...]:
     """
@@ -53,15 +54,15 @@ async def ensure_indexes(
     capture.refuse_in_transaction("ensure_indexes", NO_INDEXES)
     works = []
     for each, its_models in by_collection(collection, models, WHAT_TO_PASS):
-        db, where = mongo.database_of(each), each.name
+        db, where = database_of(each), each.name
         documents = _documents(its_models)
         check_names(where, [document["name"] for document in documents])
         works.append(partial(_ensure, db, where, documents))
     return await at_the_same_time(works, BUILDS_AT_ONCE)
 
 
-async def _ensure(db: mongo.Database, where: str, documents: Sequence[Mapping[str, Any]]) -> tuple[TrackedIndex, ...]:
-    listed = await mongo.standard_listing(db, where)
+async def _ensure(db: Database, where: str, documents: Sequence[Mapping[str, Any]]) -> tuple[TrackedIndex, ...]:
+    listed = await commands.standard_listing(db, where)
     changes = [standard_definitions.standard_change(document, listed) for document in documents]
     conflicts = [change.sentence for change in changes if change.sentence]
     if conflicts:
@@ -74,7 +75,7 @@ async def _ensure(db: mongo.Database, where: str, documents: Sequence[Mapping[st
     records = []
     for document, change in zip(documents, changes, strict=True):
         if change.coll_mod is not None:
-            await mongo.command_again(db, {"collMod": where, "index": dict(change.coll_mod)})
+            await commands.command_again(db, {"collMod": where, "index": dict(change.coll_mod)})
         index = TrackedIndex(
             collection=where,
             name=change.name,
@@ -101,7 +102,7 @@ def _documents(models: object) -> list[dict[str, Any]]:
     return documents
 
 
-async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> None:
+async def create_standard_indexes(db: Database, models: IndexModels) -> None:
     """
     Create the application's standard indexes: one command a collection, the collections at the same time.
 
@@ -120,7 +121,7 @@ async def create_standard_indexes(db: mongo.Database, models: IndexModels) -> No
             group.start_soon(create, collection)
 
 
-async def _create_or_ensure(db: mongo.Database, where: str, models: Sequence[IndexModel]) -> None:
+async def _create_or_ensure(db: Database, where: str, models: Sequence[IndexModel]) -> None:
     try:
         await _create_standard(db, where, [model.document for model in models])
     except OperationFailure as error:
@@ -129,7 +130,7 @@ async def _create_or_ensure(db: mongo.Database, where: str, models: Sequence[Ind
         await ensure_indexes(db[where], models)
 
 
-async def _create_standard(db: mongo.Database, where: str, documents: Sequence[Mapping[str, Any]]) -> None:
+async def _create_standard(db: Database, where: str, documents: Sequence[Mapping[str, Any]]) -> None:
     """
     Build standard indexes, however long it takes.
 
@@ -141,9 +142,9 @@ async def _create_standard(db: mongo.Database, where: str, documents: Sequence[M
     for left in reversed(range(BUILD_TRIES)):
         started = time.monotonic()
         try:
-            await mongo.command_again(db, command)
+            await commands.command_again(db, command)
         except PyMongoError as error:
-            if not left or not mongo.is_transient(error) or time.monotonic() - started < LONG_WORK:
+            if not left or not server_errors.is_transient(error) or time.monotonic() - started < LONG_WORK:
                 raise
         else:
             return

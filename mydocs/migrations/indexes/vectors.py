@@ -14,7 +14,8 @@ from typing import Any
 
 from bson.binary import Binary
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry
+from mydocs.migrations.driver.client import Collection, Database, database_of
 from mydocs.migrations.errors import IndexConflict, NotPossible, UsageError, VectorsUnfit
 from mydocs.migrations.indexes import capture, readiness
 from mydocs.migrations.model import Definition, IndexType
@@ -107,7 +108,7 @@ class VectorReport:
         return f"{self.collection}.{self.index}: of {of} documents " + "; ".join(map(str, findings))
 
 
-async def check_vectors(collection: mongo.Collection, index_name: str, *, sample: int | None = None) -> VectorReport:
+async def check_vectors(collection: Collection, index_name: str, *, sample: int | None = None) -> VectorReport:
     """
     Count the documents whose vectors a vector index does not take, on the server, in one aggregation.
 
@@ -122,7 +123,7 @@ async def check_vectors(collection: mongo.Collection, index_name: str, *, sample
     wanted: object = sample
     if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1):
         raise UsageError(f"sample is a number of documents, not {sample!r}; pass 1 or more, or None for all of them")
-    db, where = mongo.database_of(collection), collection.name
+    db, where = database_of(collection), collection.name
     report = await look(db, where, index_name, await _definition(db, where, index_name), sample=sample)
     if report.misfits:
         raise VectorsUnfit(report, report.sentence(report.misfits))
@@ -130,7 +131,7 @@ async def check_vectors(collection: mongo.Collection, index_name: str, *, sample
 
 
 async def look(
-    db: mongo.Database, where: str, name: str, definition: Definition, *, sample: int | None = None
+    db: Database, where: str, name: str, definition: Definition, *, sample: int | None = None
 ) -> VectorReport:
     """
     Count, and raise nothing for what is found.
@@ -138,7 +139,7 @@ async def look(
     :raises NotPossible: where the definition has no vectors that can be looked at
     """
     stages = pipeline(where, name, definition, sample=sample)
-    found = await mongo.documents_again(db, {"aggregate": where, "pipeline": stages, "cursor": {}})
+    found = await commands.documents_again(db, {"aggregate": where, "pipeline": stages, "cursor": {}})
     return summarise(where, name, definition, found, sampled=sample is not None)
 
 
@@ -193,13 +194,13 @@ def summarise(
     return VectorReport(collection=where, index=name, documents=documents, sampled=sampled, findings=tuple(findings()))
 
 
-async def _definition(db: mongo.Database, where: str, name: str) -> Definition:
+async def _definition(db: Database, where: str, name: str) -> Definition:
     """The definition that was asked for, as far as script and ledger tell; else the listed one."""
     captured = capture.of_database(db.name)
     known = None if captured is None else captured.record_of(where, name)
     kind, definition = (None, None) if known is None else (known.type, known.definition)
     if definition is None:
-        documents = await mongo.again(lambda: mongo.search_listing(db, where, [name]))
+        documents = await retry.again(lambda: commands.search_listing(db, where, [name]))
         listed = next((index for index in map(readiness.parse, documents) if index.name == name), None)
         kind, definition = (None, None) if listed is None else (listed.type, listed.definition)
     if definition is None:

@@ -11,7 +11,8 @@ from datetime import datetime
 import anyio
 from pymongo.errors import PyMongoError
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, server_errors
+from mydocs.migrations.driver.client import Collection, Database, Document, database_of
 from mydocs.migrations.driver.limits import limited_to, limits
 from mydocs.migrations.driver.shared_looks import Looks, shared_looks
 from mydocs.migrations.errors import IndexFailed, NotReady
@@ -27,7 +28,7 @@ SIGN_OF_LIFE_SECONDS = 30.0
 
 
 async def wait_for(
-    db: mongo.Database,
+    db: Database,
     indexes: Sequence[TrackedIndex],
     *,
     timeout: float | None,
@@ -97,7 +98,7 @@ def raise_unready(tracks: Iterable[Track], seconds: float) -> None:
         raise NotReady(late, seconds)
 
 
-async def wait_until_ready(collection: mongo.Collection, *names: str, timeout: float | None = 3600.0) -> None:
+async def wait_until_ready(collection: Collection, *names: str, timeout: float | None = 3600.0) -> None:
     """
     Wait inside a script until search indexes of one collection can be queried.
 
@@ -108,7 +109,7 @@ async def wait_until_ready(collection: mongo.Collection, *names: str, timeout: f
     :raises UsageError: where a name is no text
     """
     capture.check_names("wait_until_ready", names)
-    db, where = mongo.database_of(collection), collection.name
+    db, where = database_of(collection), collection.name
     records = capture.records_of(db.name, where)
     there = [
         name for name, index in records.items() if index.type.is_search and index.action is not IndexAction.DROPPED
@@ -121,10 +122,10 @@ async def wait_until_ready(collection: mongo.Collection, *names: str, timeout: f
 class _Poller:
     """Looks at one collection until all of its indexes are settled."""
 
-    def __init__(self, db: mongo.Database, collection: str, tracks: Sequence[Track], sink: Sink | None) -> None:
+    def __init__(self, db: Database, collection: str, tracks: Sequence[Track], sink: Sink | None) -> None:
         self._db, self._collection, self._sink = db, collection, sink
         self.tracks = tuple(tracks)
-        self._read: list[tuple[mongo.Document, Listed]] = []
+        self._read: list[tuple[Document, Listed]] = []
 
     @property
     def is_settled(self) -> bool:
@@ -136,13 +137,11 @@ class _Poller:
         with shared_looks(self._db, self._collection, names) as looks:
             await self._run(limiter, looks, names)
 
-    async def _run(
-        self, limiter: anyio.CapacityLimiter, looks: Looks[list[mongo.Document]], names: Sequence[str]
-    ) -> None:
-        async def ask() -> list[mongo.Document]:
+    async def _run(self, limiter: anyio.CapacityLimiter, looks: Looks[list[Document]], names: Sequence[str]) -> None:
+        async def ask() -> list[Document]:
             async with limiter:
                 with limited_to(replace(limits(), until=last_answer + limits().patience)):
-                    return await mongo.search_listing(self._db, self._collection, names)
+                    return await commands.search_listing(self._db, self._collection, names)
 
         within = 0.0
         last_answer = time.monotonic()
@@ -152,7 +151,7 @@ class _Poller:
                 documents = await looks.next(ask, within=within)
             except PyMongoError as error:
                 # A look that has hardly any time left says less than the server did before.
-                trouble = trouble if trouble and isinstance(error, mongo.NoAnswer) else error
+                trouble = trouble if trouble and isinstance(error, server_errors.NoAnswer) else error
                 logger.info("listing the search indexes of %s: %s", self._collection, error)
             else:
                 trouble, last_answer = None, time.monotonic()
@@ -161,10 +160,10 @@ class _Poller:
                     return
             now = time.monotonic()
             within = readiness.gap(self.tracks, now, random.uniform(-readiness.JITTER, readiness.JITTER))
-            if trouble and not (mongo.is_transient(trouble) and now + within < last_answer + limits().patience):
+            if trouble and not (server_errors.is_transient(trouble) and now + within < last_answer + limits().patience):
                 raise trouble
 
-    def _take(self, documents: Sequence[mongo.Document], now: float) -> None:
+    def _take(self, documents: Sequence[Document], now: float) -> None:
         listing = readiness.by_name(self._parsed(documents))
         before = self.tracks
         self.tracks = tuple(
@@ -175,7 +174,7 @@ class _Poller:
             if new.verdict != old.verdict or new.outcome is not old.outcome:
                 self._tell(new, now)
 
-    def _parsed(self, documents: Sequence[mongo.Document]) -> list[Listed]:
+    def _parsed(self, documents: Sequence[Document]) -> list[Listed]:
         """Read a listing; most of it is as it was at the look before, and not read again."""
         known = self._read
         self._read = [

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mydocs import search_aliases
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database, Document
 from mydocs.migrations.ledger import lease as leases
 from mydocs.migrations.ledger.documents import (
     COLLECTION,
@@ -60,7 +61,7 @@ class Snapshot:
         return self.seen_at + timedelta(seconds=time.monotonic() - self.read_at)
 
 
-async def read(db: mongo.Database, *, patiently: bool = False, aliases: bool = False) -> Snapshot:
+async def read(db: Database, *, patiently: bool = False, aliases: bool = False) -> Snapshot:
     """
     Read lease and ledger in one command, the lease first; see :func:`mydocs.migrations.ledger.plan.is_interrupted`.
 
@@ -68,7 +69,7 @@ async def read(db: mongo.Database, *, patiently: bool = False, aliases: bool = F
     :param patiently: bear a server that is away for two minutes, as somebody who waits does
     :raises LedgerInvalid: where a document is none of ours
     """
-    found = await mongo.documents_again(
+    found = await commands.documents_again(
         db,
         {
             "aggregate": leases.COLLECTION,
@@ -90,7 +91,7 @@ async def read(db: mongo.Database, *, patiently: bool = False, aliases: bool = F
     )
 
 
-def _is_alias(document: mongo.Document) -> bool:
+def _is_alias(document: Document) -> bool:
     return document["_id"] is None and "alias" in document
 
 
@@ -126,9 +127,9 @@ def opening(
     )
 
 
-async def read_log(db: mongo.Database) -> list[dict[str, Any]]:
+async def read_log(db: Database) -> list[dict[str, Any]]:
     """Return the kept attempts, oldest first."""
-    return await mongo.documents_again(
+    return await commands.documents_again(
         db, {"find": LOG_COLLECTION, "sort": {"started_at": 1, "_id": 1}, "batchSize": BATCH}
     )
 

@@ -13,7 +13,8 @@ from typing import Any
 from pymongo.errors import DocumentTooLarge, OperationFailure
 
 import mydocs
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, server_errors
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import LeaseLost, LedgerChanged, MigrationError, NotPossible
 from mydocs.migrations.ledger import entries
 from mydocs.migrations.ledger.documents import (
@@ -34,7 +35,7 @@ from mydocs.migrations.values import value
 class HeldLedger:
     """The ledger as it may be written while a lease is held; it stamps and filters what it writes by itself."""
 
-    db: mongo.Database
+    db: Database
     lease: Lease
 
     @property
@@ -110,7 +111,7 @@ class HeldLedger:
         except DocumentTooLarge:  # the two together, perhaps
             return await self.finish(ended), None
         except OperationFailure as error:
-            if mongo.is_transient(error):
+            if server_errors.is_transient(error):
                 raise
             if (error.details or {}).get("index") == 1:
                 return ended, None
@@ -124,7 +125,7 @@ class HeldLedger:
             query, collection = {"_id": log_key(entry, entry.direction)}, LOG_COLLECTION
         else:
             query, collection = _query_ours(entry) | {"state": MigrationState.APPLIED.value}, COLLECTION
-        return bool(await mongo.documents_again(self.db, {"find": collection, "filter": query, "limit": 1}))
+        return bool(await commands.documents_again(self.db, {"find": collection, "filter": query, "limit": 1}))
 
     async def keep_place(self, entry: Entry, key: str, place: Mapping[str, Any]) -> None:
         """
@@ -220,7 +221,7 @@ class HeldLedger:
         try:
             reply = await self._send({"update": COLLECTION, "updates": updates}, session)
         except OperationFailure as error:
-            if error.code != mongo.DUPLICATE_KEY:
+            if error.code != server_errors.DUPLICATE_KEY:
                 raise
             raise await self._why_refused(version, error) from error
         if not reply["n"]:
@@ -228,11 +229,11 @@ class HeldLedger:
 
     async def _send(self, body: dict[str, Any], session: Any) -> dict[str, Any]:
         if session is not None:  # a transaction has one write concern, that of its commit, and is repeated as a whole
-            return await mongo.command(self.db, body, session=session)
-        return await mongo.command_again(self.db, body | {"writeConcern": mongo.MAJORITY})
+            return await commands.command(self.db, body, session=session)
+        return await commands.command_again(self.db, body | {"writeConcern": commands.MAJORITY})
 
     async def _why_refused(self, version: str, error: OperationFailure) -> MigrationError:
-        index = mongo.unique_index_of(error)
+        index = server_errors.unique_index_of(error)
         if index is None:
             return await self._why_not_found(version)
         return NotPossible(
@@ -265,7 +266,7 @@ async def _as_far_as_it_fits(entry: Entry, send: Callable[[Entry], Awaitable[Non
     try:
         await send(entry)
     except (OperationFailure, DocumentTooLarge) as error:
-        if not mongo.is_too_large(error):
+        if not server_errors.is_too_large(error):
             raise
         entry = without_definitions(entry)
         await send(entry)

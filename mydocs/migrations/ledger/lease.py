@@ -55,8 +55,9 @@ import pymongo
 from bson.datetime_ms import DatetimeMS
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry, server_errors
 from mydocs.migrations.driver.cancellation import to_the_end
+from mydocs.migrations.driver.client import Database, private_database
 from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid, MigrationError, NotPossible, ServerUnreachable
 from mydocs.migrations.ledger.documents import time_of
@@ -173,7 +174,7 @@ def parse(document: dict[str, Any]) -> LeaseView:
     )
 
 
-async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
+async def acquire(db: Database, owner: Owner) -> Lease | None:
     """
     Try once to take the lease.
 
@@ -185,17 +186,17 @@ async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
     sent = clock()
 
     async def ask() -> dict[str, Any]:
-        return await to_the_end(mongo.command(db, _acquire_command(owner)), "the request for the lease")
+        return await to_the_end(commands.command(db, _acquire_command(owner)), "the request for the lease")
 
     try:
-        reply = await mongo.again(ask)
+        reply = await retry.again(ask)
     except asyncio.CancelledError:  # what was asked for may have been granted
         await _release(db, {"owner.id": owner.run_id})
         raise
     except OperationFailure as error:
-        if error.code != mongo.DUPLICATE_KEY:
+        if error.code != server_errors.DUPLICATE_KEY:
             raise
-        if (index := mongo.unique_index_of(error)) is not None:
+        if (index := server_errors.unique_index_of(error)) is not None:
             raise NotPossible(
                 f"the unique index {index} of {COLLECTION} does not take the lease; mydocs needs no index there, "
                 f"drop it: db.{COLLECTION}.dropIndex({index!r})"
@@ -214,7 +215,7 @@ async def acquire(db: mongo.Database, owner: Owner) -> Lease | None:
 
 
 @asynccontextmanager
-async def held(db: mongo.Database, lease: Lease) -> AsyncIterator[Lease]:
+async def held(db: Database, lease: Lease) -> AsyncIterator[Lease]:
     """
     Keep the lease for the length of a block, and give it back.
 
@@ -240,26 +241,26 @@ async def held(db: mongo.Database, lease: Lease) -> AsyncIterator[Lease]:
             await release(db, lease)
 
 
-async def _loss(db: mongo.Database, lease: Lease) -> MigrationError:
+async def _loss(db: Database, lease: Lease) -> MigrationError:
     """Say why a lease is lost: a server that does not answer at all is another cause than another holder."""
     if not lease.is_ours and not lease.taken:
         try:
-            await to_the_end(mongo.command(db, {"ping": 1}), "a ping of the server", limit=PING_SECONDS)
+            await to_the_end(commands.command(db, {"ping": 1}), "a ping of the server", limit=PING_SECONDS)
         except (ConnectionFailure, ServerUnreachable) as error:
-            cause = error.problem if isinstance(error, ServerUnreachable) else mongo.text_of(error)
+            cause = error.problem if isinstance(error, ServerUnreachable) else server_errors.text_of(error)
             return ServerUnreachable(f"the lease of term {lease.term} could not be renewed ({cause})")
     return LeaseLost(lease.term)
 
 
-async def release(db: mongo.Database, lease: Lease) -> None:
+async def release(db: Database, lease: Lease) -> None:
     """Give the lease back if it is still ours; where the server cannot be told, it runs out by itself."""
     await _release(db, {"owner.id": lease.owner.run_id, "term": lease.term})
 
 
-async def break_lease(db: mongo.Database, view: LeaseView) -> bool:
+async def break_lease(db: Database, view: LeaseView) -> bool:
     """Take the lease from the holder that ``view`` shows. Returns whether it was still that one's."""
     whose = {"term": view.term, "owner.id": view.run_id}
-    reply = await mongo.command_again(db, _change(whose, {"owner": None, "expires_at": "$$NOW"}))
+    reply = await commands.command_again(db, _change(whose, {"owner": None, "expires_at": "$$NOW"}))
     return bool(reply["n"])
 
 
@@ -292,12 +293,12 @@ def _acquire_command(owner: Owner) -> dict[str, Any]:
         ],
         "upsert": True,
         "new": True,
-        "writeConcern": mongo.MAJORITY,
+        "writeConcern": commands.MAJORITY,
     }
 
 
-async def _release(db: mongo.Database, whose: dict[str, Any]) -> None:
-    give_back = mongo.command_again(db, _change(whose, {"owner": None, "expires_at": "$$NOW"}))
+async def _release(db: Database, whose: dict[str, Any]) -> None:
+    give_back = commands.command_again(db, _change(whose, {"owner": None, "expires_at": "$$NOW"}))
     try:
         await to_the_end(give_back, "the release of the lease", limit=limits().release)
     except (PyMongoError, ServerUnreachable) as error:
@@ -312,14 +313,14 @@ def _change(whose: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "update": COLLECTION,
         "updates": [{"q": {"_id": "lease"} | whose, "u": [{"$set": fields}]}],
-        "writeConcern": mongo.MAJORITY,
+        "writeConcern": commands.MAJORITY,
     }
 
 
 class _Heartbeat:
     """Renews a lease from a thread of its own until it is stopped or the lease is lost."""
 
-    def __init__(self, db: mongo.Database, lease: Lease, on_lost: Callable[[], object]) -> None:
+    def __init__(self, db: Database, lease: Lease, on_lost: Callable[[], object]) -> None:
         self._db, self._lease, self._on_lost = db, lease, on_lost
         self._limits = limits()  # a thread has none of its own
         self._stopped = threading.Event()
@@ -337,7 +338,7 @@ class _Heartbeat:
         if self._pause(min(self._limits.renew_every, max(0.0, self._lease.deadline - clock()) / 3)):
             return  # most runs are over before the first renewal, and never make a client for it
         try:
-            with mongo.private_database(self._db) as db:
+            with private_database(self._db) as db:
                 self._renew_until_stopped(db)
         except Exception:
             logger.exception("the heartbeat of the lease broke")
@@ -366,7 +367,7 @@ class _Heartbeat:
                     reply = db.command(_change(whose, {"expires_at": _UNTIL}))
             except PyMongoError as error:
                 logger.info("renewing the lease: %s; %.0f s left", error, remaining)
-                if isinstance(error, OperationFailure) and not mongo.is_transient(error):
+                if isinstance(error, OperationFailure) and not server_errors.is_transient(error):
                     logger.warning("renewing the lease was refused: %s", error)
                 self._pause(RETRY_RENEWAL_SECONDS)
                 continue

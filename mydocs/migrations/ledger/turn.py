@@ -12,7 +12,7 @@ from collections.abc import Callable
 import anyio
 import anyio.to_thread
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.shared_looks import Looks, shared_looks
 from mydocs.migrations.errors import LeaseHeld
@@ -33,7 +33,7 @@ SETTLE_SECONDS = (
 JITTER = 0.1  # of the gap and on top of it, so that processes that were started together do not go on together
 
 
-async def look(db: mongo.Database, looks: Looks[Snapshot], waited: float, lease: LeaseView | None = None) -> Snapshot:
+async def look(db: Database, looks: Looks[Snapshot], waited: float, lease: LeaseView | None = None) -> Snapshot:
     """
     Return what the next look sees. A lease that is about to expire is read again once it has expired.
 

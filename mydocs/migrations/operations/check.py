@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import WorkLeft
 from mydocs.migrations.execution.verification import raise_unverified, verify
@@ -20,7 +20,7 @@ from mydocs.migrations.reporting.report import RunReport
 
 
 async def check(
-    db: mongo.Database,
+    db: Database,
     *,
     directory: str | Path = "migrations",
     vectors: bool = False,

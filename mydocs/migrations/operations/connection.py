@@ -22,8 +22,7 @@ with warnings.catch_warnings():
     from motor.frameworks import asyncio as asyncio_of_motor
     from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
-from mydocs.migrations.driver import mongo
-from mydocs.migrations.driver.mongo import as_migration_error as as_migration_error
+from mydocs.migrations.driver.server_errors import as_migration_error as as_migration_error
 from mydocs.migrations.errors import ServerUnreachable, SettingsInvalid
 from mydocs.migrations.reporting.redaction import redact
 from mydocs.migrations.settings import Flags, Settings, load_settings
@@ -68,7 +67,7 @@ async def connect(
     client: Callable[..., Any] = AsyncIOMotorClient,
     environ: Mapping[str, str] = os.environ,
     **options: Any,
-) -> AsyncIterator[mongo.Database]:
+) -> AsyncIterator[Database]:
     """
     Yield the database that the command line would work on: ``MONGO_URL``, ``MONGO_USER``, ``MONGO_PASSWORD``, and
     ``MONGO_DB_NAME`` mean the same to both. Nothing is sent before the first command; the client is closed at the end.

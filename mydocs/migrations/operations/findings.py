@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 import anyio
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry
+from mydocs.migrations.driver.client import Document
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.indexes import definitions, readiness, standard_definitions
@@ -71,12 +72,12 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
     for alias in snapshot.aliases:
         named.setdefault(alias.collection, []).append(alias.index)
     search: dict[str, Mapping[str, Sequence[Listed]]] = {}
-    standard: dict[str, list[mongo.Document]] = {}
+    standard: dict[str, list[Document]] = {}
 
     async def list_search(collection: str) -> None:
         names = [*(index.name for index in searched.get(collection, ())), *named.get(collection, ())]
         async with limiter:
-            documents = await mongo.again(lambda: mongo.search_listing(session.db, collection, names))
+            documents = await retry.again(lambda: commands.search_listing(session.db, collection, names))
         parsed = [readiness.parse(document) for document in documents]
         search[collection] = readiness.by_name(parsed)
         if nameless := sum(listed.name is None for listed in parsed):
@@ -84,7 +85,7 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
 
     async def list_standard(collection: str) -> None:
         async with limiter:
-            standard[collection] = await mongo.standard_listing(session.db, collection)
+            standard[collection] = await commands.standard_listing(session.db, collection)
 
     with_search, with_standard = dict.fromkeys([*searched, *named]), dict.fromkeys([*models, *made])
     few = len(with_search) + len(with_standard) <= ONE_BY_ONE
@@ -178,7 +179,7 @@ def _standard_reports(
     collection: str,
     documents: Sequence[Definition],
     made: Sequence[TrackedIndex],
-    listing: Sequence[mongo.Document],
+    listing: Sequence[Document],
     planned: bool,
 ) -> _Found:
     """

@@ -9,7 +9,7 @@ from concurrent import futures
 from pathlib import Path
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import UsageError
 from mydocs.migrations.indexes.standard_list import IndexModels, standard_checksum
@@ -25,7 +25,7 @@ from mydocs.migrations.scripts.discover import Discovery
 
 
 async def migrate(
-    db: mongo.Database,
+    db: Database,
     *,
     directory: str | Path = "migrations",
     wait: bool = False,
@@ -95,7 +95,7 @@ async def migrate(
 
 
 async def dry_run(
-    db: mongo.Database,
+    db: Database,
     *,
     directory: str | Path = "migrations",
     target: str | None = None,

@@ -10,7 +10,8 @@ import anyio.to_thread
 from pymongo.errors import OperationFailure
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands, retry, server_errors
+from mydocs.migrations.driver.client import Database, Document
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import UsageError
@@ -57,7 +58,7 @@ class PullReport:
 
 
 async def pull(
-    db: mongo.Database,
+    db: Database,
     *collections: str,
     adopt: bool = False,
     diff: bool = False,
@@ -154,7 +155,7 @@ def _shown(index: TrackedIndex, live: LiveIndexes) -> IndexReport:
 
 async def _collections(session: Session, named: Sequence[str]) -> list[str]:
     command = {"listCollections": 1, "nameOnly": True, "authorizedCollections": True, "cursor": {}}
-    listed = await mongo.documents_again(session.db, command)
+    listed = await commands.documents_again(session.db, command)
     there = sorted(document["name"] for document in listed)
     absent = [name for name in named if name not in there]
     if absent:
@@ -170,11 +171,11 @@ async def _live(session: Session, names: Sequence[str]) -> dict[str, LiveIndexes
     async def one(name: str) -> None:
         async with limiter:
             standard = await _standard_of(session.db, name)
-            search: list[mongo.Document] = []
+            search: list[Document] = []
             try:
-                search = await mongo.again(lambda: mongo.search_listing(session.db, name, ()))
+                search = await retry.again(lambda: commands.search_listing(session.db, name, ()))
             except OperationFailure as error:
-                if not mongo.is_no_search(error, of_search_command=True):
+                if not server_errors.is_no_search(error, of_search_command=True):
                     raise
                 without_search.append(name)
             live[name] = LiveIndexes(
@@ -189,9 +190,9 @@ async def _live(session: Session, names: Sequence[str]) -> dict[str, LiveIndexes
     return live
 
 
-async def _standard_of(db: mongo.Database, name: str) -> list[mongo.Document]:
+async def _standard_of(db: Database, name: str) -> list[Document]:
     try:
-        return await mongo.standard_listing(db, name)
+        return await commands.standard_listing(db, name)
     except OperationFailure as error:
         if error.code != 166:  # CommandNotSupportedOnView: a view has search indexes only
             raise

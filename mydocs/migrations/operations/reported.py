@@ -9,7 +9,8 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import server_errors
+from mydocs.migrations.driver.client import Database, check_database, without_secrets
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.operations.report_builder import ReportBuilder
 from mydocs.migrations.reporting.events import Event, Sink
@@ -20,7 +21,7 @@ from mydocs.migrations.scripts.discover import Discovery, discover
 
 @asynccontextmanager
 async def reported(
-    db: mongo.Database, on_event: Sink | None, *, outcome: Outcome = Outcome.OK
+    db: Database, on_event: Sink | None, *, outcome: Outcome = Outcome.OK
 ) -> AsyncIterator[tuple[Session, ReportBuilder]]:
     """
     Give whatever ends an operation its report: one error of ours, or the caller's cancellation, which passes unchanged.
@@ -29,7 +30,7 @@ async def reported(
     :param outcome: of an operation that ends well
     :raises UsageError: where ``db`` is not a database of a driver that can be awaited
     """
-    mongo.check_database(db)
+    check_database(db)
     report = ReportBuilder(database=db.name, outcome=outcome)
     taken_by, run_id = on_event or logging_sink, secrets.token_hex(12)
 
@@ -45,12 +46,12 @@ async def reported(
         session.emit(RunFinished(report=report.build()))
         raise
     except Exception as error:
-        known = mongo.as_migration_error(error)
+        known = server_errors.as_migration_error(error)
         if known is None:
             report.outcome = Outcome.FAILED
             session.emit(RunFinished(report=report.build()))
             raise
-        known.report = report.build(error=known, message=mongo.without_secrets(db, str(known)))
+        known.report = report.build(error=known, message=without_secrets(db, str(known)))
         session.emit(RunFinished(report=known.report))
         if known is error:
             raise

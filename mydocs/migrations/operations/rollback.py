@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import NotReady, PlanError
@@ -28,7 +28,7 @@ LEAVES_LATER = "the server goes on deleting it, `mydocs migrate status` shows th
 
 
 async def rollback(
-    db: mongo.Database,
+    db: Database,
     *,
     directory: str | Path = "migrations",
     steps: int | None = None,
@@ -112,7 +112,7 @@ async def _roll_back(
     return [index for index in latest.values() if index.action is IndexAction.DROPPED and index.type.is_search]
 
 
-async def _until_all_gone(db: mongo.Database, dropped: Sequence[TrackedIndex], timeout: float | None) -> None:
+async def _until_all_gone(db: Database, dropped: Sequence[TrackedIndex], timeout: float | None) -> None:
     late = {str(index): None for index in dropped}
     limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
 

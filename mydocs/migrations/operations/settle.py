@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import LeaseHeld, NotPossible, UsageError
 from mydocs.migrations.ledger import entries as ledger
@@ -33,7 +33,7 @@ class Repair:
 
 
 async def mark(
-    db: mongo.Database,
+    db: Database,
     *versions: str,
     applied: bool,
     everything: bool = False,
@@ -64,7 +64,7 @@ async def mark(
     return report.build()
 
 
-async def repair_plan(db: mongo.Database, *, directory: str | Path = "migrations") -> Repair:
+async def repair_plan(db: Database, *, directory: str | Path = "migrations") -> Repair:
     """Say what :func:`repair` would do; writes nothing."""
     async with reported(db, lambda _: None) as (session, report):  # repair itself says it all, once more
         standings = await _standings(session, report, await discovered(session, report, directory))
@@ -72,7 +72,7 @@ async def repair_plan(db: mongo.Database, *, directory: str | Path = "migrations
 
 
 async def repair(
-    db: mongo.Database,
+    db: Database,
     *,
     directory: str | Path = "migrations",
     lock_timeout: float | None = 600.0,
@@ -93,7 +93,7 @@ async def repair(
     return report.build()
 
 
-async def unlock(db: mongo.Database, *, force: bool = False) -> LeaseView | None:
+async def unlock(db: Database, *, force: bool = False) -> LeaseView | None:
     """
     Free the lease of a holder that is gone.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.indexes import readiness
 from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.ledger import entries as ledger
@@ -32,7 +32,7 @@ DEAD = (IndexState.ABSENT, IndexState.FAILED)  # what an alias must not name
 
 
 async def status(
-    db: mongo.Database,
+    db: Database,
     *,
     directory: str | Path = "migrations",
     history: bool = False,

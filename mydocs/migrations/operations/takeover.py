@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver import commands
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import UsageError
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.foreign import LAYOUTS, ForeignRecord, Tool, match_scripts, read_records
@@ -15,7 +16,7 @@ from mydocs.migrations.reporting.report import MigrationReport, RunReport
 
 
 async def import_ledger(
-    db: mongo.Database,
+    db: Database,
     *,
     source: str,
     collection: str | None = None,
@@ -36,7 +37,7 @@ async def import_ledger(
     async with reported(db, on_event) as (session, report):
         tool = _tool(source)
         where = collection or LAYOUTS[tool].collection
-        documents = await mongo.documents_again(db, {"find": where, "sort": {"_id": 1}, "batchSize": ledger.BATCH})
+        documents = await commands.documents_again(db, {"find": where, "sort": {"_id": 1}, "batchSize": ledger.BATCH})
         records, odd = read_records(tool, documents)
         if len(documents) == odd:
             raise UsageError(

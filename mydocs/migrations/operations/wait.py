@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 
 from mydocs.indexes import STANDARD_INDEXES
-from mydocs.migrations.driver import mongo
+from mydocs.migrations.driver.client import Database, why_unknown
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.shared_looks import shared_looks
 from mydocs.migrations.errors import NotReady, ServerUnreachable
@@ -29,9 +29,7 @@ LEAST_SECONDS = 1.0  # for the first look: a wait of 0 s is a question about wha
 UNAPPLIED = "`mydocs migrate run` runs what is still pending, `mydocs migrate wait` resumes the wait"
 
 
-async def wait_for_indexes(
-    db: mongo.Database, *, timeout: float | None = 3600.0, on_event: Sink | None = None
-) -> RunReport:
+async def wait_for_indexes(db: Database, *, timeout: float | None = 3600.0, on_event: Sink | None = None) -> RunReport:
     """
     Wait until every index that the ledger names can be queried.
 
@@ -47,7 +45,7 @@ async def wait_for_indexes(
 
 
 async def wait_until_current(
-    db: mongo.Database,
+    db: Database,
     *,
     directory: str | Path = "migrations",
     timeout: float | None = 3600.0,
@@ -81,7 +79,7 @@ async def wait_until_current(
     return report.build()
 
 
-async def _first_look(db: mongo.Database, timeout: float | None) -> Snapshot:
+async def _first_look(db: Database, timeout: float | None) -> Snapshot:
     """
     Read the ledger within the time of the whole wait.
 
@@ -89,7 +87,7 @@ async def _first_look(db: mongo.Database, timeout: float | None) -> Snapshot:
     """
     with anyio.move_on_after(None if timeout is None else max(timeout, LEAST_SECONDS)):
         return await ledger.read(db)
-    raise ServerUnreachable(f"the ledger could not be read within {timeout:g} s{mongo.why_unknown(db)}")
+    raise ServerUnreachable(f"the ledger could not be read within {timeout:g} s{why_unknown(db)}")
 
 
 async def wait_for_tracked(

@@ -18,7 +18,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection as SyncCollection
 from pymongo.database import Database as SyncDatabase
 
-from mydocs.migrations.driver.mongo import Document
+from mydocs.migrations.driver.client import Document
 from mydocs.migrations.driver.private_names import private
 from mydocs.migrations.errors import NotPossible
 

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from mydocs.migrations.driver.mongo import words_of
+from mydocs.migrations.driver.server_errors import words_of
 from mydocs.migrations.errors import NotPossible, ScriptsInvalid
 from mydocs.migrations.model import Script
 from mydocs.migrations.scripts.discover import checksum, imports_of, read_source

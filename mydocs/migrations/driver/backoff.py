@@ -1,7 +1,7 @@
 """
-Send again what has failed once: how often, and how long in between. I/O is the call's own.
+How long to pause between the tries of a command, and how often to try. I/O is the call's own.
 
-Apart from `mongo`, which comes here after a failure only: importing tenacity takes as long as several commands.
+A module of its own, which `retry` imports after a first failure: importing tenacity takes as long as several commands.
 """
 
 import logging

@@ -1,0 +1,179 @@
+"""The database as a driver gives it, and the clients and sessions made from it. I/O only where one is made or ended."""
+
+import inspect
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import pymongo
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.database import Database as SyncDatabase
+
+from mydocs.migrations.driver.server_errors import without_dump
+from mydocs.migrations.errors import SettingsInvalid, UsageError
+from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTIONS, redact
+
+Document: TypeAlias = dict[str, Any]
+
+
+Database: TypeAlias = AsyncIOMotorDatabase[Document] | AsyncDatabase[Document]
+
+
+Collection: TypeAlias = AsyncIOMotorCollection[Document] | AsyncCollection[Document]
+
+
+def why_unknown(db: Database) -> str:
+    """Say why the driver knows no server, in brackets; empty where it knows one, or has no reason yet."""
+    topology = client_of(db).topology_description
+    errors = {without_dump(str(server.error)) for server in topology.server_descriptions().values() if server.error}
+    return "" if topology.has_known_servers or not errors else f" ({'; '.join(sorted(errors))})"
+
+
+def database_of(collection: Collection) -> Database:
+    """
+    Return the database that a collection belongs to.
+
+    :raises UsageError: where it is not a collection of a driver that is awaited
+    """
+    if not isinstance(collection, AsyncIOMotorCollection | AsyncCollection):
+        raise UsageError(
+            f"a {type(collection).__name__} is not a collection of Motor or PyMongo Async; pass one of the database "
+            'that the script is given, such as db["pages"]'
+        )
+    database: Database = collection.database  # type: ignore[assignment]  # Motor's stub says a collection
+    return database
+
+
+def check_database(db: object) -> None:
+    """
+    Say what to pass where somebody passes something else, before that fails somewhere inside.
+
+    :raises UsageError: where this is not a database of a driver that can be awaited
+    """
+    if isinstance(db, AsyncIOMotorDatabase | AsyncDatabase):
+        return
+    kind = "None" if db is None else f"{type(db).__module__.partition('.')[0]}'s {type(db).__name__}"
+    advice = (
+        'pass an AsyncIOMotorDatabase of Motor or an AsyncDatabase of PyMongo, such as AsyncMongoClient(url)["app"]'
+    )
+    if isinstance(db, AsyncIOMotorClient | AsyncMongoClient):
+        advice = 'pass one of its databases, such as client["app"]'
+    elif isinstance(db, AsyncIOMotorCollection | AsyncCollection):
+        advice = "pass its database"
+    raise UsageError(f"this takes a database that can be awaited, and was given {kind}; {advice}")
+
+
+def client_of(db: Database | SyncDatabase[Document]) -> Any:
+    """Return the driver's own client: what pools, listeners and sessions hang on."""
+    # Not by asking for the attribute: PyMongo's own clients would answer with a database of that name.
+    return db.client.delegate if isinstance(db, AsyncIOMotorDatabase) else db.client
+
+
+def addresses(db: Database) -> frozenset[object]:
+    """The hosts of the deployment, as far as the driver knows them."""
+    return frozenset(client_of(db).topology_description.server_descriptions())
+
+
+@contextmanager
+def sync_database(db: Database) -> Iterator[SyncDatabase[Document]]:
+    """
+    Yield a synchronous database on the same deployment, for threads.
+
+    Motor is a shell around one, which is yielded as it is; for PyMongo Async one is made and closed at the end.
+    """
+    if isinstance(db, AsyncIOMotorDatabase):
+        yield db.delegate
+        return
+    arguments = arguments_of(db)
+    if arguments is None:
+        raise SettingsInvalid(
+            "this PyMongo does not tell how its client was made, so no synchronous one can be made for a thread; "
+            "pass a Motor database, or use async scripts only"
+        )
+    with pymongo.MongoClient[Document](**arguments) as client:
+        yield client[db.name]
+
+
+@contextmanager
+def private_database(db: Database) -> Iterator[SyncDatabase[Document]]:
+    """Yield a synchronous database with a connection of its own, which no script can take all of."""
+    arguments = arguments_of(db)
+    if arguments is None:
+        with sync_database(db) as shared:
+            yield shared
+        return
+    with pymongo.MongoClient[Document](**{**arguments, "minPoolSize": 0, "maxPoolSize": 1}) as client:
+        yield client[db.name]
+
+
+def arguments_of(db: Database) -> dict[str, Any] | None:
+    """What the client was made from; the same that PyMongo's ``_duplicate()`` reads."""
+    return getattr(client_of(db), "_init_kwargs", None)
+
+
+_open_lock = threading.Lock()
+
+
+_kept_open: dict[int, tuple[int, Callable[[], Any]]] = {}  # client → how many keep it open, its own `close`
+
+
+@contextmanager
+def kept_open(db: Database, is_script: Callable[[], bool]) -> Iterator[None]:
+    """
+    Let scripts close the run's client without effect: what follows them needs it.
+
+    :param is_script: whether it is a script that calls; an application's own ``close`` does what it says
+    """
+    client = client_of(db)
+    with _open_lock:
+        count, close = _kept_open.get(id(client), (0, client.close))
+        _kept_open[id(client)] = count + 1, close
+        if not count:
+            client.close = _closing_unless(close, is_script)
+    try:
+        yield
+    finally:
+        with _open_lock:
+            count, close = _kept_open.pop(id(client))
+            if count > 1:
+                _kept_open[id(client)] = count - 1, close
+            else:
+                del client.close  # the instance's; that of the class comes out again
+
+
+def _closing_unless(close: Callable[[], Any], is_script: Callable[[], bool]) -> Callable[[], Any]:
+    nothing: Callable[[], Any] = anyio.lowlevel.checkpoint if inspect.iscoroutinefunction(close) else lambda: None
+    return lambda: nothing() if is_script() else close()
+
+
+@asynccontextmanager
+async def session_of(db: Database) -> AsyncIterator[Any]:
+    """Yield a session of the database's client, ended afterwards."""
+    started = db.client.start_session()
+    session = await started if isinstance(started, Awaitable) else started
+    try:
+        yield session
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+            await session.end_session()
+
+
+def without_secrets(db: Database, text: str) -> str:
+    """Take the client's credentials, and whatever looks like a login in a URL, out of a text."""
+    return redact(text, _secrets_of(client_of(db)))
+
+
+def _secrets_of(client: Any) -> Iterator[str]:
+    credentials = getattr(client.options.pool_options, "_credentials", None)
+    yield getattr(credentials, "password", None) or ""
+    given = getattr(client.options, "_options", None) or {}
+    for option, value in given.items():
+        if option.lower() in SECRET_OPTIONS:
+            parts = value.items() if isinstance(value, Mapping) else [("", value)]
+            yield from (str(part) for name, part in parts if name not in PUBLIC_PROPERTIES)
