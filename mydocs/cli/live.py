@@ -34,15 +34,16 @@ from mydocs.migrations.reporting.report import RunFinished
 from mydocs.migrations.values import value
 
 if TYPE_CHECKING:  # rich is imported where there is a terminal, and only there
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 BAR_WIDTH = 12  # characters
 FRAMES_A_SECOND = 8
 LEASE = "waiting for the lease"
-FRAMES = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")  # with and without Unicode
+SPINNERS = ("dots", "line")  # with and without Unicode
 MARKS = {"done": ("✓", "+"), "failed": ("✗", "x"), "info": ("•", "*")}
 CUT = "…~"
 MIN_TITLE = 16  # characters
+TIME_WIDTH = 9  # characters
 ROOM_FOR_STATE = 27  # characters: the mark, the time, the gaps, and a state such as "rolled back"
 STYLES = {"done": "green", "failed": "bold red", "info": "dim"}
 
@@ -73,6 +74,7 @@ class Line:
     ended: float | None = None
     mark: str = "done"
     is_index: bool = False
+    data: Progress | None = None  # of a data change
 
     @property
     def seconds(self) -> float:
@@ -82,8 +84,10 @@ class Line:
 class LiveView:
     """The lines of the live view in the order in which they appeared. Events come from several threads."""
 
-    def __init__(self, streams: Streams, *, unicode: bool) -> None:
+    def __init__(self, streams: Streams, *, unicode: bool, settles: bool = False) -> None:
+        """:param settles: the table of the result takes the place of the lines"""
         self._streams = streams
+        self._settles = settles
         self._column = 0 if unicode else 1
         self._lock = threading.Lock()
         self._lines: dict[str, Line] = {}
@@ -139,6 +143,8 @@ class LiveView:
                 for title, line in self._lines.items():
                     if line.ended is None:
                         self._lines[title] = replace(line, ended=now, mark="info")
+                if self._settles and (changed := self._changed()):
+                    return changed, "dim"
             case Planned() if event == self._plan:
                 pass
             case StillWaiting() if any(line.is_index for line in self._lines.values()):
@@ -152,12 +158,16 @@ class LiveView:
     def _batch(self, event: BatchDone, now: float) -> None:
         title = f"  {event.collection}"
         self._data[title] = come = progress.after(event, self._data.get(title))
-        drawn = progress.bar(come.share, BAR_WIDTH, unicode=self._column == 0)
-        # What matters most comes first, as a narrow screen cuts the end off.
-        parts = [f"{come.share:.0%}", render.speed_text(come), f"{come.done} of {come.total} documents"]
-        text = f"{drawn} {', '.join(part for part in parts if part)}"
         ended = now if come.is_over else None
-        self._lines[title] = Line(title=title, text=text, since=now - event.seconds, ended=ended)
+        self._lines[title] = Line(title=title, text="", since=now - event.seconds, ended=ended, data=come)
+
+    def _changed(self) -> str:
+        """Say what the data changes came to, which no table shows."""
+        data = [(line, line.data) for line in self._lines.values() if line.data is not None]
+        return "\n".join(
+            f"{line.title.strip()}: {come.done} of {come.total} documents, {seconds_text(line.seconds)}"
+            for line, come in data
+        )
 
     def _end_data(self) -> None:
         """A script has ended, and whatever it was changing with it."""
@@ -178,30 +188,72 @@ class LiveView:
         self._lines[title] = Line(title=title, text=text, since=now - seconds, ended=now, mark=mark, is_index=is_index)
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.text import Text
+        from rich.table import Table
 
         with self._lock:
             lines = list(self._lines.values())
         shown = chosen(lines, max(4, options.max_height - 3))
         width = max((len(line.title) for line in shown), default=0)
         width = min(width, max(MIN_TITLE, options.max_width - ROOM_FOR_STATE))
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(width=2 + width, no_wrap=True)
+        grid.add_column(width=TIME_WIDTH, no_wrap=True, justify="right")
+        room = max(1, options.max_width - (2 + width) - TIME_WIDTH - 2 * 2)
+        grid.add_column(width=room, no_wrap=True)
         for line in shown:
-            if line.ended is None:
-                frames = FRAMES[self._column]
-                mark, style = frames[int(time.monotonic() * FRAMES_A_SECOND) % len(frames)], "cyan"
-                took = rounded_text(line.seconds)
-            else:
-                mark, style = MARKS[line.mark][self._column], STYLES[line.mark]
-                took = seconds_text(line.seconds) if line.seconds else ""
-            title = cut_inside(self._streams.clean(line.title), width, CUT[self._column])
-            body = f"{title.ljust(width)}  {took:>9}  {self._streams.clean(line.text)}"
-            body = self._cut(" ".join(body.splitlines()), options.max_width - 2)
-            yield Text.assemble((mark, style), " ", body, no_wrap=True, overflow="crop")
+            took = rounded_text(line.seconds) if line.ended is None else seconds_text(line.seconds or None)
+            grid.add_row(self._head(line, width), took, self._body(line, room))
+        yield grid
         if last := count_text(lines, len(lines) - len(shown)):
-            yield Text(self._cut(last, options.max_width), style="dim", no_wrap=True, overflow="crop")
+            yield self._text(last, style="dim")
 
-    def _cut(self, text: str, width: int) -> str:
-        return text if len(text) <= width else text[: width - 1] + CUT[self._column]
+    def _head(self, line: Line, width: int) -> "RenderableType":
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        title = cut_inside(self._streams.clean(line.title), width, CUT[self._column])
+        if line.ended is not None:
+            return Text.assemble((MARKS[line.mark][self._column], STYLES[line.mark]), " ", title)
+        spinner = Spinner(SPINNERS[self._column], text=Text(title), style="cyan")
+        spinner.start_time = line.since  # the spinner of each picture goes on where that of the last one stood
+        return spinner
+
+    def _body(self, line: Line, room: int) -> "RenderableType":
+        if line.data is None:
+            return self._text(" ".join(self._streams.clean(line.text).split()))
+        come = line.data
+        # The percentage first, and of the rest what fits: on a narrow screen no part of it is cut.
+        share = f"{come.share:4.0%}"
+        if room < len(share) + 1 + BAR_WIDTH:
+            return self._text(share)
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        grid.add_column(width=len(share))
+        grid.add_column(width=BAR_WIDTH)
+        grid.add_column(no_wrap=True)
+        left = room - len(share) - BAR_WIDTH - 2
+        said = fitting((render.speed_text(come), f"{come.done} of {come.total} documents"), left)
+        grid.add_row(share, ProgressBar(total=max(1, come.total), completed=come.done, width=BAR_WIDTH), said)
+        return grid
+
+    def _text(self, text: str, style: str = "") -> "RenderableType":
+        """Make a text of one line; on a terminal without Unicode nothing marks its end where it is cut."""
+        from rich.text import Text
+
+        return Text(text, style=style, no_wrap=True, overflow="crop" if self._column else "ellipsis")
+
+
+def fitting(parts: Sequence[str], room: int) -> str:
+    """Join as many parts as there is room for, the first ones first."""
+    said = ""
+    for part in filter(None, parts):
+        longer = f"{said}, {part}" if said else part
+        if len(longer) > room:
+            break
+        said = longer
+    return said
 
 
 def cut_inside(text: str, width: int, mark: str) -> str:
@@ -258,10 +310,17 @@ def _live(streams: Streams) -> Iterator[Sink]:
             self.width, self.height = new
 
     console = Screen(file=streams.err)
-    shown = LiveView(streams, unicode=console.encoding.lower().startswith("utf"))
+    # On the same screen the result shows the same again: its table takes the place of the lines.
+    settles = streams.output is Output.TABLE and streams.out is not None and streams.out.isatty()
+    shown = LiveView(streams, unicode=console.encoding.lower().startswith("utf"), settles=settles)
     shown.console = console
     live: Any = Live(
-        shown, console=console, refresh_per_second=FRAMES_A_SECOND, redirect_stdout=False, redirect_stderr=False
+        shown,
+        console=console,
+        refresh_per_second=FRAMES_A_SECOND,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        transient=settles,
     )
     streams.above = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
     try:

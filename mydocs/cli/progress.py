@@ -46,10 +46,3 @@ def after(event: BatchDone, before: Progress | None) -> Progress:
             first_seconds=event.seconds,
         )
     return replace(before, done=event.done, total=event.total, seconds=event.seconds)
-
-
-def bar(share: float, width: int, *, unicode: bool) -> str:
-    """Draw a share of one as a bar."""
-    full, empty = ("█", "░") if unicode else ("#", ".")
-    filled = int(share * width)
-    return full * filled + empty * (width - filled)

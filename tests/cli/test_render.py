@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from rich.live import Live
 
@@ -216,13 +214,6 @@ def test_speed_of_a_data_change(batches: list[tuple[int, float]], text: str) -> 
     assert render.speed_text(come) == text
 
 
-@given(st.floats(0, 1), st.integers(1, 50))
-def test_bar_is_as_wide_as_asked_for(share: float, width: int) -> None:
-    drawn = progress.bar(share, width, unicode=False)
-    assert len(drawn) == width
-    assert drawn.count("#") == int(share * width)
-
-
 def test_an_event_is_one_line_whatever_an_error_says() -> None:
     error = StoredError(type="ValueError", message="first\n  second")
     event = StepFinished(
@@ -299,9 +290,24 @@ def test_live_view_draws_a_bar_that_ends_with_its_script() -> None:
     view.take(StepStarted(version="001", name="a", script="001_a.py"))
     for done, seconds in ((250, 1.0), (500, 2.0)):
         view.take(BatchDone(collection="pages", done=done, total=1000, seconds=seconds))
-    assert "######...... 50%, about 2 s left, 250 a second, 500 of 1000 documents" in screen_of(view, 120, 20)
+    assert re.search(
+        r" 50% ━{6} +about 2 s left, 250 a second, 500 of 1000 documents *$", screen_of(view, 120, 20), re.MULTILINE
+    )
     view.take(FINISHED)
     assert screen_of(view, 120, 20).splitlines()[-1].startswith("*   pages")
+
+
+@pytest.mark.parametrize("color", [False, True], ids=["plain", "colour"])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("unicode", [False, True], ids=["ASCII", "Unicode"])
+def test_live_view_of_any_width_shows_how_far_a_data_change_has_come(width: int, unicode: bool, color: bool) -> None:
+    view = LiveView(Streams([]), unicode=unicode)
+    for done, seconds in ((250, 1.0), (999, 2.0)):
+        view.take(BatchDone(collection="a_collection_with_a_long_name", done=done, total=2000, seconds=seconds))
+    (line,) = re.sub(r"\x1b\[[0-9;]*m", "", screen_of(view, width, 20, color=color)).splitlines()
+    assert " 50%" in line
+    assert len(line) <= width
+    assert "…" not in line.partition("50%")[2], "what does not fit whole is left out"
 
 
 def test_live_view_says_who_has_the_lease_until_it_is_taken() -> None:

@@ -9,7 +9,7 @@ import re
 import struct
 import subprocess
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,24 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-def on_terminal(start: Start, *arguments: str, columns: int = 100, **environ: str) -> tuple[str, str]:
-    """Run the program with a terminal as stderr; return stdout and what the terminal was sent."""
+def on_terminal(
+    start: Start,
+    *arguments: str,
+    columns: int = 100,
+    both: bool = False,
+    code: int = 0,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[str, str]:
+    """
+    Run the program with a terminal as stderr; return stdout and what the terminal was sent.
+
+    :param both: stdout is the terminal as well, as where a person types the command
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    values = {"TERM": "xterm-256color", "COLUMNS": "", "NO_COLOR": "", **environ}
-    with start(*arguments, stderr=theirs, environ=values) as process:
+    values = {"TERM": "xterm-256color", "COLUMNS": "", "NO_COLOR": "", **(environ or {})}
+    out_too = {"stdout": theirs} if both else {}
+    with start(*arguments, stderr=theirs, environ=values, **out_too) as process:
         os.close(theirs)
         shown = b""
         with contextlib.suppress(OSError):  # the end of a terminal
@@ -42,8 +54,30 @@ def on_terminal(start: Start, *arguments: str, columns: int = 100, **environ: st
                 shown += more
         os.close(ours)
         out, _ = process.communicate()
-    assert process.returncode == 0, shown
-    return out, shown.decode()
+    assert process.returncode == code, shown
+    return out or "", shown.decode()
+
+
+def screen_after(sent: str, columns: int = 100) -> list[str]:
+    """Return the lines that a terminal shows in the end: as far as the live view moves its cursor."""
+    lines, row, column = [""], 0, 0
+    for text, control in re.findall(r"([^\x1b\r\n]+)|(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)", sent):
+        if text:
+            lines[row] = lines[row].ljust(column)[:column] + text + lines[row][column + len(text) :]
+            column += len(text)
+        elif control == "\r":
+            column = 0
+        elif control == "\n":
+            row += 1
+            lines += [""] * (row >= len(lines))
+        elif control.endswith("A"):
+            row -= int(control[2:-1] or 1)
+        elif control.endswith("K"):
+            lines[row] = "" if control[2:-1] == "2" else lines[row][:column]
+        else:
+            assert control[-1] in "mlh", f"a control that this screen does not know: {control!r}"
+    assert max(map(len, lines)) <= columns
+    return [line.rstrip() for line in lines]
 
 
 @pytest.fixture
@@ -61,14 +95,47 @@ def test_the_live_view_is_on_stderr_and_the_result_alone_on_stdout(start: Start,
     assert COLOUR.search(shown)
 
 
+def test_the_live_view_settles_into_the_table_on_the_same_screen(start: Start, run: tuple[str, ...]) -> None:
+    _, sent = on_terminal(start, *run, both=True)
+    shown = screen_after(sent)
+    assert [line for line in shown if "documents.ft" in line] == [
+        next(line for line in shown if re.match(r"documents\.ft +search +ready ", line))
+    ]
+    assert not any(line.startswith(("✓", "•")) for line in shown)
+    assert shown[0] == "database x: standard indexes, 001"
+    assert re.match(r"001 +search +applied ", next(line for line in shown if line.startswith("001")))
+
+
+def test_what_a_data_change_came_to_stays_above_the_table(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_data.py").write_text(
+        "from mydocs.migrations import rename_field\n"
+        "async def up(db):\n"
+        "    await db.notes.insert_many([{'a': n} for n in range(50)])\n"
+        "    await rename_field(db.notes, 'a', 'b')\n"
+    )
+    _, sent = on_terminal(start, "migrate", "run", "--url", local_url, "--db", "x", both=True)
+    shown = screen_after(sent)
+    assert len([line for line in shown if "50 of 50 documents" in line]) == 1
+
+
+def test_a_failed_run_on_a_screen_shows_its_table_once(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_bad.py").write_text("async def up(db):\n    raise ValueError('no')\n")
+    _, sent = on_terminal(start, "migrate", "run", "--url", local_url, "--db", "x", both=True, code=1)
+    shown = screen_after(sent, columns=200)
+    assert len([line for line in shown if re.match(r"(✗ migration )?001 ", line)]) == 1
+    said = [line for line in shown if line]
+    assert said[-3].startswith("1 failed, ")
+    assert said[-2] == "mydocs: error: 001_bad.py failed, line 2: ValueError: no"
+
+
 def test_no_colour_where_none_is_wanted(start: Start, run: tuple[str, ...]) -> None:
-    _, shown = on_terminal(start, *run, NO_COLOR="1")
+    _, shown = on_terminal(start, *run, environ={"NO_COLOR": "1"})
     assert "✓ migration 001 search" in CONTROL.sub("", shown)
     assert re.findall(r"\x1b\[(?:3|4|9)\d[;m]", shown) == []
 
 
 def test_no_character_that_the_terminal_does_not_have(start: Start, run: tuple[str, ...]) -> None:
-    out, shown = on_terminal(start, *run, PYTHONIOENCODING="ascii", LC_ALL="C")
+    out, shown = on_terminal(start, *run, environ={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
     assert (out + shown).isascii()
     assert "+ migration 001 search" in CONTROL.sub("", shown)
 
@@ -77,18 +144,19 @@ def test_no_character_that_the_terminal_does_not_have(start: Start, run: tuple[s
 def test_the_live_view_is_not_wider_than_the_screen(
     start: Start, run: tuple[str, ...], columns: int, environ: dict[str, str]
 ) -> None:
-    _, shown = on_terminal(start, *run, columns=columns, **environ)
+    _, shown = on_terminal(start, *run, columns=columns, environ=environ)
     drawn = [
         line for line in re.split(r"[\r\n]+", CONTROLS_BUT_RETURN.sub("", shown)) if line[:1] in set("✓⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
     ]
     assert max(map(len, drawn)) <= 40
+    drawn = [line.rstrip() for line in drawn]
     assert re.fullmatch(
         r"✓ index do…search\)  +\d\.\d\d s  ready", next(line for line in drawn if line.endswith("ready"))
     )
 
 
 def test_a_terminal_without_abilities_gets_plain_lines(start: Start, run: tuple[str, ...]) -> None:
-    _, shown = on_terminal(start, *run, TERM="dumb")
+    _, shown = on_terminal(start, *run, environ={"TERM": "dumb"})
     assert "\x1b" not in shown
     assert "migration 001 search: applied in" in shown
 
