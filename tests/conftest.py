@@ -14,6 +14,8 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
+from mydocs.migrations.limits import Limits, limited_to
+
 pytest_plugins = ["mydocs.localserver.pytest"]
 
 TEST_SECONDS = 20.0  # what one test may take, its fixtures apart
@@ -51,6 +53,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("MONGO_", "MYDOCS_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def short_limits(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Set the limits that the markers ``limits`` of a test name; the nearest one wins."""
+    named = [mark.kwargs for mark in request.node.iter_markers("limits")]
+    with limited_to(Limits(**{name: seconds for given in reversed(named) for name, seconds in given.items()})):
+        yield
 
 
 @pytest.fixture(autouse=True)

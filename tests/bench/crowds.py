@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from statistics import mean, median
 
-from mydocs.migrations.ledger.turn import MIN_GAP
+from mydocs.migrations.limits import Limits
 
 from .lab import Lab, Ran, Seen, folder_of, scratch
 from .peers import MONGODB_MIGRATIONS, MYDOCS, PYMONGO_MIGRATE, RUNNERS, environment, write_migrations
@@ -78,7 +78,7 @@ def _processes(lab: Lab, tool: str, folder: Path) -> tuple[float, int, Seen]:
 
 def _process_row(tool: str, found: list[tuple[float, int, Seen]]) -> Row:
     times = mean(seen.inserts["runs"] / SCRIPTS for _, _, seen in found)
-    patience = f"; who waits looks each {MIN_GAP} s at first" if tool == MYDOCS else ""
+    patience = f"; who waits looks each {Limits().turn_gap} s at first" if tool == MYDOCS else ""
     return Row(
         section=NAME,
         work=f"{PROCESSES} processes",

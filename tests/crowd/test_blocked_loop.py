@@ -11,7 +11,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import migrate
-from mydocs.migrations.driver.limits import Limits, limited_to
+from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import MigrationState
 from mydocs.migrations.reporting.report import RunReport
 

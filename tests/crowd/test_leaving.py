@@ -18,9 +18,9 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import LeaseLost, migrate
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger import lease
+from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import Entry, MigrationState
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]

@@ -19,9 +19,9 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import MigrationFailed, migrate
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.errors import LeaseLost, SettingsInvalid
 from mydocs.migrations.ledger.lease import COLLECTION as LEASE
+from mydocs.migrations.limits import Limits, limited_to
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

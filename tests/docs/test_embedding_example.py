@@ -12,7 +12,6 @@ import pytest
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from mydocs.migrations import check, migrate, rollback
-from mydocs.migrations.indexes import aliases
 from mydocs.search_aliases import SearchAliases
 
 ROOT = Path(__file__).parents[2]
@@ -55,10 +54,10 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Model]]:
         thread.join()
 
 
+@pytest.mark.limits(alias_grace=0.0)
 async def test_the_example_moves_the_pages_to_another_model_and_back(
-    local_db: AsyncIOMotorDatabase[dict[str, Any]], tmp_path: Path, model: type[Model], monkeypatch: pytest.MonkeyPatch
+    local_db: AsyncIOMotorDatabase[dict[str, Any]], tmp_path: Path, model: type[Model]
 ) -> None:
-    monkeypatch.setattr(aliases, "GRACE_SECONDS", 0.0)
     folder = tmp_path / "migrations"
     shutil.copytree(ROOT / "migrations", folder)
     shutil.copytree(ROOT / "docs" / "examples" / "embedding", folder, dirs_exist_ok=True)

@@ -36,9 +36,8 @@ from mydocs.migrations import (
 )
 from mydocs.migrations.driver import shared_looks as looks
 from mydocs.migrations.driver.client import Database, client_of
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.errors import ServerUnreachable
-from mydocs.migrations.indexes import readiness
+from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.reporting.events import IndexChanged
 from mydocs.migrations.reporting.report import Outcome, RunFinished, RunReport
 
@@ -277,9 +276,7 @@ async def test_events_say_of_which_database_and_which_run_they_are(client: Any, 
 # Plain scripts beside PyMongo's asynchronous driver
 
 
-async def test_a_plain_script_logs_in_as_the_asynchronous_client_does(
-    folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_plain_script_logs_in_as_the_asynchronous_client_does(folder: Path, write: Write) -> None:
     write("001_plain.py", PLAIN)
     with LocalServer(user="app", password="s3cret/word") as server:
         async with AsyncMongoClient[dict[str, Any]](server.url, username="app", password="s3cret/word") as client:
@@ -311,15 +308,14 @@ def listings(server: LocalServer) -> int:
 
 
 @pytest.mark.parametrize("outcome", ["ready", "failed"])
+@pytest.mark.limits(failed=0.0)
 async def test_tasks_that_wait_for_the_same_indexes_share_their_looks(
     client: Any,
     scripts: Path,
     local_server: LocalServer,
     local_clock: ManualClock,
-    monkeypatch: pytest.MonkeyPatch,
     outcome: str,
 ) -> None:
-    monkeypatch.setattr(readiness, "FAILED_GRACE", 0.0)
     tasks = 100
     fails = {"fails": "out of space"} if outcome == "failed" else {}
     local_server.search.outcome("ft", build_seconds=3600, **fails)

@@ -22,10 +22,10 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import migrate
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.driver.shared_looks import Looks
 from mydocs.migrations.ledger import turn
 from mydocs.migrations.ledger.entries import Snapshot
+from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import LeaseView
 
 TRIVIAL = "async def up(db):\n    pass\n"

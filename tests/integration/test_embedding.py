@@ -32,7 +32,6 @@ from mydocs.migrations import (
     transform,
 )
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.indexes import aliases
 from mydocs.search_aliases import SearchAliases
 
 pytestmark = pytest.mark.anyio
@@ -235,24 +234,24 @@ async def change_the_model(change: Change, folder: Path, kills: int) -> None:
 
 
 @pytest.mark.seconds(120)
+@pytest.mark.limits(alias_grace=0.2)
 async def test_a_model_is_changed_while_texts_are_edited_and_the_run_is_killed(
-    db: Database, folder: Path, local_server: LocalServer, local_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    db: Database, folder: Path, local_server: LocalServer, local_clock: ManualClock
 ) -> None:
-    monkeypatch.setattr(aliases, "GRACE_SECONDS", 0.2)
     await change_the_model(Change(db, folder, local_server, local_clock, 1_000), folder, kills=1)
 
 
 @pytest.mark.heavy
 @pytest.mark.seconds(3600)
+@pytest.mark.limits(alias_grace=0.2)
 async def test_twenty_thousand_pages_are_embedded_once_though_the_run_is_killed_ten_times(
-    db: Database, folder: Path, local_server: LocalServer, local_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    db: Database, folder: Path, local_server: LocalServer, local_clock: ManualClock
 ) -> None:
-    monkeypatch.setattr(aliases, "GRACE_SECONDS", 0.2)
     await change_the_model(Change(db, folder, local_server, local_clock, 20_000), folder, kills=10)
 
 
-async def test_the_change_is_taken_back(db: Database, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aliases, "GRACE_SECONDS", 0.0)
+@pytest.mark.limits(alias_grace=0.0)
+async def test_the_change_is_taken_back(db: Database, folder: Path) -> None:
     await old_search(db, 20)
     await new(folder)
     edit_template(folder, ANSWER)

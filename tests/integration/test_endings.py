@@ -17,9 +17,9 @@ from mydocs.localserver.controls import CommandOutcome, Recorded
 from mydocs.migrations import migrate, wait_for_indexes, wait_until_current
 from mydocs.migrations.driver import commands, server_errors
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.errors import LeaseLost, NotPossible, ServerUnreachable
 from mydocs.migrations.ledger import lease as leases
+from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import MigrationState
 
 Write = Callable[[str, str], Path]

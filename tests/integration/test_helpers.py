@@ -16,10 +16,10 @@ from mydocs.migrations import drop_search_indexes, ensure_indexes, ensure_search
 from mydocs.migrations.driver import commands
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import IndexConflict, IndexRefused, MigrationError, SearchUnavailable
-from mydocs.migrations.indexes import search as indexes
 from mydocs.migrations.indexes import standard as standard_indexes
 
-pytestmark = pytest.mark.anyio
+# Let the helpers look again at once: what they wait for is the clock of the server, which a test moves.
+pytestmark = [pytest.mark.anyio, pytest.mark.limits(gone_gap=0.01)]
 
 OLD: dict[str, Any] = {"mappings": {"dynamic": False, "fields": {"content": {"type": "string"}}}}
 NEW: dict[str, Any] = {"mappings": {"dynamic": False, "fields": {"title": {"type": "string"}}}}
@@ -38,12 +38,6 @@ def vector(definition: dict[str, Any] | None = None, name: str = "ft") -> Search
 
 def configure(server: LocalServer, **changes: Any) -> None:
     server.search.settings = replace(server.search.settings, **changes)
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the helpers look again at once: what they wait for is the clock of the server, which a test moves."""
-    monkeypatch.setattr(indexes, "GONE_GAP", 0.01)
 
 
 @pytest.fixture(params=list(Dialect))
@@ -324,10 +318,10 @@ async def test_anything_else_than_a_collection_is_an_error_that_says_what_to_pas
 # Servers that refuse
 
 
+@pytest.mark.limits(no_collection=0.1)
 async def test_a_collection_that_the_server_never_finds_ends_in_its_own_words(
-    db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    db: Database, local_server: LocalServer
 ) -> None:
-    monkeypatch.setattr(indexes, "NO_COLLECTION_SECONDS", 0.1)
     local_server.controls.error(26, "Collection 'app.pages' does not exist.", command="createSearchIndexes", times=None)
     with pytest.raises(OperationFailure, match="does not exist"):
         await ensured(db, search(), vector(name="vec"))
@@ -603,6 +597,7 @@ async def test_a_lost_reply_to_a_build_joins_it(any_db: Database, local_server: 
     assert set(await keys(any_db)) == {"_id_", "a_1"}
 
 
+@pytest.mark.limits(retries=0.0)
 async def test_a_build_that_is_cut_off_again_and_again_ends(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     tries = 0
 
@@ -611,7 +606,6 @@ async def test_a_build_that_is_cut_off_again_and_again_ends(db: Database, monkey
         tries += 1
         raise AutoReconnect("connection closed")
 
-    monkeypatch.setattr(standard_indexes, "LONG_WORK", 0.0)
     monkeypatch.setattr(commands, "command_again", cut)
     with pytest.raises(AutoReconnect):
         await standard(db, IndexModel("a"))

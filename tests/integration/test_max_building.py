@@ -11,9 +11,9 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.control.clock import ManualClock
 from mydocs.migrations import UsageError, migrate
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.indexes import readiness
 
-pytestmark = pytest.mark.anyio
+# What the helpers wait for is the clock of the server, which a test moves.
+pytestmark = [pytest.mark.anyio, pytest.mark.limits(look_gap=0.01)]
 
 Write = Callable[[str, str], Path]
 
@@ -55,12 +55,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the helpers wait for is the clock of the server, which a test moves."""
-    monkeypatch.setattr(readiness, "MIN_GAP", 0.01)
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import MigrationFailed, NotReady, migrate
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.errors import ChangedScripts, NeedsDecision
 from mydocs.migrations.ledger import documents
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger import lease as leases
+from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import Entry, MigrationState
 from mydocs.migrations.reporting.events import Event, LeaseWaiting
 

@@ -20,7 +20,6 @@ from mydocs.localserver import LocalServer
 from mydocs.localserver.clock import ManualClock
 from mydocs.migrations import migrate
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.errors import (
     DirectoryMissing,
     IndexConflict,
@@ -37,6 +36,7 @@ from mydocs.migrations.errors import (
 from mydocs.migrations.ledger import lease as leases
 from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.lease import Owner, acquire
+from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import Entry, IndexState, IndexType, MigrationState
 from mydocs.migrations.operations.migrate import dry_run
 from mydocs.migrations.reporting.events import (

@@ -26,7 +26,6 @@ from mydocs.migrations import (
     switch_search_alias,
 )
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.indexes import aliases, readiness
 from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.model import RunStamp
 from mydocs.migrations.reporting.events import AliasSwitched, Event, StillWaiting
@@ -108,10 +107,8 @@ async def test_the_alias_stays_until_the_new_index_is_ready(
     assert (await alias(db))["index"] == "vec_3"
 
 
-async def test_an_index_that_failed_is_not_named(
-    db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readiness, "FAILED_GRACE", 0.1)
+@pytest.mark.limits(failed=0.1)
+async def test_an_index_that_failed_is_not_named(db: Database, local_server: LocalServer) -> None:
     await two_indexes(db)
     await switch_search_alias(db["pages"], "vec", to="vec_1")
     local_server.search.outcome("vec_3", fails="out of space")
@@ -200,10 +197,10 @@ async def test_an_index_of_that_name_elsewhere_is_dropped(db: Database, local_se
     assert local_server.controls.counts()["dropSearchIndex"] == 1
 
 
+@pytest.mark.limits(alias_grace=0.4)
 async def test_what_was_named_a_moment_ago_is_dropped_after_the_cache_of_applications(
-    db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    db: Database, local_server: LocalServer
 ) -> None:
-    monkeypatch.setattr(aliases, "GRACE_SECONDS", 0.4)
     await two_indexes(db)
     await switch_search_alias(db["pages"], "vec", to="vec_1")
     await switch_search_alias(db["pages"], "vec", to="vec_2")
@@ -221,8 +218,8 @@ async def test_what_was_named_a_moment_ago_is_dropped_after_the_cache_of_applica
     ]
 
 
-async def test_nobody_waits_for_an_index_that_is_gone(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aliases, "GRACE_SECONDS", 1_000.0)
+@pytest.mark.limits(alias_grace=1_000.0)
+async def test_nobody_waits_for_an_index_that_is_gone(db: Database) -> None:
     await two_indexes(db)
     await switch_search_alias(db["pages"], "vec", to="vec_1")
     await db["_search_aliases"].update_one({"_id": "vec"}, {"$set": {"previous": "vec_0"}})
@@ -283,10 +280,10 @@ async def test_an_alias_stops_no_update_and_no_replacement_of_what_serves_nothin
     assert (str(updated.action), str(replaced.action)) == ("updated", "replaced")
 
 
+@pytest.mark.limits(alias_grace=0.4)
 async def test_what_was_named_a_moment_ago_is_replaced_after_the_cache_of_applications(
-    db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    db: Database, local_server: LocalServer
 ) -> None:
-    monkeypatch.setattr(aliases, "GRACE_SECONDS", 0.4)
     await two_indexes(db)
     await switch_search_alias(db["pages"], "vec", to="vec_1")
     await switch_search_alias(db["pages"], "vec", to="vec_2")
@@ -337,12 +334,12 @@ async def test_an_entry_without_a_switch_has_no_such_key(db: Database, folder: A
 
 
 @pytest.mark.seconds(60)
+@pytest.mark.limits(alias_grace=10.0)
 async def test_two_hundred_replicas_never_get_a_name_that_does_not_answer(
-    db: AsyncIOMotorDatabase[dict[str, Any]], local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    db: AsyncIOMotorDatabase[dict[str, Any]], local_server: LocalServer
 ) -> None:
     """All ask while a new index is built, switched to, and the old one dropped; their cache is short for the test."""
     # Long beside the cache: two hundred reads at once take their time on a busy machine.
-    monkeypatch.setattr(aliases, "GRACE_SECONDS", 5.0)
     await ensure_search_indexes(db["pages"], [vector("vec_1")])
     await switch_search_alias(db["pages"], "vec", to="vec_1")
     replicas = [SearchAliases(db, ttl=2.0) for _ in range(200)]

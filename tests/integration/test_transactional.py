@@ -101,10 +101,10 @@ async def test_a_transient_error_runs_all_of_it_again(
     assert local_server.controls.counts()["insert"] == inserts
 
 
+@pytest.mark.limits(transaction=1.0)
 async def test_transient_errors_without_end_are_a_failure_once_the_time_is_up(
-    db: Database, local_server: LocalServer, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+    db: Database, local_server: LocalServer, folder: Path, write: Write
 ) -> None:
-    monkeypatch.setattr(transaction, "TRANSACTION_SECONDS", 1.0)
     write("001_things.py", SCRIPT)
     local_server.controls.error(112, "write conflict", TRANSIENT, command="insert", times=None)
     with pytest.raises(MigrationFailed, match="write conflict"):
@@ -126,16 +126,15 @@ async def test_a_commit_whose_reply_is_lost_is_sent_again_and_counts_once(
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["up", "down"])
 @pytest.mark.parametrize("happened", [True, False], ids=["it had happened", "it had not"])
+@pytest.mark.limits(commit=0.0)
 async def test_where_the_commit_stays_unanswered_the_ledger_says_what_happened(
     db: Database,
     local_server: LocalServer,
     folder: Path,
     write: Write,
-    monkeypatch: pytest.MonkeyPatch,
     happened: bool,
     reverse: bool,
 ) -> None:
-    monkeypatch.setattr(transaction, "COMMIT_SECONDS", 0.0)
     write("001_things.py", SCRIPT)
     if reverse:
         await migrate(db, directory=folder, standard_indexes={})

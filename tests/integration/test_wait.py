@@ -30,12 +30,10 @@ from mydocs.migrations import (
 )
 from mydocs.migrations.driver import backoff
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.errors import NotAuthorised, ServerUnreachable
-from mydocs.migrations.indexes import readiness
 from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.indexes.waiter import raise_unready, wait_for
-from mydocs.migrations.ledger import turn
+from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import IndexState, MigrationState, StoredError, TrackedIndex
 from mydocs.migrations.operations import wait as waiting
 from mydocs.migrations.reporting.events import Event, IndexChanged, StillWaiting, Warned
@@ -43,20 +41,12 @@ from mydocs.migrations.reporting.report import Outcome, RunFinished
 
 Write = Callable[[str, str], Path]
 
-pytestmark = pytest.mark.anyio
+# Look often and be patient for a moment only, so that a wait takes as long as the builds that a test sets.
+pytestmark = [pytest.mark.anyio, pytest.mark.limits(look_gap=0.02, failed=0.1, failed_self_managed=0.1, appear=0.1)]
 
 OLD: dict[str, Any] = {"mappings": {"dynamic": False, "fields": {"content": {"type": "string"}}}}
 NEW: dict[str, Any] = {"mappings": {"dynamic": False, "fields": {"title": {"type": "string"}}}}
 LIMIT = 15.0  # seconds; what should happen does so within one
-
-
-@pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look often and be patient for a moment only, so that a wait takes as long as the builds that a test sets."""
-    monkeypatch.setattr(readiness, "MIN_GAP", 0.02)
-    monkeypatch.setattr(readiness, "FAILED_GRACE", 0.1)
-    monkeypatch.setattr(readiness, "SELF_MANAGED_FAILED_GRACE", 0.1)
-    monkeypatch.setattr(readiness, "APPEAR_SECONDS", 0.1)
 
 
 @pytest.fixture(params=list(Dialect))
@@ -193,10 +183,10 @@ async def test_a_new_index_is_ready_with_whatever_a_server_makes_of_its_definiti
     assert {track.outcome for track in tracks.values()} == {IndexState.READY}
 
 
+@pytest.mark.limits(differs=0.1)
 async def test_a_create_that_a_server_ignores_is_told_with_what_differs(
-    db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    db: Database, folder: Path, write: Write, local_server: LocalServer
 ) -> None:
-    monkeypatch.setattr(readiness, "DIFFERENT_GRACE", 0.1)
     local_server.search.settings = replace(local_server.search.settings, dialect=Dialect.SELF_MANAGED)
     for name, stored in (("001_a.py", '{"include": ["a"]}'), ("002_b.py", '{"include": ["b"]}')):
         write(name, IGNORED.replace("STORED", stored))
@@ -221,10 +211,10 @@ async def test_a_failed_build_is_reported_with_the_hosts_message_and_the_others_
     assert caught.value.exit_code == 6
 
 
+@pytest.mark.limits(failed=LIMIT)
 async def test_a_build_that_recovers_within_the_grace_is_no_failure(
-    any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    any_db: Database, local_server: LocalServer
 ) -> None:
-    monkeypatch.setattr(readiness, "FAILED_GRACE", LIMIT)
     local_server.search.outcome("ft", fails="initial sync was lost", recovers_after=0.2)
     seen: list[Event] = []
     tracks = await waited(any_db, await asked(any_db, "ft"), seen=seen)
@@ -277,10 +267,10 @@ async def test_an_index_that_is_not_there_ends_the_wait_for_it(
     assert reason in str(tracks["ft"].reason)
 
 
+@pytest.mark.limits(failed=LIMIT)
 async def test_what_has_failed_when_the_time_is_up_wins_over_what_is_late(
-    any_db: Database, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    any_db: Database, local_server: LocalServer
 ) -> None:
-    monkeypatch.setattr(readiness, "FAILED_GRACE", LIMIT)
     local_server.search.outcome("bad", fails="no")
     local_server.search.outcome("slow", build_seconds=inf)
     tracks = await waited(any_db, await asked(any_db, "bad", "slow"), 0.2)
@@ -567,10 +557,10 @@ async def test_a_script_whose_index_fails_has_failed_with_the_exit_code_of_that(
     assert caught.value.exit_code == 6
 
 
+@pytest.mark.limits(turn_gap=0.02)
 async def test_the_gate_opens_when_somebody_else_has_applied_everything(
-    any_db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer
 ) -> None:
-    monkeypatch.setattr(turn, "MIN_GAP", 0.02)
     write("001_a.py", SCRIPT)
     local_server.search.outcome("ft", build_seconds=0.2)
     async with asyncio.TaskGroup() as group:
@@ -581,15 +571,14 @@ async def test_the_gate_opens_when_somebody_else_has_applied_everything(
     assert [(m.version, m.state) for m in gate.result().migrations] == [("001", MigrationState.APPLIED)]
 
 
+@pytest.mark.limits(turn_gap=0.02)
 async def test_the_gate_bears_a_server_that_is_away_for_longer_than_the_driver_looks_for_one(
     db: Database,
     folder: Path,
     write: Write,
     local_server: LocalServer,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(turn, "MIN_GAP", 0.02)
     caplog.set_level(logging.INFO, logger=backoff.logger.name)
     found_none = asyncio.Event()
 

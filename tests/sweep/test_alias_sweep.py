@@ -12,7 +12,6 @@ from pymongo.errors import PyMongoError
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationError, migrate
-from mydocs.migrations.indexes import aliases
 
 pytestmark = [pytest.mark.anyio, pytest.mark.seconds(120)]
 
@@ -68,10 +67,8 @@ async def answers(db: Any) -> str:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_alias_answers_whatever_breaks(
-    fault: str, tmp_path: Path, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(aliases, "GRACE_SECONDS", 0.0)
+@pytest.mark.limits(alias_grace=0.0)
+async def test_the_alias_answers_whatever_breaks(fault: str, tmp_path: Path, local_server: LocalServer) -> None:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(local_server.url, serverSelectionTimeoutMS=5_000)
     folder = tmp_path / "scripts"
     folder.mkdir()

@@ -27,10 +27,10 @@ from mydocs.localserver.clock import ManualClock
 from mydocs.localserver.controls import Controls, Fault, Recorded
 from mydocs.localserver.search import SearchSettings
 from mydocs.migrations import MigrationError, migrate
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.documents import COLLECTION as LEDGER
 from mydocs.migrations.ledger.lease import LEASE_SECONDS
+from mydocs.migrations.limits import Limits, limited_to
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 

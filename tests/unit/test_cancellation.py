@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end, to_the_end
-from mydocs.migrations.driver.limits import Limits, limited_to
 from mydocs.migrations.errors import ServerUnreachable
+from mydocs.migrations.limits import Limits, limited_to
 
 pytestmark = pytest.mark.anyio
 

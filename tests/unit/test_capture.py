@@ -9,7 +9,7 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationFailed, migrate, wait_for_indexes
-from mydocs.migrations.driver.limits import Limits, limited_to
+from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.reporting.events import Event, IndexDefined, Warned
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]

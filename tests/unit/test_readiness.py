@@ -9,11 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mydocs.migrations.indexes.readiness import (
-    APPEAR_SECONDS,
-    DIFFERENT_GRACE,
-    FAILED_GRACE,
     JITTER,
-    SELF_MANAGED_FAILED_GRACE,
     Host,
     Listed,
     Track,
@@ -26,8 +22,10 @@ from mydocs.migrations.indexes.readiness import (
     parse,
     pick,
 )
+from mydocs.migrations.limits import Limits
 from mydocs.migrations.model import IndexState, IndexType, TrackedIndex
 
+LIMITS = Limits()
 NEW = {"mappings": {"dynamic": False, "fields": {"content": {"type": "string"}}}}
 OLD = {"mappings": {"dynamic": True}}
 
@@ -301,7 +299,7 @@ def begun(asked_at: float = 0.0, since: float | None = None, **options: Any) -> 
 def watch(*looks: tuple[float, Listed | None], since: float = 0.0) -> Track:
     track = begun(since=since, definition=NEW)
     for now, listed in looks:
-        track = look(track, listed, now)
+        track = look(track, listed, now, LIMITS)
     return track
 
 
@@ -309,17 +307,22 @@ def watch(*looks: tuple[float, Listed | None], since: float = 0.0) -> Track:
     ("looks", "outcome", "reason"),
     [
         pytest.param([(1, STARTED), (2, READY)], "ready", None, id="ready"),
-        pytest.param([(1, FAILED), (FAILED_GRACE + 0.9, FAILED)], None, None, id="failed, in its grace"),
-        pytest.param([(1, FAILED), (FAILED_GRACE + 1, FAILED)], "failed", "x", id="failed for good"),
+        pytest.param([(1, FAILED), (LIMITS.failed + 0.9, FAILED)], None, None, id="failed, in its grace"),
+        pytest.param([(1, FAILED), (LIMITS.failed + 1, FAILED)], "failed", "x", id="failed for good"),
         pytest.param([(1, FAILED), (2, READY)], "ready", None, id="recovers in its grace"),
         pytest.param([(1, FAILED), (9, STARTED), (10, FAILED), (24, FAILED)], None, None, id="a new grace after that"),
-        pytest.param([(1, SELF_FAILED), (SELF_MANAGED_FAILED_GRACE + 0.9, SELF_FAILED)], None, None, id="self-managed"),
         pytest.param(
-            [(1, SELF_FAILED), (SELF_MANAGED_FAILED_GRACE + 1, SELF_FAILED)], "failed", "x", id="self-managed, for good"
+            [(1, SELF_FAILED), (LIMITS.failed_self_managed + 0.9, SELF_FAILED)], None, None, id="self-managed"
         ),
-        pytest.param([(1, None), (APPEAR_SECONDS - 0.1, None)], None, None, id="not seen yet"),
-        pytest.param([(1, None), (59, None), (APPEAR_SECONDS, None)], "failed", NEVER_SEEN, id="never seen"),
-        pytest.param([(APPEAR_SECONDS, None)], None, None, id="not seen at the first look, asked for long ago"),
+        pytest.param(
+            [(1, SELF_FAILED), (LIMITS.failed_self_managed + 1, SELF_FAILED)],
+            "failed",
+            "x",
+            id="self-managed, for good",
+        ),
+        pytest.param([(1, None), (LIMITS.appear - 0.1, None)], None, None, id="not seen yet"),
+        pytest.param([(1, None), (59, None), (LIMITS.appear, None)], "failed", NEVER_SEEN, id="never seen"),
+        pytest.param([(LIMITS.appear, None)], None, None, id="not seen at the first look, asked for long ago"),
         pytest.param([(1, OTHER), (59, OTHER), (70, OTHER)], None, None, id="the old index is still there"),
         pytest.param([(1, OTHER), (2, None), (3, None), (4, None)], None, None, id="the old index goes first"),
         pytest.param([(1, STARTED), (2, None), (3, None)], None, None, id="gone for two looks"),
@@ -353,9 +356,9 @@ ANSWERS = "answers with another definition than the one asked for: "
 @pytest.mark.parametrize(
     ("looks", "outcome", "reason"),
     [
-        pytest.param([(1, DIFFERENT), (DIFFERENT_GRACE + 0.9, DIFFERENT)], None, None, id="in its grace"),
+        pytest.param([(1, DIFFERENT), (LIMITS.differs + 0.9, DIFFERENT)], None, None, id="in its grace"),
         pytest.param(
-            [(1, DIFFERENT), (DIFFERENT_GRACE + 1, DIFFERENT)],
+            [(1, DIFFERENT), (LIMITS.differs + 1, DIFFERENT)],
             "failed",
             f"{ANSWERS}mappings.dynamic: asked False, live True; mappings.fields.content: asked string, live nothing",
             id="for good",
@@ -364,7 +367,7 @@ ANSWERS = "answers with another definition than the one asked for: "
         pytest.param([(1, DIFFERENT), (100, STARTED), (130, DIFFERENT), (200, DIFFERENT)], None, None, id="new grace"),
         pytest.param([(1, STAGED), (500, STAGED)], None, None, id="something is under way"),
         pytest.param(
-            [(1, MANY), (DIFFERENT_GRACE + 1, MANY)],
+            [(1, MANY), (LIMITS.differs + 1, MANY)],
             "failed",
             f"{ANSWERS}analyzer: asked 'lucene.standard', live 'lucene.french'; mappings.dynamic: asked False, live "
             "True; mappings.fields.content: asked string, live nothing; and 1 more",
@@ -377,7 +380,7 @@ def test_an_index_that_only_answers_with_another_definition_has_a_grace_and_then
 ) -> None:
     track = begun(definition=NEW)
     for now, listed in looks:
-        track = look(track, listed, now)
+        track = look(track, listed, now, LIMITS)
     assert (track.outcome, track.reason) == (outcome, reason)
 
 
@@ -387,10 +390,10 @@ def test_an_index_that_was_ready_once_stays_settled() -> None:
 
 def test_a_build_that_shows_nothing_new_is_not_judged_again() -> None:
     track = watch((1, STARTED))
-    assert look(track, STARTED, 1000.0) is track
+    assert look(track, STARTED, 1000.0, LIMITS) is track
     again = parse(atlas(status="BUILDING"))
     assert again == STARTED
-    assert look(track, again, 1000.0) == track
+    assert look(track, again, 1000.0, LIMITS) == track
 
 
 @pytest.mark.parametrize(
@@ -419,7 +422,7 @@ def test_a_track_settles_at_most_once(steps: list[tuple[float, Listed | None]]) 
     now, track = 0.0, begun()
     for pause, listed in steps:
         now += pause
-        before, track = track, look(track, listed, now)
+        before, track = track, look(track, listed, now, LIMITS)
         assert before.outcome is None or (track is before and at_timeout(before) is before)
         assert (track.outcome is IndexState.READY) <= (track.verdict.state is IndexState.READY)
 
@@ -428,7 +431,7 @@ def looks_until(track: Track, end: float, seed: int) -> list[float]:
     dice, now, times = random.Random(seed), track.asked_at, []
     while now < end:
         times.append(now)
-        now += gap([track], now, dice.uniform(-JITTER, JITTER))
+        now += gap([track], now, LIMITS.look_gap, dice.uniform(-JITTER, JITTER))
     return [*times, now]
 
 
@@ -446,8 +449,8 @@ def test_an_index_is_seen_ready_at_most_5_5_percent_of_its_build_time_late(build
 
 
 def test_the_gap_is_that_of_the_youngest_index_which_is_not_settled() -> None:
-    settled = look(begun(95.0), READY, 96.0)
-    assert gap([begun(0.0), begun(50.0), settled], 150.0, 0.0) == pytest.approx(5.0)
-    assert gap([begun(0.0)], 1000.0, JITTER) == pytest.approx(11.0)
-    assert gap([begun(asked_at=-60.0, since=0.0)], 1.0, 0.0) == pytest.approx(3.05)
-    assert gap([settled], 1000.0, 0.0) == pytest.approx(0.5)
+    settled = look(begun(95.0), READY, 96.0, LIMITS)
+    assert gap([begun(0.0), begun(50.0), settled], 150.0, LIMITS.look_gap, 0.0) == pytest.approx(5.0)
+    assert gap([begun(0.0)], 1000.0, LIMITS.look_gap, JITTER) == pytest.approx(11.0)
+    assert gap([begun(asked_at=-60.0, since=0.0)], 1.0, LIMITS.look_gap, 0.0) == pytest.approx(3.05)
+    assert gap([settled], 1000.0, LIMITS.look_gap, 0.0) == pytest.approx(0.5)

@@ -26,9 +26,9 @@ from mydocs.migrations.data.pace import Pace
 from mydocs.migrations.data.statements import RAW, Batch, place_of, shown
 from mydocs.migrations.driver import commands, retry
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
+from mydocs.migrations.limits import limits
 from mydocs.migrations.reporting.events import BatchDone, DataChanged, Warned
 from mydocs.migrations.values import value
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import anyio
 
-from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import ServerUnreachable
+from mydocs.migrations.limits import limits
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo.errors import OperationFailure
 
 from mydocs.migrations.driver.client import Database, Document, client_of, why_unknown
-from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.driver.retry import again, again_patiently
 from mydocs.migrations.driver.server_errors import NoAnswer
+from mydocs.migrations.limits import limits
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from pymongo.errors import ServerSelectionTimeoutError
 
-from mydocs.migrations.driver.limits import limited_to, limits
 from mydocs.migrations.driver.server_errors import is_transient
+from mydocs.migrations.limits import limited_to, limits
 
 T = TypeVar("T")
 

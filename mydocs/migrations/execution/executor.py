@@ -23,7 +23,6 @@ from mydocs.migrations.data.workers import lanes_of
 from mydocs.migrations.driver import listeners, server_errors
 from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end, to_the_end
 from mydocs.migrations.driver.client import Database, kept_open, sync_database, without_secrets
-from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import (
     LeaseLost,
     LedgerChanged,
@@ -41,6 +40,7 @@ from mydocs.migrations.indexes.standard_list import IndexModels, standard_checks
 from mydocs.migrations.ledger.entries import opening
 from mydocs.migrations.ledger.held_ledger import HeldLedger, fence_of
 from mydocs.migrations.ledger.plan import Plan, Standing, tracked
+from mydocs.migrations.limits import limits
 from mydocs.migrations.model import (
     STANDARD_VERSION,
     Entry,

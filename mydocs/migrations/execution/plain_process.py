@@ -29,7 +29,6 @@ import anyio
 import anyio.to_thread
 
 from mydocs.migrations.driver.client import Database, arguments_of, without_secrets
-from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import NotPossible, SettingsInvalid
 from mydocs.migrations.execution.plain_messages import (
     Exited,
@@ -52,6 +51,7 @@ from mydocs.migrations.execution.plain_messages import (
 )
 from mydocs.migrations.indexes.capture import Capture, Store
 from mydocs.migrations.ledger.lease import Lease, clock
+from mydocs.migrations.limits import limits
 from mydocs.migrations.model import Script, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.escaping import harmless
 

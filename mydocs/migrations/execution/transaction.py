@@ -21,10 +21,9 @@ from mydocs.migrations.driver.cancellation import Interruption
 from mydocs.migrations.driver.client import Database, session_of, without_secrets
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.indexes import capture
+from mydocs.migrations.limits import limits
 from mydocs.migrations.reporting.events import Warned
 
-TRANSACTION_SECONDS = 120.0  # no new try of the whole later than this after the first, as in the drivers
-COMMIT_SECONDS = 30.0  # likewise of a commit whose outcome is not known; the time that the other commands get
 ABORT_SECONDS = 5.0  # a server that is not told aborts by itself, a minute later
 FIRST_PAUSE = 0.005  # seconds, times 1.5 with each try up to the longest; the drivers' own values
 LONGEST_PAUSE = 0.5
@@ -89,7 +88,7 @@ async def in_transaction(db: Database, interruption: Interruption, work: Work, s
                     raise NotPossible(problem).with_traceback(error.__traceback__) from error
                 if ended_early == 2:  # once, it may have been an election
                     raise NotPossible(ENDED_BY_SERVER).with_traceback(error.__traceback__) from error
-                late = time.monotonic() - started >= TRANSACTION_SECONDS
+                late = time.monotonic() - started >= limits().transaction
                 if late or interruption.requested or not _has_label(error, TRANSIENT):
                     raise
                 reason = without_secrets(db, server_errors.text_of(error))
@@ -147,7 +146,7 @@ async def _end(db: Database, session: Any, seal: Seal) -> None:
             await commands.answered(db, session.commit_transaction(), "commitTransaction")
         except PyMongoError as error:
             unknown = isinstance(error, server_errors.NoAnswer) or _has_label(error, UNKNOWN)
-            if not unknown or time.monotonic() - started >= COMMIT_SECONDS:
+            if not unknown or time.monotonic() - started >= limits().commit:
                 raise
         else:
             return

@@ -18,13 +18,11 @@ from mydocs.migrations.errors import IndexConflict, LeaseLost, UsageError
 from mydocs.migrations.indexes import capture
 from mydocs.migrations.indexes.waiter import raise_unready, wait_for
 from mydocs.migrations.ledger.documents import parse_aliases, run_document
+from mydocs.migrations.limits import limits
 from mydocs.migrations.model import IndexAction, RunStamp, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.events import AliasSwitched, StillWaiting
 from mydocs.search_aliases import COLLECTION
 
-# An application may use the old name for the ten seconds of its cache (`SearchAliases.ttl`), and for the read that ends
-# them.
-GRACE_SECONDS = 15.0
 IN_TRANSACTION = "it waits for an index, which no transaction outlasts; do it in a migration of its own"
 
 
@@ -87,13 +85,14 @@ async def make_way(db: Database, where: str, names: Sequence[str]) -> None:
             f"nothing was dropped: the search alias {', '.join(named)}; let it name another index first "
             "(`switch_search_alias`)",
         )
-    left = max((GRACE_SECONDS - alias["age"] for alias in found if alias.get("age") is not None), default=0.0)
+    grace = limits().alias_grace
+    left = max((grace - alias["age"] for alias in found if alias.get("age") is not None), default=0.0)
     if left > 0:
         listed = await retry.again(lambda: commands.search_listing(db, where, names))
         if any(index.get("name") in names for index in listed):
             users = tuple(f"applications that use {where}.{name}" for name in names)
             capture.say(StillWaiting(what=users, seconds=0.0))
-            await anyio.sleep(min(left, GRACE_SECONDS))
+            await anyio.sleep(min(left, grace))
 
 
 async def _write(db: Database, where: str, alias: str, to: str, run: RunStamp | None) -> SearchAlias:

@@ -18,6 +18,7 @@ from mydocs.migrations.driver.client import Database
 from mydocs.migrations.indexes import capture, readiness
 from mydocs.migrations.indexes.capture import Capture
 from mydocs.migrations.indexes.readiness import Track
+from mydocs.migrations.limits import limits
 from mydocs.migrations.model import IndexState, TrackedIndex
 from mydocs.migrations.reporting.events import StillWaiting
 
@@ -52,7 +53,8 @@ async def _free(db: Database, captured: Capture, limit: int) -> int:
             told = now
             what = tuple(f"{track.index} to be built" for track in building)
             captured.emit(StillWaiting(what=what, seconds=now - started))
-        await anyio.sleep(readiness.gap(building, now, random.uniform(-readiness.JITTER, readiness.JITTER)))
+        jitter = random.uniform(-readiness.JITTER, readiness.JITTER)
+        await anyio.sleep(readiness.gap(building, now, limits().look_gap, jitter))
 
 
 async def _look(db: Database, captured: Capture) -> list[Track]:
@@ -72,8 +74,8 @@ async def _look(db: Database, captured: Capture) -> list[Track]:
         documents = await retry.again(partial(commands.search_listing, db, collection, names))
         listing = readiness.by_name(map(readiness.parse, documents))
         for track in tracks:
-            seen = readiness.look(track, readiness.pick(track.index, listing.get(track.index.name, ())), now)
-            captured.tracks[_label(track.index)] = seen
+            listed = readiness.pick(track.index, listing.get(track.index.name, ()))
+            captured.tracks[_label(track.index)] = readiness.look(track, listed, now, limits())
     return [captured.tracks[_label(index)] for index in captured.search_indexes()]
 
 

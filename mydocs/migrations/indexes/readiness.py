@@ -10,21 +10,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mydocs.migrations.indexes.definitions import SEARCH_KINDS, differences, kind_of
+from mydocs.migrations.limits import Limits
 from mydocs.migrations.model import Definition, IndexState, IndexType, TrackedIndex
 from mydocs.migrations.values import value
 
-# A failed build is retried by mongot itself for three of its reasons, and the listing does not say which one it was.
-FAILED_GRACE = 15.0  # seconds; the control plane of Atlas publishes a recovery within them
-SELF_MANAGED_FAILED_GRACE = 35.0  # seconds: mongot publishes its status every 30 s (CommunityMetadataUpdater)
-APPEAR_SECONDS = 60.0  # an index that was accepted is listed within seconds, only not always at once
-# Atlas goes on to list the old version for a while after an update, seconds as a rule. After this long nothing is under
-# way: somebody changed the index, or the server took a create for one of the index that it has. To be wrong costs one
-# more `wait`; the number is as long as a wait goes on without a good answer, ``Limits.patience``.
-DIFFERENT_GRACE = 120.0  # seconds
 SHOWN_DIFFERENCES = 3  # of the key paths that differ; the first ones tell whose definition it is
 GONE_LOOKS = 3  # the look that misses it, and two more: a listing may skip an index once while a host restarts
 
-MIN_GAP = 0.5  # seconds between two looks: the rate at which MongoDB's own Django backend polls
 MAX_GAP = 10.0  # seconds: bounds how late a build of more than 200 s is seen
 GAP_SHARE = 0.05  # of the age: an index is seen ready at most a twentieth of its build time late
 JITTER = 0.1  # either way, so that 200 replicas do not look at the same moment
@@ -223,7 +215,7 @@ def begin(index: TrackedIndex, *, asked_at: float, since: float) -> Track:
     return Track(index=index, asked_at=asked_at, since=since, verdict=verdict)
 
 
-def look(track: Track, listed: Listed | None, now: float) -> Track:
+def look(track: Track, listed: Listed | None, now: float, limits: Limits) -> Track:
     """Take one good answer of the server into account; an index that is settled stays as it is."""
     if track.outcome is not None:
         return track
@@ -246,15 +238,15 @@ def look(track: Track, listed: Listed | None, now: float) -> Track:
     )
     if verdict.state is IndexState.READY:
         return _settle(track, IndexState.READY, None, now)
-    if failed and now - known >= (SELF_MANAGED_FAILED_GRACE if listed and listed.self_managed else FAILED_GRACE):
+    if failed and now - known >= (limits.failed_self_managed if listed and listed.self_managed else limits.failed):
         return _settle(track, IndexState.FAILED, verdict.reason, now)
-    if verdict.differences and now - differs >= DIFFERENT_GRACE:
+    if verdict.differences and now - differs >= limits.differs:
         return _settle(track, IndexState.FAILED, _other_definition(verdict.differences), now)
     if track.seen and track.missing_looks >= GONE_LOOKS:
         return _settle(track, IndexState.FAILED, _VANISHED, now)
     # Not at the first look alone, though a script may have gone on for an hour since it asked for the index.
     looked = track.missing_looks >= GONE_LOOKS
-    if absent and not track.seen and looked and now - track.since >= APPEAR_SECONDS:
+    if absent and not track.seen and looked and now - track.since >= limits.appear:
         return _settle(track, IndexState.FAILED, _NEVER_SEEN, now)
     return track
 
@@ -275,17 +267,18 @@ def at_timeout(track: Track, now: float | None = None) -> Track:
     return track
 
 
-def gap(tracks: Iterable[Track], now: float, jitter: float) -> float:
+def gap(tracks: Iterable[Track], now: float, least: float, jitter: float) -> float:
     """
     Give the seconds until the next look at a collection.
 
     A grace or a deadline that ends in between does not shorten it: the build has failed already, and a look earlier
     would only say so sooner.
 
+    :param least: seconds between two looks, ``Limits.look_gap``
     :param jitter: from ``-JITTER`` to ``JITTER``
     """
     youngest = max((track.asked_at for track in tracks if track.outcome is None), default=now)
-    return min(max(GAP_SHARE * (now - youngest), MIN_GAP), MAX_GAP) * (1 + jitter)
+    return min(max(GAP_SHARE * (now - youngest), least), MAX_GAP) * (1 + jitter)
 
 
 def _settle(track: Track, outcome: IndexState, reason: str | None, now: float | None) -> Track:

@@ -28,17 +28,14 @@ from mydocs.migrations.indexes import aliases, capture, definitions, readiness
 from mydocs.migrations.indexes.build_slots import free_slots
 from mydocs.migrations.indexes.definitions import Change
 from mydocs.migrations.indexes.readiness import Listed
+from mydocs.migrations.limits import limits
 from mydocs.migrations.model import Definition, IndexAction, IndexType, TrackedIndex
 from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
 
 COLLECTIONS_AT_ONCE = 8  # Motor has five threads a core for everything
-SEARCH_SECONDS = 120.0  # for the search process behind the server to come back; a restart of mongot takes a minute
-GONE_SECONDS = 300.0  # for a dropped index to leave the listing and free its name; on Atlas this takes a while
 NOT_REPLACED = "the server goes on deleting it, and the migration creates it when it runs again: `mydocs migrate run`"
-NO_COLLECTION_SECONDS = 30.0  # for the server's search to hear of a collection that was just created
-GONE_GAP = 0.5  # seconds between two looks at the start, doubled up to ten times that
 
 NO_INDEXES = "a transaction builds and drops no indexes; do it in a migration of its own"
 
@@ -217,7 +214,7 @@ async def _ensure(db: Database, where: str, asked: Sequence[_Asked], *, replace:
     for item in asked:
         if actions[item.name] is IndexAction.REPLACED:
             await _drop(db, where, item.name)
-            await until_gone(db, where, item.name, listed[item.name].id)
+            await until_gone(db, where, item.name, listed[item.name].id, timeout=limits().gone)
     creating = (IndexAction.CREATED, IndexAction.REPLACED)
     ids = await _create(
         db,
@@ -316,7 +313,7 @@ async def _create_together(db: Database, where: str, asked: Sequence[_Asked]) ->
     started = time.monotonic()
     missing = list(asked)
     ids: dict[str, str] = {}
-    gap = GONE_GAP
+    gap = limits().gone_gap
     has_collection = False
     while True:
         command = {"createSearchIndexes": where, "indexes": [item.document for item in missing]}
@@ -329,7 +326,8 @@ async def _create_together(db: Database, where: str, asked: Sequence[_Asked]) ->
                 has_collection = True
                 continue
             name_taken = _is_name_taken(error)
-            limit = GONE_SECONDS if name_taken else NO_COLLECTION_SECONDS if no_collection else SEARCH_SECONDS
+            patience = limits()
+            limit = patience.gone if name_taken else patience.no_collection if no_collection else patience.search
             if (
                 not (no_collection or name_taken or server_errors.is_transient(error))
                 or time.monotonic() - started > limit
@@ -339,7 +337,7 @@ async def _create_together(db: Database, where: str, asked: Sequence[_Asked]) ->
                 capture.unanswered(db.name, command)
             logger.info("creating search indexes on %s: %s; looking what is there", where, error)
             await anyio.sleep(gap)
-            gap = min(2 * gap, 10 * GONE_GAP)
+            gap = min(2 * gap, 10 * limits().gone_gap)
             if no_collection:
                 has_collection = False  # somebody may have dropped it since
             listed = await _listed(db, where, missing)
@@ -391,12 +389,12 @@ async def _update(db: Database, where: str, item: _Asked) -> IndexAction:
                     problem = f"the server does not update index {item.name}: {server_errors.text_of(error)}"
                     raise _conflict(where, problem) from error
                 raise IndexRefused(where, [_refusal(item, error)]) from error
-            if not server_errors.is_transient(error) or time.monotonic() - started > SEARCH_SECONDS:
+            if not server_errors.is_transient(error) or time.monotonic() - started > limits().search:
                 raise
             if isinstance(error, ConnectionFailure):
                 capture.unanswered(db.name, command)
             logger.info("updating search index %s of %s: %s; looking what is there", item.name, where, error)
-            await anyio.sleep(GONE_GAP)
+            await anyio.sleep(limits().gone_gap)
             found = (await _listed(db, where, [item])).get(item.name)
             if found is None or not _is_equal(item, found):
                 continue
@@ -413,7 +411,7 @@ async def _drop(db: Database, where: str, name: str) -> bool:
     """:return: whether there was such an index"""
     try:
         await retry.again(
-            lambda: commands.command(db, {"dropSearchIndex": where, "name": name}), seconds=SEARCH_SECONDS
+            lambda: commands.command(db, {"dropSearchIndex": where, "name": name}), seconds=limits().search
         )
     except OperationFailure as error:
         if server_errors.is_no_search(error, of_search_command=True):
@@ -430,7 +428,7 @@ async def until_gone(
     name: str,
     index_id: str | None,
     *,
-    timeout: float | None = GONE_SECONDS,
+    timeout: float | None,
     limiter: anyio.CapacityLimiter | None = None,
 ) -> None:
     """
@@ -440,25 +438,25 @@ async def until_gone(
     :param limiter: how many may look at once, where several are waited for
     :raises NotReady: when the time is up
     """
-    gap = GONE_GAP
+    gap = limits().gone_gap
     with anyio.move_on_after(timeout):
         while True:
             async with limiter or nullcontext():
                 documents = await retry.again(
-                    lambda: commands.search_listing(db, where, [name]), seconds=SEARCH_SECONDS
+                    lambda: commands.search_listing(db, where, [name]), seconds=limits().search
                 )
             found = [item for item in map(readiness.parse, documents) if item.name == name]
             if not any(index_id is None or item.id in (None, index_id) for item in found):
                 return
             await anyio.sleep(gap)
-            gap = min(2 * gap, 10 * GONE_GAP)
+            gap = min(2 * gap, 10 * limits().gone_gap)
     raise NotReady([f"{where}.{name} is dropped and still listed"], timeout or 0.0, NOT_REPLACED)
 
 
 async def _listed(db: Database, where: str, asked: Sequence[_Asked]) -> dict[str, Listed]:
     """The indexes that are there to stay; one that is being deleted is not."""
     names = [item.name for item in asked]
-    documents = await retry.again(lambda: commands.search_listing(db, where, names), seconds=SEARCH_SECONDS)
+    documents = await retry.again(lambda: commands.search_listing(db, where, names), seconds=limits().search)
     listed = map(readiness.parse, documents)
     leaving = ("DELETING", "DOES_NOT_EXIST")
     return {item.name: item for item in listed if item.name is not None and item.status not in leaving}

@@ -15,18 +15,18 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from mydocs.migrations.driver import commands, server_errors
 from mydocs.migrations.driver.client import Collection, Database, database_of
-from mydocs.migrations.driver.limits import Limits
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import IndexConflict, UsageError
 from mydocs.migrations.indexes import capture, standard_definitions
 from mydocs.migrations.indexes.search import NO_INDEXES, at_the_same_time, by_collection, check_names
 from mydocs.migrations.indexes.standard_definitions import StandardAction
 from mydocs.migrations.indexes.standard_list import IndexModels
+from mydocs.migrations.limits import limits
 from mydocs.migrations.model import IndexAction, IndexType, TrackedIndex
 
 WHAT_TO_PASS = 'pass a list of pymongo.IndexModel, such as [IndexModel("status")]'
-LONG_WORK = 3 * Limits().retries  # seconds; less of it than this is the retries' own time
-BUILD_TRIES = 100  # each of them took LONG_WORK at least, which makes two and a half hours
+LONG_WORK = 3  # times `Limits.retries`; less of it than this is the retries' own time
+BUILD_TRIES = 100  # each of them took a minute and a half at least, which makes two and a half hours
 BUILDS_AT_ONCE = 3  # the server's own limit, maxNumActiveUserIndexBuilds; further builds would queue there
 
 _STANDARD_ACTIONS = {
@@ -144,7 +144,8 @@ async def _create_standard(db: Database, where: str, documents: Sequence[Mapping
         try:
             await commands.command_again(db, command)
         except PyMongoError as error:
-            if not left or not server_errors.is_transient(error) or time.monotonic() - started < LONG_WORK:
+            was_short = time.monotonic() - started < LONG_WORK * limits().retries
+            if not left or was_short or not server_errors.is_transient(error):
                 raise
         else:
             return

@@ -13,11 +13,11 @@ from pymongo.errors import PyMongoError
 
 from mydocs.migrations.driver import commands, server_errors
 from mydocs.migrations.driver.client import Collection, Database, Document, database_of
-from mydocs.migrations.driver.limits import limited_to, limits
 from mydocs.migrations.driver.shared_looks import Looks, shared_looks
 from mydocs.migrations.errors import IndexFailed, NotReady
 from mydocs.migrations.indexes import capture, readiness
 from mydocs.migrations.indexes.readiness import Listed, Track
+from mydocs.migrations.limits import limited_to, limits
 from mydocs.migrations.model import IndexAction, IndexState, TrackedIndex
 from mydocs.migrations.reporting.events import IndexChanged, Sink, StillWaiting, Warned, emit
 
@@ -159,15 +159,16 @@ class _Poller:
                 if self.is_settled:
                     return
             now = time.monotonic()
-            within = readiness.gap(self.tracks, now, random.uniform(-readiness.JITTER, readiness.JITTER))
+            jitter = random.uniform(-readiness.JITTER, readiness.JITTER)
+            within = readiness.gap(self.tracks, now, limits().look_gap, jitter)
             if trouble and not (server_errors.is_transient(trouble) and now + within < last_answer + limits().patience):
                 raise trouble
 
     def _take(self, documents: Sequence[Document], now: float) -> None:
         listing = readiness.by_name(self._parsed(documents))
-        before = self.tracks
+        before, patience = self.tracks, limits()
         self.tracks = tuple(
-            readiness.look(track, readiness.pick(track.index, listing.get(track.index.name, ())), now)
+            readiness.look(track, readiness.pick(track.index, listing.get(track.index.name, ())), now, patience)
             for track in before
         )
         for old, new in zip(before, self.tracks, strict=True):

@@ -58,11 +58,11 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from mydocs.migrations.driver import commands, retry, server_errors
 from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.driver.client import Database, private_database
-from mydocs.migrations.driver.limits import limits
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid, MigrationError, NotPossible, ServerUnreachable
 from mydocs.migrations.ledger.documents import time_of
 from mydocs.migrations.ledger.holder_process import document_of
 from mydocs.migrations.ledger.holder_process import parse as parse_process
+from mydocs.migrations.limits import limits
 from mydocs.migrations.model import HolderProcess, LeaseView
 from mydocs.migrations.values import value
 

@@ -21,15 +21,14 @@ from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.holder_process import has_ended, own_process
 from mydocs.migrations.ledger.lease import Lease, Owner, acquire, break_lease
+from mydocs.migrations.limits import limits
 from mydocs.migrations.model import LeaseView
 from mydocs.migrations.reporting.events import LeaseTaken, LeaseWaiting
 
-MIN_GAP = 0.3  # seconds between two looks of one process: most runs with little to do take about as long
 MAX_GAP = 10.0  # seconds; six looks a minute
 GAP_SHARE = 0.6  # of the time waited so far; seven looks in the first ten seconds
-SETTLE_SECONDS = (
-    1.0  # after a holder's process has ended; what it has started ends with it, but not in the same instant
-)
+# After a holder's process has ended; what it has started ends with it, but not in the same instant.
+SETTLE_SECONDS = 1.0
 JITTER = 0.1  # of the gap and on top of it, so that processes that were started together do not go on together
 
 
@@ -40,11 +39,12 @@ async def look(db: Database, looks: Looks[Snapshot], waited: float, lease: Lease
     :param looks: of :func:`shared_looks` at the ledger
     :param waited: seconds that this task has waited so far
     """
-    gap = min(max(MIN_GAP, waited * GAP_SHARE), MAX_GAP)
+    least = limits().turn_gap
+    gap = min(max(least, waited * GAP_SHARE), MAX_GAP)
     if lease is not None and lease.live:
-        gap = min(gap, lease.remaining + MIN_GAP)
+        gap = min(gap, lease.remaining + least)
     # Each look serves all who share it, so together they may look more often than one alone.
-    within = max(MIN_GAP, gap / looks.members) * random.uniform(1.0, 1.0 + JITTER)
+    within = max(least, gap / looks.members) * random.uniform(1.0, 1.0 + JITTER)
     return await looks.next(lambda: ledger.read(db, patiently=True), within=within)
 
 
