@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -128,7 +127,9 @@ class Streams:
     def trace(self, error: BaseException) -> None:
         """With --verbose: write where an error came from."""
         if self.verbose:
-            self.text("traceback", "debug", "".join(traceback.format_exception(error)).rstrip())
+            from mydocs.cli.tracebacks import traceback_text
+
+            self.text("traceback", "debug", traceback_text(error))
 
     def text(self, event: str, level: str, text: str) -> None:
         """Write a text that speaks for itself: as it is, or as the message of an event where lines are JSON."""
@@ -206,7 +207,9 @@ class _LogHandler(logging.Handler):
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             if self._streams.verbose:
-                text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+                from mydocs.cli.tracebacks import traceback_text
+
+                text += f"\n{traceback_text(record.exc_info[1])}"
             else:
                 text += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
         level = record.levelname.lower()

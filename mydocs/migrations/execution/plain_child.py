@@ -384,5 +384,8 @@ def _prepare_streams() -> None:
 
 def _traceback_of(error: BaseException) -> str:
     with contextlib.suppress(Exception):  # the script's own `__str__`
-        return "".join(traceback.format_exception(error))
+        told = traceback.TracebackException.from_exception(error)
+        while told.stack and told.stack[0].filename == __file__:
+            del told.stack[0]  # as `python script.py` would show it
+        return "".join(told.format())
     return ""

@@ -1,0 +1,64 @@
+"""From an error to the traceback that helps: a script's own frames, without those of what called it. Pure."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from traceback import FrameSummary, TracebackException
+
+import mydocs
+from mydocs.migrations.errors import MigrationError, MigrationFailed
+
+OURS = Path(mydocs.__file__).parent
+# They call, and are called, on the way to every error.
+FRAMEWORKS = frozenset({"anyio", "motor", "pymongo", "typer"})
+STANDARD = tuple(Path(os.__file__).parent / name for name in ("asyncio", "concurrent"))
+
+
+def traceback_text(error: BaseException) -> str:
+    """
+    Write where an error came from.
+
+    Frames of frameworks are left out, and frames of this program before those of a script. Of an error that this
+    program has made from another one only the other one is written: its own sentence is shown anyway.
+    """
+    by_script = isinstance(error, MigrationFailed)
+    while isinstance(error, MigrationError) and error.__cause__ is not None:
+        error = error.__cause__
+    told = TracebackException.from_exception(error)
+    for each in _chain(told, set()):
+        each.stack[:] = _useful(each.stack, by_script=by_script)
+    text = "".join(told.format()).rstrip()
+    if told.stack:
+        return text
+    # A plain script fails in a process of its own, whose traceback is a note of the error.
+    notes: list[str] = getattr(error, "__notes__", [])
+    return "\n".join(notes).rstrip() or text.removeprefix("Traceback (most recent call last):\n")
+
+
+def _chain(told: TracebackException, seen: set[int]) -> Iterator[TracebackException]:
+    if id(told) in seen:
+        return
+    seen.add(id(told))
+    yield told
+    for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
+        if other is not None:
+            yield from _chain(other, seen)
+
+
+def _useful(stack: list[FrameSummary], *, by_script: bool) -> list[FrameSummary]:
+    """Return the frames of a script and what is below them; all of our own where there is no script."""
+    kept = [frame for frame in stack if not _is_framework(Path(frame.filename))]
+    first = next((index for index, frame in enumerate(kept) if not _is_ours(frame)), None)
+    if first is not None:
+        return kept[first:]
+    return [] if by_script else kept
+
+
+def _is_ours(frame: FrameSummary) -> bool:
+    return Path(frame.filename).is_relative_to(OURS)
+
+
+def _is_framework(file: Path) -> bool:
+    return any(file.is_relative_to(folder) for folder in STANDARD) or any(
+        parent.parent.name == "site-packages" and parent.name in FRAMEWORKS for parent in file.parents
+    )
