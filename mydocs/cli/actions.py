@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mydocs.cli.streams import Streams
+    from mydocs.migrations.model import Problem
     from mydocs.migrations.reporting.report import RunReport
 
 # A summary may have 1 MiB, and all of a job's are on one page.
@@ -18,17 +19,17 @@ def is_on(environ: Mapping[str, str]) -> bool:
     return environ.get("GITHUB_ACTIONS") == "true"
 
 
-def annotation(message: str, *, path: Path | None, line: int | None, workspace: str | None) -> str:
+def annotation(message: str, place: "Problem", *, workspace: str | None) -> str:
     """
-    Write an error as the workflow command that marks a line of a file in the pull request.
+    Write a problem as the workflow command that marks a line of a file in the pull request.
 
     It belongs on stderr: the service reads the commands of both streams, and stdout holds the result alone.
     """
     properties = {"title": "mydocs"}
-    if path is not None:
-        root, file = Path(workspace or Path.cwd()).resolve(), path.resolve()
+    if place.path is not None:
+        root, file = Path(workspace or Path.cwd()).resolve(), place.path.resolve()
         shown = file.relative_to(root) if file.is_relative_to(root) else file
-        properties |= {"file": shown.as_posix(), **({"line": str(line)} if line else {})}
+        properties |= {"file": shown.as_posix(), **({"line": str(place.line)} if place.line else {})}
     said = ",".join(f"{key}={_escaped(value, more=':,')}" for key, value in properties.items())
     return f"::error {said}::{_escaped(message)}"
 

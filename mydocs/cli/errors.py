@@ -65,16 +65,19 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
         facts = {"type": kind or type(error).__name__, "exit_code": error.exit_code, "next": hint}
         streams.line_json({"level": "error", "event": "error", "message": sentence, **facts})
         return error.exit_code
-    streams.line(f"mydocs: error: {sentence}")
+    first, *more = error.lines()
+    streams.line(f"mydocs: error: {' '.join(first.split())}")
+    for line in more:
+        streams.line(f"  {' '.join(line.split())}")
     if hint is not None:
         streams.line(f"mydocs: next: {hint}")
     from mydocs.cli import actions
 
     if actions.is_on(os.environ):
-        place = {"path": getattr(error, "path", None), "line": getattr(error, "line", None)}
-        # Cleaned before it is escaped, as escapes might hide a credential.
-        message = streams.clean(sentence)
-        streams.line_as_it_is(actions.annotation(message, **place, workspace=os.environ.get("GITHUB_WORKSPACE")))
+        for place in error.places():
+            # Cleaned before it is escaped, as escapes might hide a credential.
+            message = streams.clean(" ".join(place.text.split()))
+            streams.line_as_it_is(actions.annotation(message, place, workspace=os.environ.get("GITHUB_WORKSPACE")))
     return error.exit_code
 
 

@@ -48,7 +48,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script
+from mydocs.migrations.model import Entry, LeaseView, MigrationState, Problem, Script
 from mydocs.migrations.values import value
 
 if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is needed here
@@ -90,6 +90,17 @@ class MigrationError(Exception):
     exit_code = 1
     report: "RunReport | None" = None
     """What was done until then; set by the function that was called."""
+    path: Path | None = None
+    """The file that is to be corrected."""
+    line: int | None = None
+    """In the file of ``path``; set where the error passed through it."""
+    problems: tuple[str, ...] = ()
+    """What is wrong, each in a sentence of its own, where an error can name several things."""
+    head = ""
+    """What a screen says before several problems."""
+    remedy = ""
+    """What a screen says after them."""
+    _places: tuple[Problem, ...] = ()
     next_step: NextStep | None = None
     """What to do, where that follows from the kind of the error; see also :meth:`advice`."""
 
@@ -97,19 +108,35 @@ class MigrationError(Exception):
         """Say what to do next; ``None`` where nothing can be said."""
         return self.next_step
 
+    def lines(self) -> tuple[str, ...]:
+        """Return the sentence for a screen: of several problems each has a line of its own."""
+        if len(self.problems) < 2:
+            return (str(self),)
+        return (self.head, *(f"  {problem}" for problem in self.problems), *([self.remedy] if self.remedy else []))
+
+    def places(self) -> tuple[Problem, ...]:
+        """Return what to mark in which file; at least one, with or without a file."""
+        return self._places or (Problem(text=str(self), path=self.path, line=self.line),)
+
     def next_step_after(self, command: str | None) -> str | None:
         """Return what to type next after a command has failed; ``None`` where that would be nothing new."""
         step = self.advice()
         return None if step is None or (step.command is not None and step.command == command) else step.text or None
 
 
+def _located(problems: Sequence[str | Problem]) -> tuple[Problem, ...]:
+    return tuple(each if isinstance(each, Problem) else Problem(text=each) for each in problems)
+
+
 class ScriptsInvalid(MigrationError):
     """Files in the directory that cannot be migrations; every problem is named."""
 
     next_step = NextStep(text="correct the files; `mydocs migrate list` checks what can be seen without running them")
+    head = "these files cannot be migrations:"
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+    def __init__(self, problems: Sequence[str | Problem]) -> None:
+        self._places = _located(problems)
+        self.problems = tuple(each.text for each in self._places)
         super().__init__("; ".join(self.problems))
 
 
@@ -118,14 +145,20 @@ class ScriptUnfinished(MigrationError):
 
     next_step = NextStep(text="write what is to change, take that line out, and give the same command again")
 
+    head = "these scripts are not written yet:"
+
     def __init__(self, scripts: Sequence[Script]) -> None:
-        super().__init__(
-            "; ".join(
-                f"{script.file_name}, line {script.unfinished}: it is not written yet, its `up` begins with `raise "
-                "NotImplementedError`"
-                for script in scripts
+        self._places = tuple(
+            Problem(
+                text=f"{script.file_name}, line {script.unfinished}: it is not written yet, its `up` begins with "
+                "`raise NotImplementedError`",
+                path=script.path,
+                line=script.unfinished,
             )
+            for script in scripts
         )
+        self.problems = tuple(each.text for each in self._places)
+        super().__init__("; ".join(self.problems))
         self.path, self.line = scripts[0].path, scripts[0].unfinished
 
 
@@ -206,6 +239,7 @@ class SquashIncomplete(PlanError):
 class NotReversible(PlanError):
     """A rollback was asked for that some script cannot do."""
 
+    head = "these migrations cannot be taken back:"
     next_step = NextStep(text="`mydocs migrate new` makes a migration that undoes it")
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -243,16 +277,21 @@ class MigrationFailed(MigrationError):
         text="correct the script and give the same command again; `mydocs migrate status` shows what is done"
     )
 
-    path: Path | None = None
-    line: int | None = None
-    """In the file of ``path``; set where the error passed through it."""
-
     def __init__(self, script: str, where: str, problem: str, *, by_hand: str | None = None) -> None:
         """:param by_hand: the version of a script that must not run twice by itself"""
         self.script = script
         self.by_hand = by_hand
+        self._where = where
         also = "" if by_hand is None else f"; it {_settled_by_hand(by_hand)}"
         super().__init__(f"{script} failed{where}: {problem}{also}")
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the sentence for a screen: where an error of ours names several problems, each on its line."""
+        cause = self.__cause__.lines() if isinstance(self.__cause__, MigrationError) else ()
+        if len(cause) < 2:
+            return super().lines()
+        also = () if self.by_hand is None else (f"it {_settled_by_hand(self.by_hand)}",)
+        return (f"{self.script} failed{self._where}: {cause[0]}", *cause[1:], *also)
 
     def advice(self) -> NextStep | None:
         """Say what to do next: an error of ours in the script knows better than that the script failed."""
@@ -278,12 +317,16 @@ class IndexConflict(MigrationError):
 
     next_step = NextStep(text="do in the migration what the message says, and give the same command again")
 
-    def __init__(self, collection: str, problem: str, *, standard: bool = False) -> None:
-        """:param standard: it is of standard indexes; a search index that answers is not to be dropped"""
-        self.collection = collection
+    def __init__(self, collection: str, *problems: str, remedy: str = "", standard: bool = False) -> None:
+        """
+        :param remedy: what to do about all of them
+        :param standard: it is of standard indexes; a search index that answers is not to be dropped
+        """
+        self.collection, self.problems, self.remedy = collection, problems, remedy
+        self.head = f"{collection}: these indexes stand in the way:"
         if standard:
             self.next_step = NextStep(text="drop or rename the one in the way, and give the same command again")
-        super().__init__(f"{collection}: {problem}")
+        super().__init__("; ".join([f"{collection}: {'; '.join(problems)}", *filter(None, [remedy])]))
 
 
 class IndexRefused(MigrationError):
@@ -294,8 +337,9 @@ class IndexRefused(MigrationError):
     def __init__(self, collection: str, problems: Sequence[str], *, others_created: bool = False) -> None:
         self.collection = collection
         self.problems = tuple(problems)
-        others = "; the other indexes of the call were created" if others_created else ""
-        super().__init__(f"{collection}: {'; '.join(problems)}{others}")
+        self.head = f"{collection}: the server refuses these indexes:"
+        self.remedy = "the other indexes of the call were created" if others_created else ""
+        super().__init__("; ".join([f"{collection}: {'; '.join(problems)}", *filter(None, [self.remedy])]))
 
 
 class ChangeInvalid(MigrationError):
@@ -410,8 +454,9 @@ class NotReady(MigrationError):
     next_step = IN_THE_SENTENCE
 
     def __init__(self, what: Sequence[str], seconds: float, remedy: str = RESUME) -> None:
-        self.what = tuple(what)
-        super().__init__(f"not ready after {round(seconds, 1):g} s: {', '.join(what)}; {remedy}")
+        self.what = self.problems = tuple(what)
+        self.head, self.remedy = f"not ready after {round(seconds, 1):g} s:", remedy
+        super().__init__(f"{self.head} {', '.join(what)}; {remedy}")
 
 
 class IndexFailed(MigrationError):
@@ -425,11 +470,14 @@ class IndexFailed(MigrationError):
     def __init__(self, failures: Sequence[tuple[str, str]], *, gone: bool = False) -> None:
         """:param gone: none of them was built wrongly: they are not there"""
         self.failures = tuple(failures)
+        self.problems = tuple(f"index {index} failed: {reason}" for index, reason in failures)
+        self.head = f"{len(failures)} indexes failed:"
         remedy = "correct the definition in a new migration and run again"
         if gone:
             remedy = "create it in a new migration, or run the one that did again (`mydocs migrate mark NNN --pending`)"
             self.next_step = IN_THE_SENTENCE
-        super().__init__("; ".join(f"index {index} failed: {reason}" for index, reason in failures) + f"; {remedy}")
+        self.remedy = remedy
+        super().__init__("; ".join([*self.problems, remedy]))
 
 
 class LeaseError(MigrationError):
@@ -472,12 +520,15 @@ class WorkLeft(MigrationError):
 
     exit_code = 8
     next_step = IN_THE_SENTENCE
+    head = "work is left:"
 
     def __init__(
         self, what: Sequence[str], ways_out: Sequence[str] = ("`mydocs migrate check` says what does it",)
     ) -> None:
         self.what, self.ways_out = tuple(what), tuple(ways_out)
-        super().__init__("; ".join([f"work is left: {'; '.join(what)}", *ways_out]))
+        self.problems = self.what
+        self.remedy = "; ".join(ways_out)
+        super().__init__("; ".join([f"{self.head} {'; '.join(what)}", *ways_out]))
 
 
 class WouldFail(MigrationError):
@@ -499,10 +550,12 @@ class WouldTakeAway(MigrationError):
     next_step = NextStep(
         text="if that is meant, `mydocs migrate run` does it; else make the new index beside the old one"
     )
+    head = "a run takes something away:"
+    remedy = "nothing was changed"
 
     def __init__(self, what: Sequence[str]) -> None:
-        self.what = tuple(what)
-        super().__init__(f"a run takes something away: {'; '.join(what)}; nothing was changed")
+        self.what = self.problems = tuple(what)
+        super().__init__(f"{self.head} {'; '.join(what)}; {self.remedy}")
 
 
 class Unverified(MigrationError):
@@ -517,13 +570,14 @@ class Unverified(MigrationError):
 class VerifyFailed(Unverified):
     """The ``verify`` of a script raised, or ``check`` has found vectors that do not fit; every problem is named."""
 
-    path: Path | None = None
-    line: int | None = None
-    """In the file of ``path``: of the first script whose ``verify`` raised."""
+    head = "these checks failed:"
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+    def __init__(self, problems: Sequence[str | Problem]) -> None:
+        self._places = _located(problems)
+        self.problems = tuple(each.text for each in self._places)
         super().__init__("; ".join(self.problems))
+        if self._places:
+            self.path, self.line = self._places[0].path, self._places[0].line
 
 
 class VectorsUnfit(Unverified):

@@ -75,6 +75,19 @@ class IndexAction(StrEnum):
 
 
 @value
+class Problem:
+    """
+    What is wrong with a file.
+
+    :param text: names the file, and the line where there is one
+    """
+
+    text: str
+    path: Path | None = None
+    line: int | None = None
+
+
+@value
 class Script:
     """A migration's file, parsed but not run."""
 
@@ -89,7 +102,7 @@ class Script:
     idempotent: bool = True
     transactional: bool = False
     names_lightodm: bool = False  # somewhere in its text
-    problems: tuple[str, ...] = ()  # what parsing finds that keeps it from being run, each with its line
+    problems: tuple[Problem, ...] = ()  # what parsing finds that keeps it from being run
     replaces: tuple[str, ...] = ()  # versions of the migrations that it stands for in a new database
     unfinished: int | None = None  # the line on which its `up` raises NotImplementedError before it does anything
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import Result
 
 from mydocs.cli import actions
-from mydocs.migrations.model import MigrationState
+from mydocs.migrations.model import MigrationState, Problem
 from mydocs.migrations.reporting.report import ErrorReport, MigrationReport, Outcome, RunReport
 
 FAILING = "import os\n\nasync def up(db):\n    raise ValueError('too few: 50%, says\\na | b')\n"
@@ -38,6 +38,37 @@ def test_a_failed_script_is_marked_in_its_line_on_stderr(
         "001_bad.py failed, line 4: ValueError: too few: 50%25, says a | b"
     )
     assert json.loads(ended.stdout)["outcome"] == "failed"
+
+
+@pytest.mark.parametrize("command", ["list", "run"])
+def test_each_of_several_files_is_marked_in_its_line(
+    cli: Callable[..., Result], folder: Path, local_url: str, step_summary: Path, command: str
+) -> None:
+    if command == "list":  # what the form of the files tells
+        (folder / "001_a.py").write_text("\n\ndef up(db): ...\n")
+        (folder / "002_b.py").write_text("def f(:\n")
+        (folder / "2_c.py").write_text("")
+    else:  # what is in the scripts that would run
+        (folder / "001_a.py").write_text("async def up(db):\n    pass\n    db.x.insert_one({})\n")
+        (folder / "002_b.py").write_text("def f(): ...\n")
+    options = () if command == "list" else ("--url", local_url, "--db", "x")
+    ended = cli("migrate", command, *options)
+    marked = [line.split("::")[1] for line in ended.stderr.splitlines() if line.startswith("::error")]
+    files = [("001_a.py", 3), ("002_b.py", 1)] + ([("2_c.py", None)] if command == "list" else [])
+    assert marked == [
+        f"error title=mydocs,file=migrations/{name}" + (f",line={line}" if line else "") for name, line in files
+    ]
+
+
+def test_each_verify_that_failed_is_marked(
+    cli: Callable[..., Result], folder: Path, local_url: str, step_summary: Path
+) -> None:
+    for name in ("001_a.py", "002_b.py"):
+        (folder / name).write_text("async def up(db): ...\nasync def verify(db):\n    assert 0, 'no'\n")
+    ended = cli("migrate", "run", "--wait", "--url", local_url, "--db", "x")
+    assert ended.exit_code == 9
+    marked = [line.split("::")[1] for line in ended.stderr.splitlines() if line.startswith("::error")]
+    assert marked == [f"error title=mydocs,file=migrations/{name},line=3" for name in ("001_a.py", "002_b.py")]
 
 
 def test_an_error_without_a_file_is_an_annotation_too(
@@ -96,7 +127,7 @@ def test_no_text_leaves_its_cell_or_its_command(text: str) -> None:
     (row,) = [line for line in actions.summary(report, "run").splitlines() if line.startswith("| 001")]
     assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 6
     assert "<" not in actions.summary(report, text)
-    line = actions.annotation(text, path=Path("a,b:c%"), line=3, workspace=None)
+    line = actions.annotation(text, Problem(text=text, path=Path("a,b:c%"), line=3), workspace=None)
     assert "\n" not in line
     assert "\r" not in line
     assert line.startswith("::error title=mydocs,file=a%2Cb%3Ac%25,line=3::")

@@ -150,3 +150,17 @@ def test_no_command_is_suggested_that_is_not_near(cli: Callable[..., Result], wo
     ended = cli("migrate", word)
     assert ended.exit_code == 2
     assert f"No such command '{word}'; see `mydocs migrate --help`" in ended.stderr
+
+
+def test_several_problems_have_a_line_each_on_a_screen_and_one_sentence_in_json(
+    cli: Callable[..., Result], folder: Path
+) -> None:
+    (folder / "1_a.py").write_text("")
+    (folder / "002_b.py").write_text("def f(:\n")
+    ended = cli("migrate", "list")
+    lines = ended.stderr.splitlines()
+    assert lines[0] == "mydocs: error: these files cannot be migrations:"
+    assert [line[:8] for line in lines[1:3]] == ["  002_b.", "  1_a.py"]
+    assert lines[3].startswith("mydocs: next: ")
+    message = json.loads(cli("migrate", "list", "-o", "json").stdout)["error"]["message"]
+    assert message == "; ".join(line.strip() for line in lines[1:3])

@@ -119,6 +119,42 @@ def test_an_error_says_what_which_and_what_next(error: MigrationError, exit_code
     assert "\n" not in text
 
 
+SEVERAL = [
+    (ScriptsInvalid(["001_a.py is bad", "002_b.py, too"]), 2, 0),
+    (ScriptUnfinished([replace(SCRIPT, unfinished=7), replace(SCRIPT, unfinished=8)]), 2, 0),
+    (NotReversible(["001_a.py has no down", "002_b.py has none"]), 2, 0),
+    (IndexConflict("pages", "a is there", "b is there", remedy="rename them"), 2, 1),
+    (IndexRefused("pages", ["no room for ft", "no room for v"], others_created=True), 2, 1),
+    (NotReady(["pages.a (building)", "pages.b (building)"], 60), 2, 1),
+    (IndexFailed([("pages.a", "no analyzer"), ("pages.b", "no room")]), 2, 1),
+    (WorkLeft(["001 is pending", "002 is pending", "pages.a is absent"], [survey.RUN]), 3, 1),
+    (WouldTakeAway(["001 drop index pages.ft", "002 drop collection x"]), 2, 1),
+    (VerifyFailed(["001_a.py, line 3: no", "002_b.py, line 4: no"]), 2, 0),
+]
+
+
+@pytest.mark.parametrize(("error", "count", "after"), SEVERAL, ids=[type(e).__name__ for e, _, _ in SEVERAL])
+def test_several_problems_have_a_line_each(error: MigrationError, count: int, after: int) -> None:
+    head, *lines = error.lines()
+    assert head.endswith(":")
+    assert [line.startswith("  ") for line in lines] == [True] * count + [False] * after
+    assert [line for line in lines if line.strip() not in str(error)] == [], "no word is lost between the two forms"
+    assert ";" not in "".join(lines[:count])
+
+
+def test_one_problem_is_said_in_one_line() -> None:
+    assert [error for error, _, _ in EXAMPLES if error.lines() != (str(error),)] == []
+
+
+def test_a_failed_script_lists_the_problems_of_its_cause() -> None:
+    failed = MigrationFailed("001_a.py", ", line 3", "IndexRefused: …", by_hand="001")
+    failed.__cause__ = IndexRefused("pages", ["no room for ft", "no room for v"])
+    head, *lines = failed.lines()
+    assert head == "001_a.py failed, line 3: pages: the server refuses these indexes:"
+    assert lines[:2] == ["  no room for ft", "  no room for v"]
+    assert "mark 001 --applied" in lines[2]
+
+
 def test_every_error_is_one_of_the_tree_and_has_an_example() -> None:
     defined = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)]
     bases = {base for c in defined for base in c.__bases__}

@@ -17,7 +17,7 @@ from mydocs.migrations.errors import (
 from mydocs.migrations.indexes import definitions
 from mydocs.migrations.indexes.readiness import Host, Listed, serves_nothing
 from mydocs.migrations.ledger.plan import Standing, find, refuse_unfit
-from mydocs.migrations.model import IndexState, IndexType, MigrationState, Script, ScriptKind
+from mydocs.migrations.model import IndexState, IndexType, MigrationState, Problem, Script, ScriptKind
 from mydocs.migrations.reporting.durations import rounded_text, seconds_text
 from mydocs.migrations.reporting.events import DataChanged, IndexChanged, Planned
 from mydocs.migrations.reporting.preview import PlannedStep
@@ -107,7 +107,7 @@ def test_a_version_is_a_text_and_a_problem_of_a_script_is_named_with_its_file() 
         path=Path("001_a.py"),
         checksum="sha256:1",
         kind=ScriptKind.PLAIN,
-        problems=("line 1: does nothing",),
+        problems=(Problem(text="001_a.py, line 1: does nothing"),),
     )
     standing = Standing(version="001", state=MigrationState.PENDING, script=script)
     with pytest.raises(ScriptsInvalid, match=r"001_a\.py, line 1: does nothing"):

@@ -16,7 +16,7 @@ from mydocs.migrations.driver.client import Database, without_secrets
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import VerifyFailed
 from mydocs.migrations.execution.left_tasks import call_watched
-from mydocs.migrations.model import Script, StoredError
+from mydocs.migrations.model import Problem, Script, StoredError
 from mydocs.migrations.reporting.events import Verified
 from mydocs.migrations.scripts import load
 from mydocs.migrations.scripts.discover import read_source
@@ -72,12 +72,9 @@ def raise_unverified(verifications: Sequence[Verification], others: Sequence[str
     :raises VerifyFailed: where there is a problem
     """
     failed = [each for each in verifications if each.error is not None]
-    problems = [*(str(each.problem) for each in failed), *others]
-    if problems:
-        error = VerifyFailed(problems)
-        if failed:
-            error.path, error.line = failed[0].script.path, failed[0].line
-        raise error
+    problems = [Problem(text=str(each.problem), path=each.script.path, line=each.line) for each in failed]
+    if problems or others:
+        raise VerifyFailed([*problems, *others])
 
 
 async def _verify(session: Session, version: str, script: Script, timeout: float | None) -> Verification:

@@ -197,7 +197,7 @@ async def _ensure(db: Database, where: str, asked: Sequence[_Asked], *, replace:
         if needed[item.name] is Change.REPLACE and not readiness.serves_nothing(listed[item.name])
     ]
     if serving and not replace:
-        raise _conflict(where, "; ".join(_of_another_type(item, listed[item.name]) for item in serving))
+        raise _conflict(where, *(_of_another_type(item, listed[item.name]) for item in serving))
     actions = {item.name: _ACTIONS[needed[item.name]] for item in asked}
     for item in asked:
         if needed[item.name] is Change.UPDATE:
@@ -254,10 +254,11 @@ def _of_another_type(item: _Asked, found: Listed) -> str:
     )
 
 
-def _conflict(where: str, problem: str) -> IndexConflict:
+def _conflict(where: str, *problems: str) -> IndexConflict:
     return IndexConflict(
         where,
-        f"{problem}; nothing was dropped. Two ways on: give the new definition another name, and let the application "
+        *problems,
+        remedy="nothing was dropped. Two ways on: give the new definition another name, and let the application "
         "change over once it is ready (`switch_search_alias`), so that queries are answered all the time; or pass "
         "replace=True, which drops the index and creates it, and no query is answered until it is built",
     )

@@ -66,7 +66,7 @@ async def _ensure(db: Database, where: str, documents: Sequence[Mapping[str, Any
     changes = [standard_definitions.standard_change(document, listed) for document in documents]
     conflicts = [change.sentence for change in changes if change.sentence]
     if conflicts:
-        raise IndexConflict(where, "; ".join(conflicts), standard=True)
+        raise IndexConflict(where, *conflicts, standard=True)
     absent = [
         document for document, change in zip(documents, changes, strict=True) if change.action is StandardAction.CREATE
     ]

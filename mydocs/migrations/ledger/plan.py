@@ -299,7 +299,7 @@ def refuse_unfit(steps: Iterable[Standing]) -> None:
 
     :raises ScriptsInvalid: with every such place
     """
-    problems = [f"{step.script.file_name}, {each}" for step in steps if step.script for each in step.script.problems]
+    problems = [problem for step in steps if step.script for problem in step.script.problems]
     if problems:
         raise ScriptsInvalid(problems)
 

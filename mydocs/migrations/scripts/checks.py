@@ -39,26 +39,26 @@ HELPERS = frozenset(
 )
 
 
-def problems_of(tree: ast.Module, *, is_async: bool) -> tuple[str, ...]:
-    """Say what of a script would be left undone without a word, each with its line."""
+def problems_of(tree: ast.Module, *, is_async: bool) -> tuple[tuple[int, str], ...]:
+    """Say in which line what of a script would be left undone without a word."""
     functions = {node.name: node for node in tree.body if isinstance(node, ast.AsyncFunctionDef)}
     problems = []
     if is_async:
         for name in ("up", "down", "verify"):
             place = yields(functions[name]) if name in functions else None
             if place is not None:
-                problems.append(f"line {place}: `{name}` yields, so calling it runs nothing; take the `yield` out")
+                problems.append((place, f"`{name}` yields, so calling it runs nothing; take the `yield` out"))
     elif does_nothing(tree):
         line, defines = first_definition(tree)
         defined = f": it defines `{defines}`, which nobody calls" if defines else ""
         problems.append(
-            f"line {line}: does nothing when it is run{defined}; define `async def up(db)`, or call the function"
+            (line, f"does nothing when it is run{defined}; define `async def up(db)`, or call the function")
         )
     entries = [functions[name] for name in ("up", "down", "verify") if is_async and name in functions]
     given = {name for name in map(_first_parameter, entries) if name is not None}
     remedy = "put `await` before it" if is_async else "hand it to `asyncio.run`"
     problems += [
-        f"line {line}: `{text}` is not awaited, so nobody knows whether it happens; {remedy}"
+        (line, f"`{text}` is not awaited, so nobody knows whether it happens; {remedy}")
         for line, text in sorted(set(not_awaited(tree, given)))
     ]
     return tuple(problems)

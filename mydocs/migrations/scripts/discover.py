@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mydocs.migrations.errors import DirectoryMissing, ScriptsInvalid
-from mydocs.migrations.model import SCRIPT_NAME, Script, ScriptKind
+from mydocs.migrations.model import SCRIPT_NAME, Problem, Script, ScriptKind
 from mydocs.migrations.scripts.checks import problems_of
 from mydocs.migrations.values import value
 
@@ -62,7 +62,7 @@ def discover(directory: Path) -> Discovery:
     except OSError as error:  # a folder above it that may not be searched, a name that is too long
         raise DirectoryMissing(directory, error.strerror) from error
     scripts: list[Script] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     warnings: list[str] = []
     try:
         # Absolute, as a script may change the working directory.
@@ -78,7 +78,7 @@ def discover(directory: Path) -> Discovery:
         try:
             script, warning = _read(path, directory)
         except _Problem as problem:
-            problems.append(str(problem))
+            problems.append(Problem(text=str(problem), path=path, line=problem.line))
         else:
             scripts.append(script)
             warnings += [warning] if warning else []
@@ -133,7 +133,11 @@ def imports_of(folder: Path) -> set[str]:
 
 
 class _Problem(Exception):
-    """One file's problem, as a sentence."""
+    """One file's problem, as a sentence, and the line where it is."""
+
+    def __init__(self, text: str, line: int | None = None) -> None:
+        self.line = line
+        super().__init__(text)
 
 
 def _read(path: Path, directory: Path) -> tuple[Script, str | None]:
@@ -166,7 +170,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         ) from error
     except SyntaxError as error:
         line = f", line {error.lineno}" if error.lineno else ""
-        raise _Problem(f"{path.name}{line} is not valid Python: {error.msg}") from error
+        raise _Problem(f"{path.name}{line} is not valid Python: {error.msg}", error.lineno) from error
     except LookupError as error:  # `# coding: rot13`, which is a codec and no encoding of texts
         raise _Problem(f"{path.name} is in an encoding that Python cannot read: {error}; save it as UTF-8") from error
     except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes; nesting beyond the parser
@@ -186,7 +190,10 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         idempotent=facts.constant("IDEMPOTENT", default=True),
         transactional=facts.constant("TRANSACTIONAL", default=False),
         names_lightodm="lightodm" in source,
-        problems=problems_of(tree, is_async=facts.kind is ScriptKind.ASYNC),
+        problems=tuple(
+            Problem(text=f"{path.name}, line {line}: {text}", path=path, line=line)
+            for line, text in problems_of(tree, is_async=facts.kind is ScriptKind.ASYNC)
+        ),
         replaces=facts.replaces(int(match["version"])),
         unfinished=facts.unfinished,
     )
@@ -208,9 +215,8 @@ class _Facts:
             raise _Problem(f"{file_name} defines `async def down` and no `async def up(db)`")
         for name in ("up", "down") if self.kind is ScriptKind.ASYNC else ():
             if isinstance(self.functions.get(name), ast.FunctionDef):
-                raise _Problem(
-                    f"{file_name}, line {self.functions[name].lineno}: `def {name}` must be `async def {name}(db)`"
-                )
+                line = self.functions[name].lineno
+                raise _Problem(f"{file_name}, line {line}: `def {name}` must be `async def {name}(db)`", line)
         self.unfinished = _unfinished(self.functions.get("up"))
         self.reversible = self.kind is ScriptKind.ASYNC and "down" in self.functions
         self.verifies = self.kind is ScriptKind.ASYNC and self._is_verify()
@@ -236,7 +242,8 @@ class _Facts:
             return True
         arguments = [] if verify is None else [*verify.args.posonlyargs, *verify.args.args]
         if verify is not None and [argument.arg for argument in arguments[:1]] == ["db"]:
-            raise _Problem(f"{self.file_name}, line {verify.lineno}: `def verify` must be `async def verify(db)`")
+            text = f"{self.file_name}, line {verify.lineno}: `def verify` must be `async def verify(db)`"
+            raise _Problem(text, verify.lineno)
         return False
 
     def constant(self, name: str, *, default: bool) -> bool:
@@ -246,7 +253,8 @@ class _Facts:
             return default
         node = self.constants[name]
         if not (isinstance(node, ast.Constant) and isinstance(node.value, bool)):
-            raise _Problem(f"{self.file_name}, line {node.lineno}: {name} must be written as True or False")
+            text = f"{self.file_name}, line {node.lineno}: {name} must be written as True or False"
+            raise _Problem(text, node.lineno)
         return node.value
 
     def replaces(self, number: int) -> tuple[str, ...]:
@@ -266,12 +274,14 @@ class _Facts:
             or not versions
             or not all(isinstance(each, str) and each.isascii() and each.isdigit() for each in versions)
         ):
-            raise _Problem(f'{where} must be written as ["001", "002"], with the versions of earlier migrations')
+            text = f'{where} must be written as ["001", "002"], with the versions of earlier migrations'
+            raise _Problem(text, node.lineno)
         late = [version for version in versions if int(version) >= number]
         if late:
-            raise _Problem(f"{where} names {', '.join(late)}, which does not come before it; give it a higher number")
+            text = f"{where} names {', '.join(late)}, which does not come before it; give it a higher number"
+            raise _Problem(text, node.lineno)
         if len({int(version) for version in versions}) < len(versions):
-            raise _Problem(f"{where} names a version twice; take one of them out")
+            raise _Problem(f"{where} names a version twice; take one of them out", node.lineno)
         return tuple(versions)
 
     def _refuse_index_calls(self, tree: ast.Module) -> None:
@@ -280,7 +290,8 @@ class _Facts:
             line, name = min(calls)
             raise _Problem(
                 f"{self.file_name}, line {line}: {name} cannot be used in a script that says TRANSACTIONAL = True: a "
-                "transaction builds and drops no indexes; do it in a migration of its own"
+                "transaction builds and drops no indexes; do it in a migration of its own",
+                line,
             )
 
     def _check_signature(self, name: str, given: tuple[str, ...]) -> None:
@@ -290,9 +301,11 @@ class _Facts:
         keywords_required = sum(default is None for default in arguments.kw_defaults)
         fits = required <= len(given) and (positional >= len(given) or arguments.vararg is not None)
         if not fits or keywords_required:
+            line = self.functions[name].lineno
             raise _Problem(
-                f"{self.file_name}, line {self.functions[name].lineno}: `{name}` is called as "
-                f"`{name}({', '.join(given)})`; its parameters do not fit that"
+                f"{self.file_name}, line {line}: `{name}` is called as `{name}({', '.join(given)})`; its parameters do "
+                "not fit that",
+                line,
             )
 
 
@@ -356,27 +369,31 @@ def _naming_advice(file_name: str) -> str:
     return f"call it {number.zfill(3)}_{description}.py (three or more digits, `_`, letters, digits, `_` or `-`)"
 
 
-def _collisions(scripts: list[Script]) -> list[str]:
-    by_number: dict[int, list[str]] = {}
+def _collisions(scripts: list[Script]) -> list[Problem]:
+    by_number: dict[int, list[Path]] = {}
     for script in scripts:
-        by_number.setdefault(script.number, []).append(script.file_name)
+        by_number.setdefault(script.number, []).append(script.path)
     return [
-        f"{' and '.join(names)} have one number; give one of them the next free number"
-        for names in by_number.values()
-        if len(names) > 1
+        Problem(text=f"{_names(paths)} have one number; give one of them the next free number", path=paths[-1])
+        for paths in by_number.values()
+        if len(paths) > 1
     ]
 
 
-def _rivals(scripts: list[Script]) -> list[str]:
+def _rivals(scripts: list[Script]) -> list[Problem]:
     """Name the scripts that stand for one and the same migration, of which a run could choose neither."""
-    by_number: dict[int, list[str]] = {}
+    by_number: dict[int, list[Path]] = {}
     replaced = {int(version) for script in scripts for version in script.replaces}
     for script in scripts:
         if script.number not in replaced:  # else another one stands for it, too
             for version in script.replaces:
-                by_number.setdefault(int(version), []).append(script.file_name)
+                by_number.setdefault(int(version), []).append(script.path)
     return [
-        f"{' and '.join(names)} both replace {number:03}; take it out of one of them"
-        for number, names in by_number.items()
-        if len(names) > 1
+        Problem(text=f"{_names(paths)} both replace {number:03}; take it out of one of them", path=paths[-1])
+        for number, paths in by_number.items()
+        if len(paths) > 1
     ]
+
+
+def _names(paths: list[Path]) -> str:
+    return " and ".join(path.name for path in paths)

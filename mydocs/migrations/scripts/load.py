@@ -16,7 +16,7 @@ from typing import Any
 
 from mydocs.migrations.driver.server_errors import words_of
 from mydocs.migrations.errors import NotPossible, ScriptsInvalid
-from mydocs.migrations.model import Script
+from mydocs.migrations.model import Problem, Script
 from mydocs.migrations.scripts.discover import checksum, imports_of, read_source
 
 PREFIX = "mydocs_migration_"  # of the name of a script's module
@@ -67,11 +67,14 @@ def load_async(script: Script) -> types.ModuleType:
     except (Exception, SystemExit) as error:
         where = place_in(script.path, error)
         problem = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
-        raise ScriptsInvalid([f"{script.file_name}{where} cannot be loaded: {problem}{advice_on(error)}"]) from error
+        text = f"{script.file_name}{where} cannot be loaded: {problem}{advice_on(error)}"
+        line = line_in(script.path, error)
+        raise ScriptsInvalid([Problem(text=text, path=script.path, line=line)]) from error
     needed = ("up", *(["down"] if script.reversible else []), *(["verify"] if script.verifies else []))
     for name in needed:
         if not callable(getattr(module, name, None)):
-            raise ScriptsInvalid([f"{script.file_name}: after its import there is no function `{name}` any more"])
+            text = f"{script.file_name}: after its import there is no function `{name}` any more"
+            raise ScriptsInvalid([Problem(text=text, path=script.path)])
     return module
 
 
@@ -86,7 +89,8 @@ def load_plain(script: Script) -> str:
     try:
         compile(source, str(script.path), "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise ScriptsInvalid([f"{script.file_name}, line {error.lineno} is not valid Python: {error.msg}"]) from error
+        text = f"{script.file_name}, line {error.lineno} is not valid Python: {error.msg}"
+        raise ScriptsInvalid([Problem(text=text, path=script.path, line=error.lineno)]) from error
     return source
 
 
