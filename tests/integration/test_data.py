@@ -27,8 +27,8 @@ from mydocs.migrations.data import job, statements, walk
 from mydocs.migrations.driver import commands
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
-from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.reporting.events import BatchDone, Event
+from mydocs.migrations.scripts.script_context import ScriptContext, current
 
 Write = Callable[[str, str], Path]
 Other = pymongo.collection.Collection[dict[str, Any]]
@@ -237,7 +237,7 @@ async def test_a_batch_is_written_in_as_few_commands_as_hold_it(
 
 async def test_a_batch_costs_two_commands_and_is_an_event(db: Database, local_server: LocalServer) -> None:
     events: list[Event] = []
-    token = current.set(Capture(events.append))  # as within a run
+    token = current.set(ScriptContext(events.append))  # as within a run
     await numbered(db, 25)
     local_server.controls.clear()
     await transform(db["things"], {"n": {"$gte": 5}}, lambda d: {"$set": {"m": 1}}, batch_size=8)

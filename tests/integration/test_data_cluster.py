@@ -14,8 +14,8 @@ from mydocs.migrations.data.cluster import Lag, lag_of
 from mydocs.migrations.driver import commands
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.reporting.events import Event, Warned
+from mydocs.migrations.scripts.script_context import ScriptContext, current
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +97,7 @@ async def test_a_change_waits_until_secondaries_have_caught_up(db: Database, mon
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr("mydocs.migrations.data.cluster.anyio.sleep", sleep)
     events: list[Event] = []
-    token = current.set(Capture(events.append))
+    token = current.set(ScriptContext(events.append))
     await Lag(db, "things", 10.0).bearable()
     assert (slept, lags) == ([2], [0])
     monkeypatch.setattr(cluster, "PATIENCE_SECONDS", -1.0)
@@ -117,7 +117,7 @@ async def test_a_lag_that_cannot_be_seen_is_a_warning(db: Database, monkeypatch:
 
     monkeypatch.setattr(commands, "command_again", refused)
     events: list[Event] = []
-    token = current.set(Capture(events.append))
+    token = current.set(ScriptContext(events.append))
     lag = Lag(db, "things", 10.0)
     await lag.bearable()
     await lag.bearable()

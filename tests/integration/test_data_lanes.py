@@ -18,8 +18,8 @@ from mydocs.migrations import MigrationFailed, RetryLater, migrate, transform
 from mydocs.migrations.data import asking
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
-from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.reporting.events import BatchDone, Event, Warned
+from mydocs.migrations.scripts.script_context import ScriptContext, current
 
 Write = Callable[[str, str], Path]
 TODO = {"m": {"$exists": False}}
@@ -283,7 +283,7 @@ async def test_calls_end_in_any_order_and_are_written_in_theirs(
 ) -> None:
     await numbered(db, 40)
     calls, events = Calls(), cast(list[Event], [])
-    token = current.set(Capture(events.append))
+    token = current.set(ScriptContext(events.append))
     async with anyio.create_task_group() as group:
         group.start_soon(calls.end_last_first, 8 if batch else 40)
         await transform(db["things"], TODO, calls, batch=batch, batch_size=5, concurrency=4)
@@ -351,7 +351,7 @@ async def test_a_function_that_is_to_be_called_later_is_and_all_its_calls_wait(
     monkeypatch.setattr(f"{module}.anyio", SimpleNamespace(**(vars(anyio) | {"sleep": sleep})))
     monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock[0]))
     events: list[Event] = []
-    token = current.set(Capture(events.append))
+    token = current.set(ScriptContext(events.append))
     came: list[tuple[float, int]] = []
 
     async def change(document: dict[str, Any]) -> dict[str, Any]:

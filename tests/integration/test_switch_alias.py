@@ -26,9 +26,10 @@ from mydocs.migrations import (
     switch_search_alias,
 )
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.indexes.capture import Capture, current
+from mydocs.migrations.indexes.capture import Capture, under_way
 from mydocs.migrations.model import RunStamp
 from mydocs.migrations.reporting.events import AliasSwitched, Event, StillWaiting
+from mydocs.migrations.scripts.script_context import ScriptContext
 from mydocs.search_aliases import SearchAliases
 
 pytestmark = pytest.mark.anyio
@@ -66,11 +67,8 @@ def stamp(term: int) -> RunStamp:
 
 async def switch_in_run(db: Database, term: int, to: str) -> None:
     """Switch as a script of the run with this term does it."""
-    token = current.set(Capture(run=stamp(term)))
-    try:
+    with under_way(Capture(ScriptContext(run=stamp(term))), db.name):
         await switch_search_alias(db["pages"], "vec", to)
-    finally:
-        current.reset(token)
 
 
 async def test_the_document_says_what_is_named_and_what_was(any_db: Database) -> None:
@@ -133,12 +131,10 @@ async def test_names_are_texts(db: Database, name: Any, to: Any) -> None:
 
 
 async def test_a_transaction_switches_nothing(db: Database) -> None:
-    token = current.set(Capture(transactional=True))
-    try:
-        with pytest.raises(NotPossible, match="switch_search_alias cannot be used"):
-            await switch_search_alias(db["pages"], "vec", to="vec_1")
-    finally:
-        current.reset(token)
+    in_transaction = Capture(ScriptContext(transactional=True))
+    refused = pytest.raises(NotPossible, match="switch_search_alias cannot be used")
+    with under_way(in_transaction, db.name), refused:
+        await switch_search_alias(db["pages"], "vec", to="vec_1")
 
 
 # A late holder of the lease
@@ -168,12 +164,8 @@ async def test_a_run_that_has_lost_its_lease_sends_nothing(db: Database) -> None
     def lost() -> None:
         raise LeaseLost(1)
 
-    token = current.set(Capture(run=stamp(1), check_lease=lost))
-    try:
-        with pytest.raises(LeaseLost):
-            await switch_search_alias(db["pages"], "vec", to="vec_1")
-    finally:
-        current.reset(token)
+    with under_way(Capture(ScriptContext(run=stamp(1), check_lease=lost)), db.name), pytest.raises(LeaseLost):
+        await switch_search_alias(db["pages"], "vec", to="vec_1")
     assert await alias(db) is None
 
 
@@ -207,11 +199,8 @@ async def test_what_was_named_a_moment_ago_is_dropped_after_the_cache_of_applica
     switched, dropped = time.monotonic(), list[float]()
     local_server.controls.call(lambda _: dropped.append(time.monotonic()), command="dropSearchIndex")
     events: list[Event] = []
-    token = current.set(Capture(events.append))
-    try:
+    with under_way(Capture(ScriptContext(events.append)), db.name):
         await drop_search_indexes(db["pages"], "vec_1")
-    finally:
-        current.reset(token)
     assert dropped[0] - switched >= 0.3
     assert [event.what for event in events if isinstance(event, StillWaiting)] == [
         ("applications that use pages.vec_1",)

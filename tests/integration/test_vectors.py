@@ -28,9 +28,9 @@ from mydocs.migrations import (
 )
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.indexes import vectors
-from mydocs.migrations.indexes.capture import Capture, current
 from mydocs.migrations.reporting.events import Event, Warned
 from mydocs.migrations.reporting.report import Outcome
+from mydocs.migrations.scripts.script_context import ScriptContext, current
 
 pytestmark = pytest.mark.anyio
 
@@ -244,7 +244,7 @@ async def test_what_is_no_vector_index_is_refused(db: Database) -> None:
 
 
 async def test_a_transaction_is_no_place_for_it(db: Database) -> None:
-    token = current.set(Capture(transactional=True))
+    token = current.set(ScriptContext(transactional=True))
     try:
         with pytest.raises(NotPossible, match="check_vectors cannot be used"):
             await check_vectors(db["pages"], "vec")

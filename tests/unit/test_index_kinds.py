@@ -8,6 +8,7 @@ from mydocs.migrations.indexes import definitions, readiness
 from mydocs.migrations.indexes.capture import Capture
 from mydocs.migrations.indexes.definitions import Change, Options, SearchKind
 from mydocs.migrations.model import IndexState, IndexType, TrackedIndex
+from mydocs.migrations.scripts.script_context import ScriptContext
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_a_kind_that_is_added_to_the_table_is_told_recorded_compared_and_waited_
 ) -> None:
     assert definitions.kind_of(word, ASKED) is graph
     assert graph.is_search
-    captured = Capture()
+    captured = Capture(ScriptContext())
     document = {"name": "g", "definition": ASKED} | ({} if word is None else {"type": word})
     reply = {"ok": 1, "indexesCreated": [{"name": "g", "id": "1"}]}
     captured.seen("createSearchIndexes", {"createSearchIndexes": "pages", "indexes": [document]}, reply)

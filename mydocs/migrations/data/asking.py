@@ -27,8 +27,8 @@ from mydocs.migrations.data.statements import (
 )
 from mydocs.migrations.data.walk import Asked
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
-from mydocs.migrations.indexes import capture
 from mydocs.migrations.reporting.events import Warned
+from mydocs.migrations.scripts.script_context import context
 
 Change: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 """An update document, a pipeline, a replacement, or ``None`` for "leave it"."""
@@ -78,7 +78,7 @@ class Gate:
         """Take it from a function that its provider wants to be left alone."""
         if not self.is_closed:
             message = f"{self._name}: the function asked to be called later, all its calls wait for {seconds:g} s"
-            capture.say(Warned(message=message))
+            context().emit(Warned(message=message))
         self._closed(seconds)
         self.hold(max(SHORTEST_PAUSE, seconds))
 

@@ -11,8 +11,8 @@ from pymongo.errors import OperationFailure
 from mydocs.migrations.driver import commands, server_errors
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.indexes import capture
 from mydocs.migrations.reporting.events import Warned
+from mydocs.migrations.scripts.script_context import context
 
 LOOK_SECONDS = 1.0  # between two looks at the lag
 PATIENCE_SECONDS = 1800.0  # that a change waits for secondaries which do not catch up
@@ -64,7 +64,7 @@ class Lag:
                 why = (
                     f"the lag of secondaries cannot be seen, so nothing waits for them ({server_errors.text_of(error)})"
                 )
-                capture.say(Warned(message=f"{self._name}: {why}"))
+                context().emit(Warned(message=f"{self._name}: {why}"))
                 return
             lag, self._looked = lag_of(status), time.monotonic()
             if lag <= self._most:
@@ -72,7 +72,7 @@ class Lag:
             if not told:
                 told = True
                 message = f"a secondary is {lag:.0f} s behind, the change waits until it is {self._most:g} s at most"
-                capture.say(Warned(message=f"{self._name}: {message}"))
+                context().emit(Warned(message=f"{self._name}: {message}"))
             if time.monotonic() - began > PATIENCE_SECONDS:
                 raise NotPossible(
                     f"{self._name}: a secondary is still {lag:.0f} s behind after {PATIENCE_SECONDS / 60:.0f} minutes; "

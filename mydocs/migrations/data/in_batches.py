@@ -25,7 +25,7 @@ from mydocs.migrations.data.walk import Asked, Place, Source, Work, call_key, sa
 from mydocs.migrations.driver import commands, retry
 from mydocs.migrations.driver.client import Collection, Database, database_of
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.indexes import capture
+from mydocs.migrations.scripts.script_context import Checkpoint, context
 
 # Groups of types in which `$gte` and `$lte` find what lies between two values, and nothing of another group.
 RANGED = frozenset({order.NUMBER, order.TEXT, order.BINARY, order.OBJECT_ID, order.DATE})
@@ -51,7 +51,7 @@ async def update_in_batches(
     :raises NotPossible: where the filter still matches documents that were just changed, before more is done; for what
         cannot change many documents; and in a script that says ``TRANSACTIONAL = True``
     """
-    capture.refuse_in_transaction("update_in_batches", IN_BATCHES)
+    context().refuse_in_transaction("update_in_batches", IN_BATCHES)
     name, options = collection.name, collection.codec_options
     operators = not isinstance(update, Mapping) or all(str(key).startswith("$") for key in update)
     if not update or not operators:
@@ -67,7 +67,7 @@ async def update_in_batches(
     sent = encoded({"u": list(update) if not isinstance(update, Mapping) else update}, options)
     wanted = encoded(filter, options)
     checked = _Batches(collection, wanted, sent["u"])
-    checkpoint = capture.checkpoint(call_key("update_in_batches", name, wanted.raw, sent.raw))
+    checkpoint = context().checkpoint(call_key("update_in_batches", name, wanted.raw, sent.raw))
     return await checked.run(checkpoint, batch_size, checked.refuse_what_still_matches)
 
 
@@ -79,7 +79,7 @@ async def rename_field(collection: Collection, old: str, new: str, *, batch_size
     :raises NotPossible: before anything is changed: bad names, documents that have both fields (one value would be
         lost), arrays on the way; and in a script that says ``TRANSACTIONAL = True``
     """
-    capture.refuse_in_transaction("rename_field", IN_BATCHES)
+    context().refuse_in_transaction("rename_field", IN_BATCHES)
     _check_names(old, new)
     db, name = database_of(collection), collection.name
     both = {old: {"$exists": True}, new: {"$exists": True}}
@@ -94,7 +94,7 @@ async def rename_field(collection: Collection, old: str, new: str, *, batch_size
             for bounds in _bounds(batch):
                 await _refuse_both(db, name, old, new, {"$and": [bounds, both]})
 
-    return await renamed.run(capture.checkpoint(call_key("rename_field", name, old, new)), batch_size, refuse_both)
+    return await renamed.run(context().checkpoint(call_key("rename_field", name, old, new)), batch_size, refuse_both)
 
 
 async def unset_field(collection: Collection, field: str, *, batch_size: int = 10_000) -> int:
@@ -105,12 +105,12 @@ async def unset_field(collection: Collection, field: str, *, batch_size: int = 1
     :raises NotPossible: before anything is changed: a bad name, arrays on the way; and in a script that says
         ``TRANSACTIONAL = True``
     """
-    capture.refuse_in_transaction("unset_field", IN_BATCHES)
+    context().refuse_in_transaction("unset_field", IN_BATCHES)
     _check_names(field)
     db, name = database_of(collection), collection.name
     await _refuse_arrays(db, name, field)
     unset = _Batches(collection, encoded({field: {"$exists": True}}), {"$unset": {field: ""}})
-    return await unset.run(capture.checkpoint(call_key("unset_field", name, field)), batch_size)
+    return await unset.run(context().checkpoint(call_key("unset_field", name, field)), batch_size)
 
 
 class _StillMatches(NotPossible):
@@ -144,7 +144,7 @@ class _Batches:
 
     async def run(
         self,
-        checkpoint: capture.Checkpoint,
+        checkpoint: Checkpoint,
         batch_size: int,
         check: Callable[[Batch, int], Awaitable[None]] | None = None,
     ) -> int:
@@ -159,7 +159,7 @@ class _Batches:
             statements = [{"q": self._query(bounds), "u": self.update, "multi": True} for bounds in _bounds(batch)]
             return Asked([encoded(statement) for statement in statements], len(batch))
 
-        lag = Lag(self.db, self.name, capture.max_lag())
+        lag = Lag(self.db, self.name, context().max_lag)
 
         async def write(batch: Batch, statements: Batch) -> int:
             await lag.bearable()

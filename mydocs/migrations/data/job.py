@@ -15,7 +15,7 @@ from mydocs.migrations.data.walk import Place, Source, Work, walk
 from mydocs.migrations.driver import commands
 from mydocs.migrations.driver.client import Database, Document
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.indexes import capture
+from mydocs.migrations.scripts.script_context import Checkpoint
 from mydocs.migrations.values import value
 
 ROUNDS = 10  # tries for a batch whose documents others change at the same time
@@ -53,7 +53,7 @@ class Job:
     async def run(
         self,
         source: Source,
-        checkpoint: capture.Checkpoint,
+        checkpoint: Checkpoint,
         place: Place,
         *,
         gate: Gate | None = None,

@@ -30,8 +30,8 @@ from mydocs.migrations.data.walk import Place
 from mydocs.migrations.driver import commands
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.task_groups import one_error_group
-from mydocs.migrations.indexes import capture
 from mydocs.migrations.ledger.documents import COLLECTION
+from mydocs.migrations.scripts.script_context import Checkpoint, StoredPlace
 from mydocs.migrations.values import value
 
 BEAT_SECONDS = 2.0  # between two signs of life of a worker, which also tell it of the others' pauses
@@ -149,7 +149,7 @@ async def _walk_range(task: RangeTask, function: Function) -> None:
         async with one_error_group() as group:
             group.start_soon(kept.beat)
             source = job.source(db, task.place["low"], task.place["high"])
-            await job.run(source, capture.Checkpoint(key=task.key, store=kept.save), place, gate=kept.gate)
+            await job.run(source, Checkpoint(key=task.key, store=kept.save), place, gate=kept.gate)
             group.cancel_scope.cancel()
         await kept.write({"over": True})
 
@@ -177,7 +177,7 @@ class _Kept:
             self._has_news = anyio.Event()
             await self.write({})
 
-    async def save(self, _key: str, place: capture.Place) -> None:
+    async def save(self, _key: str, place: StoredPlace) -> None:
         await self.write(place)
 
     async def write(self, place: Mapping[str, Any]) -> None:

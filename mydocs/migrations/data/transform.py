@@ -12,7 +12,7 @@ from mydocs.migrations.data.walk import call_key
 from mydocs.migrations.data.workers import run_job
 from mydocs.migrations.driver.client import Collection, database_of
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.indexes import capture
+from mydocs.migrations.scripts.script_context import context
 
 IN_BATCHES = (
     "it writes in batches of its own, which stay whatever becomes of the transaction; use "
@@ -53,7 +53,7 @@ async def transform(
     :raises ChangeInvalid: names the document for which ``function`` returned something else
     :raises NotPossible: in a script that says ``TRANSACTIONAL = True``; where options make no sense
     """
-    capture.refuse_in_transaction("transform", IN_BATCHES)
+    context().refuse_in_transaction("transform", IN_BATCHES)
     if concurrency < 1:
         raise NotPossible(f"concurrency is {concurrency} and must be 1 or more")
     if batch_size < 1:
@@ -72,9 +72,9 @@ async def transform(
         fields=paths(fields),
         pause=pause,
         shard_key=await shard_key(db, collection.name),
-        max_lag=capture.max_lag(),
+        max_lag=context().max_lag,
     )
-    checkpoint = capture.checkpoint(call_key("transform", job.name, wanted.raw, *_name_of(function)))
+    checkpoint = context().checkpoint(call_key("transform", job.name, wanted.raw, *_name_of(function)))
     return await run_job(db, job, checkpoint)
 
 

@@ -27,9 +27,9 @@ from mydocs.migrations.data.statements import RAW, Batch, place_of, shown
 from mydocs.migrations.driver import commands, retry
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.indexes import capture
 from mydocs.migrations.limits import limits
 from mydocs.migrations.reporting.events import BatchDone, DataChanged, Warned
+from mydocs.migrations.scripts.script_context import Checkpoint, StoredPlace, context
 from mydocs.migrations.values import value
 
 
@@ -102,13 +102,13 @@ class Place:
     refused: bytes | None = None
 
     @classmethod
-    def of(cls, stored: capture.Place | None) -> "Place":
+    def of(cls, stored: StoredPlace | None) -> "Place":
         place = cls(**{key: value for key, value in (stored or {}).items() if key in cls.__slots__})
         numbers = (place.done, place.changed, place.left, place.total)
         whole = all(isinstance(bound, bytes | None) for bound in (place.after, place.refused))
         return place if whole and all(isinstance(number, int) for number in numbers) else cls()
 
-    def stored(self) -> capture.Place:
+    def stored(self) -> StoredPlace:
         return {key: getattr(self, key) for key in self.__slots__}
 
 
@@ -158,7 +158,7 @@ class Work:
 async def walk(
     source: Source,
     work: Work,
-    checkpoint: capture.Checkpoint,
+    checkpoint: Checkpoint,
     place: Place,
     *,
     batch_size: int,
@@ -206,7 +206,7 @@ class _Saving:
         self.over = anyio.Event()
         self.error: Exception | None = None
 
-    async def save(self, checkpoint: capture.Checkpoint, place: capture.Place) -> None:
+    async def save(self, checkpoint: Checkpoint, place: StoredPlace) -> None:
         try:
             await checkpoint.save(place)
         except Exception as error:  # noqa: BLE001  # raised by whoever waits for it
@@ -224,7 +224,7 @@ class _Walk:
         self,
         source: Source,
         work: Work,
-        checkpoint: capture.Checkpoint,
+        checkpoint: Checkpoint,
         pause: float,
         place: Place,
         pace: Pace,
@@ -272,7 +272,7 @@ class _Walk:
 
     def _say(self, place: Place) -> None:
         seconds = time.monotonic() - self.started
-        capture.say(BatchDone(collection=self.source.name, done=place.done, total=place.total or 0, seconds=seconds))
+        context().emit(BatchDone(collection=self.source.name, done=place.done, total=place.total or 0, seconds=seconds))
 
     def _clock(self) -> float:
         """Seconds in which answers of the server could be taken."""
@@ -329,13 +329,13 @@ async def say_end(source: Source, changed: int, left: int, after: bytes | None) 
     still = max(0, await source.count() - left)
     finds_all = still >= changed > 0 and after is not None and await source.still_matches(after)
     said = None if finds_all else still
-    capture.say(DataChanged(collection=source.name, changed=changed, still_matching=said))
+    context().emit(DataChanged(collection=source.name, changed=changed, still_matching=said))
     if said:
         message = (
             f"{source.name}: {said} documents still match the filter after the change; most often the application "
             "still writes the old form: release what writes the new one, then change the rest with another migration"
         )
-        capture.say(Warned(message=message))
+        context().emit(Warned(message=message))
 
 
 def call_key(helper: str, name: str, *facts: object) -> str:

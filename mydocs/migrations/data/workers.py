@@ -34,11 +34,11 @@ from mydocs.migrations.data.walk import Place, say_end
 from mydocs.migrations.driver import commands
 from mydocs.migrations.driver.client import Database, arguments_of
 from mydocs.migrations.errors import LeaseLost, NotPossible
-from mydocs.migrations.indexes import capture
 from mydocs.migrations.ledger.documents import COLLECTION
 from mydocs.migrations.model import Lanes, Script
 from mydocs.migrations.reporting.events import BatchDone, Warned
 from mydocs.migrations.scripts.discover import checksum, read_source
+from mydocs.migrations.scripts.script_context import Checkpoint, StoredPlace, context
 
 POLL_SECONDS = 1.0  # between two looks at the places
 STALE_SECONDS = 120.0  # without a sign of life, before a range is given to another worker
@@ -55,18 +55,18 @@ def lanes_of(executor: Executor, fence: Mapping[str, Any], script: Script) -> La
     return Lanes(executor=executor, count=count, fence=fence, script=script)
 
 
-async def run_job(db: Database, job: Job, checkpoint: capture.Checkpoint) -> int:
+async def run_job(db: Database, job: Job, checkpoint: Checkpoint) -> int:
     """
     Change what a job is for: in one lane, or shared among workers where the run has some.
 
     :return: documents that were changed, by earlier attempts too
     """
-    stored, lanes = checkpoint.place or {}, capture.lanes()
+    stored, lanes = checkpoint.place or {}, context().lanes
     task, reason = None, None
     if lanes is not None:
         task, reason = await anyio.to_thread.run_sync(_template, db, job, checkpoint, lanes)  # it reads the script
         if reason is not None:
-            capture.say(Warned(message=f"{job.name}: {reason}, so the change is made in one lane"))
+            context().emit(Warned(message=f"{job.name}: {reason}, so the change is made in one lane"))
     if task is None and not isinstance(stored.get("ranges"), Mapping):
         place = Place.of(stored)
         await job.run(job.source(db), checkpoint, place)
@@ -81,9 +81,7 @@ async def run_job(db: Database, job: Job, checkpoint: capture.Checkpoint) -> int
     return spread.changed
 
 
-def _template(
-    db: Database, job: Job, checkpoint: capture.Checkpoint, lanes: Lanes
-) -> tuple[RangeTask | None, str | None]:
+def _template(db: Database, job: Job, checkpoint: Checkpoint, lanes: Lanes) -> tuple[RangeTask | None, str | None]:
     """Make the task that all ranges have in common, or say why there is none."""
     where = function_at(job.function, lanes.script)
     if isinstance(where, str):
@@ -125,7 +123,7 @@ class _Spread:
         self,
         db: Database,
         job: Job,
-        checkpoint: capture.Checkpoint,
+        checkpoint: Checkpoint,
         lanes: Lanes | None,
         task: RangeTask | None,
     ) -> None:
@@ -207,7 +205,7 @@ class _Spread:
             with anyio.move_on_after(POLL_SECONDS):
                 await self.news.wait()
             self.news.clear()
-            capture.check_lease()
+            context().check_lease()
             got_on = await self._look()
             for number, future in list(self.futures.items()):
                 if future.done():
@@ -219,7 +217,8 @@ class _Spread:
             quiet_since = now if got_on else quiet_since
             for number, (_, since) in list(self.seen.items()):
                 if number in self.futures and now - since > STALE_SECONDS:
-                    capture.say(Warned(message=f"{self.job.name}: a worker is silent, its range is given to another"))
+                    message = f"{self.job.name}: a worker is silent, its range is given to another"
+                    context().emit(Warned(message=message))
                     _kill(executor, self.futures.pop(number))
                     if not await self._again(executor, number):
                         return
@@ -241,7 +240,7 @@ class _Spread:
             future = await anyio.to_thread.run_sync(executor.submit, run_range, task)  # it may start a process
         except (BrokenExecutor, RuntimeError) as error:
             message = f"{self.job.name}: the workers cannot be used any more ({error}), the rest is done in one lane"
-            capture.say(Warned(message=message))
+            context().emit(Warned(message=message))
             return False
         future.add_done_callback(lambda _: _tell(loop, self.news))
         self.futures[number] = future
@@ -270,7 +269,7 @@ class _Spread:
             if self.ranges[number].get("over"):
                 return True
             message = f"{self.job.name}: a worker was lost ({error!r}), its range is given to another"
-            capture.say(Warned(message=message))
+            context().emit(Warned(message=message))
             return False
         if done.error is not None:
             raise _unpacked(done.error)
@@ -306,7 +305,7 @@ class _Spread:
             return
         self.told, self.total = done, max(self.total, done)
         seconds = time.monotonic() - self.started
-        capture.say(BatchDone(collection=self.job.name, done=done, total=self.total, seconds=seconds))
+        context().emit(BatchDone(collection=self.job.name, done=done, total=self.total, seconds=seconds))
 
     async def _walk_here(self, number: str) -> None:
         """Walk a range in this process."""
@@ -317,7 +316,7 @@ class _Spread:
         kept = replace(self.checkpoint, key=f"{self.checkpoint.key}.ranges.{number}")
         await kept.save({**place.stored(), **facts})
 
-        async def save(_: str, stored: capture.Place) -> None:
+        async def save(_: str, stored: StoredPlace) -> None:
             await kept.save({**stored, **facts})
 
         def tell(place: Place) -> None:
@@ -325,7 +324,7 @@ class _Spread:
             self._say()
 
         source = self.job.source(self.db, each["low"], each["high"])
-        await self.job.run(source, capture.Checkpoint(key=kept.key, store=save), place, tell=tell)
+        await self.job.run(source, Checkpoint(key=kept.key, store=save), place, tell=tell)
         each.update(place.stored(), over=True)
         await kept.save({**place.stored(), **facts, "over": True})
 

@@ -34,7 +34,7 @@ from mydocs.migrations.errors import (
 from mydocs.migrations.execution import transaction
 from mydocs.migrations.execution.left_tasks import call_watched
 from mydocs.migrations.execution.plain_process import PlainFailed, PlainScripts, plain_scripts
-from mydocs.migrations.indexes.capture import Capture, Place, Store, capturing, current
+from mydocs.migrations.indexes.capture import Capture, capturing, current, under_way
 from mydocs.migrations.indexes.standard import create_standard_indexes
 from mydocs.migrations.indexes.standard_list import IndexModels, standard_checksum
 from mydocs.migrations.ledger.entries import opening
@@ -53,6 +53,7 @@ from mydocs.migrations.model import (
 )
 from mydocs.migrations.reporting.events import Sink, StepFinished, StepStarted, Warned, emit
 from mydocs.migrations.scripts import load
+from mydocs.migrations.scripts.script_context import ScriptContext, Store, StoredPlace
 from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
@@ -197,7 +198,7 @@ class Executor:
             ),
             previous,
         )
-        captured = Capture(clock=self.ledger.now)
+        captured = Capture(ScriptContext(clock=self.ledger.now))
         work = partial(create_standard_indexes, self.db, models)
         with capturing(self.db, captured):
             await self._attempt(interruption, entry, lambda: interruption.run(work()), lambda: captured.records)
@@ -208,32 +209,28 @@ class Executor:
         async with _lightodm_bound(self.db, step):
             entry = await self._start(interruption, self._opening(step, direction), step.previous)
             store = partial(self.ledger.keep_place, entry)
-            captured = Capture(
+            context = ScriptContext(
                 self.sink,
                 transactional=script.transactional,
+                run=self.ledger.stamp,
+                clock=self.ledger.now,
+                check_lease=self.ledger.lease.check,
                 places=entry.checkpoint,
                 store=store,
-                tracked=self._tracked,
-                run=self.ledger.stamp,
-                check_lease=self.ledger.lease.check,
-                clock=self.ledger.now,
-                max_building=self.max_building,
-                max_lag=self.max_lag,
+                loop=asyncio.get_running_loop(),
                 lanes=None if self.workers is None else lanes_of(self.workers, fence_of(entry), script),
+                max_lag=self.max_lag,
             )
+            captured = Capture(context, tracked=self._tracked, max_building=self.max_building)
             interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
             indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
             work: Callable[[], Awaitable[None]]
             if isinstance(step.loaded, str):
                 # What others do on the run's own client meanwhile is not the script's, so nobody listens to that.
-                captured.database = self.db.name
                 run = partial(self._run_plain, script, step.loaded, captured, store, entry.checkpoint)
                 work = lambda: interruption.run(self._limited(run))  # noqa: E731  # a coroutine only where it is called
-                token = current.set(captured)
-                try:
+                with under_way(captured, self.db.name):
                     await self._attempt(interruption, entry, work, indexes, script)
-                finally:
-                    current.reset(token)
                 return
             with capturing(self.db, captured), kept_open(self.db, lambda: current.get() is not None):
                 function = partial(call_watched, getattr(step.loaded, direction), self.db)
@@ -258,7 +255,7 @@ class Executor:
         """Say once that workers have no part in a walk of a plain script: with the first place that is kept of one."""
         told = False
 
-        async def keep(key: str, place: Place) -> None:
+        async def keep(key: str, place: StoredPlace) -> None:
             nonlocal told
             if key.startswith("transform") and not told:
                 told = True

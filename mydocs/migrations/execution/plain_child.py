@@ -243,10 +243,12 @@ class _Process:
         import pymongo.monitoring
 
         from mydocs.migrations.indexes import capture
+        from mydocs.migrations.scripts import script_context
 
         watched = _capture_class()(self.tell, self.keep, job)
         watched.database = database
         capture.current.set(watched)
+        script_context.current.set(watched.context)
         pymongo.monitoring.register(capture.listener(database, watched.seen))
 
     def _fail(self, path: str, error: BaseException) -> None:
@@ -283,9 +285,10 @@ class _Process:
 def _capture_class() -> Callable[..., Any]:
     import bson
 
-    from mydocs.migrations.indexes.capture import Capture, Checkpoint
+    from mydocs.migrations.indexes.capture import Capture
     from mydocs.migrations.model import SearchAlias, TrackedIndex
     from mydocs.migrations.reporting.events import Event
+    from mydocs.migrations.scripts.script_context import ScriptContext
 
     def plain(document: Mapping[str, Any]) -> dict[str, Any]:
         """Make a document of the types that BSON has, whatever classes the script took for it."""
@@ -295,14 +298,9 @@ def _capture_class() -> Callable[..., Any]:
         """What the script does to indexes, for the helpers in its process; and told to the run as it happens."""
 
         def __init__(self, tell: Callable[[object], None], keep: Any, job: Job) -> None:
-            super().__init__(
-                places=job.places,
-                tracked=lambda: job.tracked,
-                clock=server_clock(job),
-                run=job.run,
-                max_building=job.max_building,
-            )
-            self._tell, self._keep = tell, keep
+            context = ScriptContext(self._say, run=job.run, clock=server_clock(job), places=job.places, store=keep)
+            super().__init__(context, tracked=lambda: job.tracked, max_building=job.max_building)
+            self._tell = tell
             self._reading = threading.local()
 
         def seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
@@ -323,13 +321,9 @@ def _capture_class() -> Callable[..., Any]:
             self._tell(Noted(what=alias))
             super().note_alias(alias)
 
-        def emit(self, event: Event) -> None:
+        def _say(self, event: Event) -> None:
             if not getattr(self._reading, "now", False):
                 self._tell(Said(event=event))
-
-        def checkpoint(self, call: str) -> Checkpoint:
-            found = super().checkpoint(call)
-            return Checkpoint(key=found.key, place=found.place, store=self._keep)
 
     return Told
 

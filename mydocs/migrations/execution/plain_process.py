@@ -49,11 +49,12 @@ from mydocs.migrations.execution.plain_messages import (
     receive,
     send,
 )
-from mydocs.migrations.indexes.capture import Capture, Store
+from mydocs.migrations.indexes.capture import Capture
 from mydocs.migrations.ledger.lease import Lease, clock
 from mydocs.migrations.limits import limits
 from mydocs.migrations.model import Script, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.escaping import harmless
+from mydocs.migrations.scripts.script_context import Store
 
 LEAVE_SECONDS = 5.0  # for the end of a process that was killed, and of the host
 PIECE = 1 << 16  # bytes read at once
@@ -242,7 +243,7 @@ class PlainScripts:
             deadline=self._lease.deadline,
             server_time=self._lease.now(),
             at=clock(),
-            run=capture.run,
+            run=capture.context.run,
             max_building=capture.max_building,
             tracked=tracked,
             places=places,
@@ -342,7 +343,7 @@ class PlainScripts:
                 else:
                     current.capture.note(what)
             case Said(event=event):
-                current.capture.emit(event)
+                current.capture.context.emit(event)
             case Failed() as failed:
                 current.failed = failed
             case Over():

@@ -20,9 +20,9 @@ from mydocs.migrations.driver import commands, listeners, server_errors
 from mydocs.migrations.driver.cancellation import Interruption
 from mydocs.migrations.driver.client import Database, session_of, without_secrets
 from mydocs.migrations.errors import NotPossible
-from mydocs.migrations.indexes import capture
 from mydocs.migrations.limits import limits
 from mydocs.migrations.reporting.events import Warned
+from mydocs.migrations.scripts.script_context import context
 
 ABORT_SECONDS = 5.0  # a server that is not told aborts by itself, a minute later
 FIRST_PAUSE = 0.005  # seconds, times 1.5 with each try up to the longest; the drivers' own values
@@ -92,7 +92,7 @@ async def in_transaction(db: Database, interruption: Interruption, work: Work, s
                 if late or interruption.requested or not _has_label(error, TRANSIENT):
                     raise
                 reason = without_secrets(db, server_errors.text_of(error))
-                capture.say(Warned(message=f"the transaction came to nothing and is run again: {reason}"))
+                context().emit(Warned(message=f"the transaction came to nothing and is run again: {reason}"))
             else:
                 return
             await anyio.sleep(pause * random.random())
@@ -112,19 +112,19 @@ async def _inside(db: Database, session: Any, work: Work) -> None:
 
 @contextmanager
 def _told_of_writes_outside(db: Database) -> Iterator[None]:
-    step, told = capture.current.get(), set[tuple[str, str]]()
+    script, told = context(), set[tuple[str, str]]()
 
     def started(event: Any) -> None:
         name = event.command_name
         is_outside = event.database_name == db.name and name in WRITES and "autocommit" not in event.command
         # What the application itself writes on the same client meanwhile is in another context.
-        if step is None or not is_outside or capture.current.get() is not step:
+        if not is_outside or context() is not script:
             return
         what = (name, str(event.command[name]))
         if what not in told:
             told.add(what)
             outside = f"{name} on {what[1]} is not a part of the script's transaction and stays if that fails"
-            step.emit(Warned(message=f"{outside}; pass session=session"))
+            script.emit(Warned(message=f"{outside}; pass session=session"))
 
     with listeners.tapped(db, listeners.CommandTap(started, lambda _: None)):
         yield

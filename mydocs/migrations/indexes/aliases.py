@@ -21,6 +21,7 @@ from mydocs.migrations.ledger.documents import parse_aliases, run_document
 from mydocs.migrations.limits import limits
 from mydocs.migrations.model import IndexAction, RunStamp, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.events import AliasSwitched, StillWaiting
+from mydocs.migrations.scripts.script_context import context
 from mydocs.search_aliases import COLLECTION
 
 IN_TRANSACTION = "it waits for an index, which no transaction outlasts; do it in a migration of its own"
@@ -43,7 +44,7 @@ async def switch_search_alias(
     :raises IndexConflict: where the alias names an index of another collection
     :raises LeaseLost: where a later run has switched the alias
     """
-    capture.refuse_in_transaction("switch_search_alias", IN_TRANSACTION)
+    context().refuse_in_transaction("switch_search_alias", IN_TRANSACTION)
     names: tuple[object, object] = alias, to
     if not all(isinstance(name, str) and name for name in names):
         raise UsageError(f"alias and index are names, not {alias!r} and {to!r}; pass two texts that are not empty")
@@ -53,14 +54,14 @@ async def switch_search_alias(
     index = TrackedIndex(collection=where, name=to)
     if record is not None and record.action is not IndexAction.DROPPED:
         index = record
-    tracks = await wait_for(db, [index], timeout=timeout, sink=capture.say, server_now=capture.server_now())
+    tracks = await wait_for(db, [index], timeout=timeout, sink=context().emit, server_now=context().clock())
     raise_unready(tracks, timeout or 0.0)
     if captured is not None:
-        captured.check_lease()
-    switched = await _write(db, where, alias, to, None if captured is None else captured.run)
+        context().check_lease()
+    switched = await _write(db, where, alias, to, None if captured is None else context().run)
     if captured is not None:
         captured.note_alias(switched)
-    capture.say(AliasSwitched(alias=alias, collection=where, index=to, previous=switched.previous))
+    context().emit(AliasSwitched(alias=alias, collection=where, index=to, previous=switched.previous))
     return switched
 
 
@@ -91,7 +92,7 @@ async def make_way(db: Database, where: str, names: Sequence[str]) -> None:
         listed = await retry.again(lambda: commands.search_listing(db, where, names))
         if any(index.get("name") in names for index in listed):
             users = tuple(f"applications that use {where}.{name}" for name in names)
-            capture.say(StillWaiting(what=users, seconds=0.0))
+            context().emit(StillWaiting(what=users, seconds=0.0))
             await anyio.sleep(min(left, grace))
 
 

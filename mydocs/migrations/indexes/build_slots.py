@@ -52,7 +52,7 @@ async def _free(db: Database, captured: Capture, limit: int) -> int:
         if now - told >= SIGN_OF_LIFE_SECONDS:
             told = now
             what = tuple(f"{track.index} to be built" for track in building)
-            captured.emit(StillWaiting(what=what, seconds=now - started))
+            captured.context.emit(StillWaiting(what=what, seconds=now - started))
         jitter = random.uniform(-readiness.JITTER, readiness.JITTER)
         await anyio.sleep(readiness.gap(building, now, limits().look_gap, jitter))
 
@@ -60,7 +60,7 @@ async def _free(db: Database, captured: Capture, limit: int) -> int:
 async def _look(db: Database, captured: Capture) -> list[Track]:
     """Look at the collections with indexes that may be building; what was seen ready or failed is not asked again."""
     now = time.monotonic()
-    server_now = captured.clock()
+    server_now = captured.now()
     open_tracks: dict[str, list[Track]] = {}
     for index in captured.search_indexes():
         track = captured.tracks.get(_label(index))

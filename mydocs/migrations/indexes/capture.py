@@ -13,10 +13,8 @@ script starts in another way (`threading.Thread`, `loop.run_in_executor`) has no
 which everything counts.
 """
 
-import asyncio
 import threading
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -29,13 +27,14 @@ import anyio
 from mydocs.migrations.driver import dialects, listeners
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.dialects import Meaning
-from mydocs.migrations.errors import NotPossible, UsageError
+from mydocs.migrations.errors import UsageError
 from mydocs.migrations.indexes import standard_definitions
 from mydocs.migrations.indexes.definitions import kind_of
 from mydocs.migrations.indexes.readiness import Track
-from mydocs.migrations.model import Definition, IndexAction, IndexType, Lanes, RunStamp, SearchAlias, TrackedIndex
-from mydocs.migrations.reporting.events import Event, IndexDefined, Sink, Warned, emit
-from mydocs.migrations.values import value
+from mydocs.migrations.model import Definition, IndexAction, IndexType, SearchAlias, TrackedIndex
+from mydocs.migrations.reporting.events import IndexDefined, Warned
+from mydocs.migrations.scripts import script_context
+from mydocs.migrations.scripts.script_context import ScriptContext
 
 _CREATE, _UPDATE, _DROP = "createSearchIndexes", "updateSearchIndex", "dropSearchIndex"
 _CREATE_STANDARD, _MODIFY_STANDARD, _DROP_STANDARD = "createIndexes", "collMod", "dropIndexes"
@@ -48,89 +47,37 @@ UNANSWERED: Mapping[str, Any] = {"unanswered": True}
 """In place of a reply, where the connection was lost: the command may have been executed, or not."""
 
 current: ContextVar["Capture | None"] = ContextVar("mydocs_capture", default=None)
-"""The step under way, for the helpers that scripts call."""
+"""What the script under way did so far, for the helpers that it calls."""
 
-
-Place: TypeAlias = Mapping[str, Any]
-"""How far a helper has come, as the ledger keeps it."""
-
-Store: TypeAlias = Callable[[str, Place], Coroutine[Any, Any, None]]
 
 Seen: TypeAlias = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 """Takes a command's name, its body and the reply."""
 
 
-@value
-class Checkpoint:
-    """
-    Where one call of a helper leaves how far it has come.
-
-    :param place: how far the same call came in an earlier attempt of the script
-    :param store: ``None`` outside of a run: there is no ledger entry to keep it in
-    :param loop: the run's, which its database and thus ``store`` belong to
-    """
-
-    key: str
-    place: Place | None = None
-    store: Store | None = None
-    loop: asyncio.AbstractEventLoop | None = None
-
-    async def save(self, place: Place) -> None:
-        """:raises LeaseLost: where the step is not this run's any more"""
-        if self.store is None:
-            return
-        saving = self.store(self.key, place)
-        if self.loop is None or self.loop is asyncio.get_running_loop():
-            await saving
-        else:  # a plain script with a loop of its own; the run's is free, since the script is in a thread
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(saving, self.loop))
-
-
 class Capture:
-    """What one script did to indexes, filled from any thread; and what the helpers need to know of the run."""
+    """What one script did to indexes, filled from any thread."""
 
     def __init__(
         self,
-        sink: Sink | None = None,
+        context: ScriptContext,
         *,
-        transactional: bool = False,
-        places: Place | None = None,
-        store: Store | None = None,
         tracked: Callable[[], Iterable[TrackedIndex]] = lambda: (),
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        run: RunStamp | None = None,
-        check_lease: Callable[[], None] = lambda: None,
         max_building: int | None = None,
-        lanes: Lanes | None = None,
-        max_lag: float | None = None,
     ) -> None:
         """
         Start with nothing.
 
+        :param context: the script's; its clock tells when an index was asked for
         :param tracked: what the ledger says of indexes; asked once, and only where an index is found, changed or goes
-        :param clock: the server's
-        :param run: what the run signs with
-        :param check_lease: raises ``LeaseLost`` where the run may write no more
         :param max_building: how many search indexes may be building when a helper submits one more
-        :param lanes: who else can do parts of a data change; ``None`` for nobody
-        :param max_lag: seconds that secondaries may be behind while a data change writes; ``None`` for no limit
         """
+        self.context = context
         self.max_building = max_building
         self.submitting = anyio.Lock()
         self.tracks: dict[tuple[object, ...], Track] = {}  # of the indexes whose builds are counted
-        self.lanes = lanes
-        self.max_lag = max_lag
-        self.run = run
-        self.check_lease = check_lease
-        self._aliases: dict[str, SearchAlias] = {}
-        self.transactional = transactional
         self.database: str | None = None  # the step's, once its commands are listened to
-        self.clock = clock
         self._tracked = tracked
-        self._sink = sink
-        self._places, self._store = places or {}, store
-        self._loop = None if store is None else asyncio.get_running_loop()
-        self._calls: Counter[str] = Counter()
+        self._aliases: dict[str, SearchAlias] = {}
         self._lock = threading.Lock()
         self._records: dict[tuple[str, str], TrackedIndex] = {}
         self._unanswered: dict[tuple[str, str], TrackedIndex] = {}
@@ -168,7 +115,7 @@ class Capture:
         """
         known = self.record_of(*index.key)
         asked_at = None if known is None else known.asked_at
-        self._record(replace(index, action=IndexAction.UNCHANGED, asked_at=asked_at or self.clock()))
+        self._record(replace(index, action=IndexAction.UNCHANGED, asked_at=asked_at or self.now()))
 
     def record_of(self, collection: str, name: str) -> TrackedIndex | None:
         """What script and ledger say of an index."""
@@ -208,18 +155,9 @@ class Capture:
         known = self.record_of(collection, name)
         return None if known is None else known.type
 
-    def emit(self, event: Event) -> None:
-        """Pass an event of the script on to the run's sink."""
-        emit(self._sink, event)
-
-    def checkpoint(self, call: str) -> Checkpoint:
-        """Return the checkpoint of a helper's call; equal calls of one script are told apart by their order."""
-        self._calls[call] += 1
-        key = f"{call}-{self._calls[call]}"
-        place = self._places.get(key)
-        return Checkpoint(
-            key=key, place=place if isinstance(place, Mapping) else None, store=self._store, loop=self._loop
-        )
+    def now(self) -> datetime:
+        """The time by the server's clock, or by this machine's where nobody has asked the server."""
+        return self.context.clock() or datetime.now(UTC)
 
     def seen(self, command: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """
@@ -262,7 +200,7 @@ class Capture:
                     type=kind_of(document.get("type"), definition),
                     action=IndexAction.CREATED,
                     definition=definition,
-                    asked_at=self.clock(),
+                    asked_at=self.now(),
                     id=told.get("id"),
                 ),
                 reply,
@@ -272,7 +210,7 @@ class Capture:
         if not reply.get("ok") and reply != UNANSWERED:
             if command == _UPDATE:  # PyMongo lets a missing collection pass (Collection.update_search_index)
                 missing = f"{reply.get('errmsg', 'refused')}; the driver does not say so, and nothing was updated"
-                self.emit(Warned(message=f"{command} on {collection}: {missing}"))
+                self.context.emit(Warned(message=f"{command} on {collection}: {missing}"))
             return
         name: str | None = body.get("name") or self._names.get((collection, str(body.get("id"))))
         if name is None:
@@ -280,7 +218,7 @@ class Capture:
                 f"{command} on {collection} by the id {body.get('id')}, which this script has not listed: nobody can "
                 "say which index that is, so it is not recorded; use the index's name"
             )
-            self.emit(Warned(message=message))
+            self.context.emit(Warned(message=message))
             return
         known = self.type_of(collection, name)
         updated = command == _UPDATE
@@ -293,7 +231,7 @@ class Capture:
                 # Also after a create of the same script: what counts is that an earlier definition may be listed.
                 action=IndexAction.UPDATED if updated else IndexAction.DROPPED,
                 definition=definition,
-                asked_at=self.clock(),
+                asked_at=self.now(),
             ),
             reply,
         )
@@ -337,7 +275,7 @@ class Capture:
             type=IndexType.STANDARD,
             action=action,
             definition=definition,
-            asked_at=self.clock(),
+            asked_at=self.now(),
         )
 
     def _names_of(self, collection: str, which: Any) -> list[str]:
@@ -386,7 +324,7 @@ class Capture:
             ]
 
     def _forget(self, index: TrackedIndex) -> None:
-        self._record(replace(index, action=IndexAction.DROPPED, definition=None, id=None, asked_at=self.clock()))
+        self._record(replace(index, action=IndexAction.DROPPED, definition=None, id=None, asked_at=self.now()))
 
     def _listing_seen(self, collection: str, reply: Mapping[str, Any]) -> None:
         """Learn from a listing that the script itself has asked for: the names of ids, and what it found there."""
@@ -399,7 +337,7 @@ class Capture:
                     name=name,
                     type=kind_of(document.get("type"), definition or {}),
                     definition=definition,
-                    asked_at=self.clock(),
+                    asked_at=self.now(),
                 )
                 with self._lock:
                     self._found[found.key] = found
@@ -447,13 +385,21 @@ def _after(before: TrackedIndex | None, index: TrackedIndex) -> TrackedIndex:
 
 @contextmanager
 def capturing(db: Database, capture: Capture) -> Iterator[Capture]:
-    """Capture what is done to the indexes of a database, in the context of this block, until it ends."""
-    capture.database = db.name
-    token = current.set(capture)
+    """Capture what is done to the indexes of a database by the script under way in this block, until it ends."""
+    tap = listener(db.name, capture.seen, is_wanted=lambda: current.get() is capture)
+    with under_way(capture, db.name), listeners.tapped(db, tap):
+        yield capture
+
+
+@contextmanager
+def under_way(capture: Capture, database: str) -> Iterator[None]:
+    """Let the helpers that are called in this block know of a script."""
+    capture.database = database
+    token, script = current.set(capture), script_context.current.set(capture.context)
     try:
-        with listeners.tapped(db, listener(db.name, capture.seen, is_wanted=lambda: current.get() is capture)):
-            yield capture
+        yield
     finally:
+        script_context.current.reset(script)
         current.reset(token)
 
 
@@ -507,8 +453,9 @@ def note(index: TrackedIndex, database: str) -> None:
             f"{index} was {index.action.value} in the database {database}, and this run is on {capture.database}: "
             "nothing waits for that index, and `check` does not look at it"
         )
-        capture.emit(Warned(message=message))
-    capture.emit(IndexDefined(collection=index.collection, name=index.name, type=index.type, action=index.action.value))
+        capture.context.emit(Warned(message=message))
+    defined = IndexDefined(collection=index.collection, name=index.name, type=index.type, action=index.action.value)
+    capture.context.emit(defined)
 
 
 def of_database(database: str) -> Capture | None:
@@ -538,59 +485,6 @@ def unanswered(database: str, command: Mapping[str, Any]) -> None:
     capture = of_database(database)
     if capture is not None:
         capture.seen(next(iter(command)), command, UNANSWERED)
-
-
-def server_now() -> datetime | None:
-    """The time by the server's clock, as the step under way knows it."""
-    capture = current.get()
-    return None if capture is None else capture.clock()
-
-
-def say(event: Event) -> None:
-    """Pass an event on to the run under way, if there is one."""
-    capture = current.get()
-    if capture is not None:
-        capture.emit(event)
-
-
-def checkpoint(call: str) -> Checkpoint:
-    """
-    Return the checkpoint of a helper's call in the step under way; one that keeps nothing where there is none.
-
-    :param call: tells calls with other arguments apart; without the ``.`` and ``$`` that no field's name may have
-    """
-    capture = current.get()
-    return Checkpoint(key=call) if capture is None else capture.checkpoint(call)
-
-
-def lanes() -> Lanes | None:
-    """Return who else can do parts of a data change of the step under way."""
-    capture = current.get()
-    return None if capture is None else capture.lanes
-
-
-def max_lag() -> float | None:
-    """Return how many seconds secondaries may be behind while a data change of the step under way writes."""
-    capture = current.get()
-    return None if capture is None else capture.max_lag
-
-
-def check_lease() -> None:
-    """:raises LeaseLost: where there is a step under way, and it may write no more"""
-    capture = current.get()
-    if capture is not None:
-        capture.check_lease()
-
-
-def refuse_in_transaction(helper: str, reason: str) -> None:
-    """
-    Keep a helper out of a script that runs in a transaction.
-
-    :raises NotPossible: before anything is sent
-    """
-    capture = current.get()
-    if capture is not None and capture.transactional:
-        raise NotPossible(f"{helper} cannot be used in a script that says TRANSACTIONAL = True: {reason}")
 
 
 def check_names(helper: str, names: Iterable[object]) -> None:

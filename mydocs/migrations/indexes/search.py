@@ -30,6 +30,7 @@ from mydocs.migrations.indexes.definitions import Change
 from mydocs.migrations.indexes.readiness import Listed
 from mydocs.migrations.limits import limits
 from mydocs.migrations.model import Definition, IndexAction, IndexType, TrackedIndex
+from mydocs.migrations.scripts.script_context import context
 from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ async def ensure_search_indexes(
     :raises SearchUnavailable: where the server has no search indexes
     :raises UsageError: where something else than models is given
     """
-    capture.refuse_in_transaction("ensure_search_indexes", NO_INDEXES)
+    context().refuse_in_transaction("ensure_search_indexes", NO_INDEXES)
     works = []
     for each, its_models in by_collection(collection, models, WHAT_TO_PASS):
         db, where = database_of(each), each.name
@@ -136,7 +137,7 @@ async def drop_search_indexes(collection: Collection, *names: str) -> None:
     :raises SearchUnavailable: where the server has no search indexes
     :raises UsageError: where a name is no text
     """
-    capture.refuse_in_transaction("drop_search_indexes", NO_INDEXES)
+    context().refuse_in_transaction("drop_search_indexes", NO_INDEXES)
     capture.check_names("drop_search_indexes", names)
     db = database_of(collection)
     await aliases.make_way(db, collection.name, names)

@@ -23,6 +23,7 @@ from mydocs.migrations.indexes.standard_definitions import StandardAction
 from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.limits import limits
 from mydocs.migrations.model import IndexAction, IndexType, TrackedIndex
+from mydocs.migrations.scripts.script_context import context
 
 WHAT_TO_PASS = 'pass a list of pymongo.IndexModel, such as [IndexModel("status")]'
 LONG_WORK = 3  # times `Limits.retries`; less of it than this is the retries' own time
@@ -51,7 +52,7 @@ async def ensure_indexes(
     :raises IndexConflict: where an index with other options stands in the way; it is never dropped
     :raises UsageError: where something else than models is given
     """
-    capture.refuse_in_transaction("ensure_indexes", NO_INDEXES)
+    context().refuse_in_transaction("ensure_indexes", NO_INDEXES)
     works = []
     for each, its_models in by_collection(collection, models, WHAT_TO_PASS):
         db, where = database_of(each), each.name

@@ -19,6 +19,7 @@ from mydocs.migrations.driver.client import Collection, Database, database_of
 from mydocs.migrations.errors import IndexConflict, NotPossible, UsageError, VectorsUnfit
 from mydocs.migrations.indexes import capture, readiness
 from mydocs.migrations.model import Definition, IndexType
+from mydocs.migrations.scripts.script_context import context
 from mydocs.migrations.values import value
 
 NORM_TOLERANCE = 0.01  # how far from 1 a norm may be under dotProduct
@@ -119,7 +120,7 @@ async def check_vectors(collection: Collection, index_name: str, *, sample: int 
     :raises IndexConflict: where there is no such index
     :raises NotPossible: where the index has no vectors that can be looked at
     """
-    capture.refuse_in_transaction("check_vectors", IN_TRANSACTION)
+    context().refuse_in_transaction("check_vectors", IN_TRANSACTION)
     wanted: object = sample
     if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1):
         raise UsageError(f"sample is a number of documents, not {sample!r}; pass 1 or more, or None for all of them")

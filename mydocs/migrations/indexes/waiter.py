@@ -20,6 +20,7 @@ from mydocs.migrations.indexes.readiness import Listed, Track
 from mydocs.migrations.limits import limited_to, limits
 from mydocs.migrations.model import IndexAction, IndexState, TrackedIndex
 from mydocs.migrations.reporting.events import IndexChanged, Sink, StillWaiting, Warned, emit
+from mydocs.migrations.scripts.script_context import context
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ async def wait_until_ready(collection: Collection, *names: str, timeout: float |
         name for name, index in records.items() if index.type.is_search and index.action is not IndexAction.DROPPED
     ]
     indexes = [records.get(name) or TrackedIndex(collection=where, name=name) for name in names or there]
-    tracks = await wait_for(db, indexes, timeout=timeout, sink=capture.say, server_now=capture.server_now())
+    tracks = await wait_for(db, indexes, timeout=timeout, sink=context().emit, server_now=context().clock())
     raise_unready(tracks, timeout or 0.0)
 
 
