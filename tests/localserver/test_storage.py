@@ -150,7 +150,7 @@ def test_what_was_not_committed_is_undone_and_what_was_is_there_again(tmp_path: 
     assert contents(again) == [(1, 1)]
     assert list(again.scan_meta("a/")) == [("a/1", {"x": 1})]
     again.delete_meta("a/1")
-    assert again.get_meta("a/1") is None
+    assert "a/1" not in dict(again.scan_meta("a/"))
     again.connection.close()
 
 

@@ -13,7 +13,7 @@ from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationError, PlanReport, migrate, plan
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import OutOfOrder
-from mydocs.migrations.reporting.preview import Effect, plan_json
+from mydocs.migrations.reporting.preview import Effect, step_json
 
 pytestmark = [pytest.mark.anyio, pytest.mark.seconds(90)]
 
@@ -207,7 +207,7 @@ async def test_standard_indexes_are_a_step(local_server: LocalServer, tmp_path: 
 async def test_documents_before_and_after_are_shown(db: Database, tmp_path: Path, write: Callable[..., Path]) -> None:
     write("001_show.py", "await db.notes.update_many({}, {'$set': {'x': 1}})\nawait db.notes.delete_many({'n': 4})")
     report = await planned(db, tmp_path, show=2)
-    update, delete = plan_json(report)["steps"][0]["effects"]
+    update, delete = step_json(report.steps[0])["effects"]
     assert (update["before"], update["after"]) == (
         [{"_id": 0, "n": 0}, {"_id": 1, "n": 1}],
         [{"_id": 0, "n": 0, "x": 1}, {"_id": 1, "n": 1, "x": 1}],

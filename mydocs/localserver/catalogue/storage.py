@@ -248,10 +248,6 @@ class Store:
 
     # -- small settings of others (the search catalogue)
 
-    def get_meta(self, name: str) -> dict[str, Any] | None:
-        value = self._value(META, name.encode())
-        return None if value is None else messages.decode(value)
-
     def put_meta(self, name: str, value: dict[str, Any]) -> None:
         self._put(META, name.encode(), messages.encode(value))
 

@@ -83,11 +83,6 @@ class PlanReport:
         return 8 if any(effect.kind in TAKES_AWAY for effect in effects) else 0
 
 
-def plan_json(report: PlanReport) -> dict[str, Any]:
-    """Turn a plan into plain values with the keys that others script against."""
-    return {"database": report.database, "steps": [step_json(step) for step in report.steps]}
-
-
 def step_json(step: PlannedStep) -> dict[str, Any]:
     """Turn a step of a plan into plain values."""
     return {
