@@ -17,6 +17,8 @@ HANDLED = (signal.SIGINT, signal.SIGTERM)
 # millisecond; nobody presses Ctrl-C twice as fast as this.
 SAME_WISH_SECONDS = 0.05
 
+CLEANUP_SECONDS = 10.0  # for what a script awaits to clean up; a plain one has as long between SIGINT and SIGKILL
+
 
 class Watch:
     """What has been received so far, and whom to cancel."""
@@ -28,15 +30,19 @@ class Watch:
         self._at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scope: anyio.CancelScope | None = None
+        self._task: asyncio.Task[object] | None = None
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[anyio.CancelScope]:
         """Let the first signal cancel this block; to be used inside the event loop."""
         with anyio.CancelScope() as scope:
-            self._loop, self._scope = asyncio.get_running_loop(), scope
+            self._loop, self._scope, self._task = asyncio.get_running_loop(), scope, asyncio.current_task()
             if self.received is not None:
                 scope.cancel()
-            yield scope
+            try:
+                yield scope
+            finally:
+                self._task = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Be the signal handler. Runs between two byte codes of the main thread, also when the loop is blocked."""
@@ -46,7 +52,7 @@ class Watch:
             if self._loop is None or self._scope is None or self._loop.is_closed():
                 raise KeyboardInterrupt
             self._say("interrupted; ending in good order, again to leave at once")
-            self._loop.call_soon_threadsafe(self._scope.cancel)
+            self._loop.call_soon_threadsafe(self._cancel)
         elif now - self._at > SAME_WISH_SECONDS:
             self._say("left at once; `mydocs migrate status` shows what is unfinished")
             try:
@@ -54,6 +60,13 @@ class Watch:
                     self.last_words(128 + number)
             finally:
                 os._exit(128 + number)
+
+    def _cancel(self) -> None:
+        """Cancel the block once, as asyncio does it, so that cleanup may await; when its time is up, at each await."""
+        if self._task is None or self._loop is None or self._scope is None:
+            return
+        self._task.cancel()
+        self._loop.call_later(CLEANUP_SECONDS, self._scope.cancel)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,10 @@ import pytest
 
 from mydocs.localserver import LocalServer
 
+CLEANS_UP = (
+    "import asyncio\nasync def up(db):\n    try:\n        print('begun', flush=True)\n        await asyncio.sleep(60)\n"
+    "    finally:\n        await db.cleaned.insert_one({})\n        print('cleaned', flush=True)\n%s"
+)
 QUIET_SCRIPT = "async def up(db):\n    await db.things.insert_one({'a': 1})\n"
 SLOW = "import asyncio\nasync def up(db):\n    print('begun', flush=True)\n    await asyncio.sleep(60)\n"
 SLOW_PLAIN = (
@@ -232,6 +236,43 @@ def test_signal_cancels_and_records_an_async_script(
         ("pending", None),
     ]
     assert program("migrate", "unlock", "--url", local_url, "--db", "x").out == "no lease is held\n"
+
+
+def test_what_an_async_script_does_to_clean_up_may_await(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_slow.py").write_text(CLEANS_UP % "")
+    with start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json") as process:
+        _until(process.stderr, "begun")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate()
+    assert process.returncode == 143
+    assert [m["error"]["type"] for m in json.loads(out)["migrations"]] == ["Cancelled"]
+    with pymongo.MongoClient[dict[str, Any]](local_url) as client:
+        assert client["x"]["cleaned"].count_documents({}) == 1
+
+
+def test_second_signal_leaves_a_script_that_cleans_up_without_end(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_slow.py").write_text(CLEANS_UP % "        await asyncio.sleep(60)\n")
+    with start("migrate", "run", "--url", local_url, "--db", "x") as process:
+        _until(process.stderr, "begun")
+        process.send_signal(signal.SIGINT)
+        _until(process.stderr, "cleaned")
+        threading.Event().wait(0.1)  # as below
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 130
+    with pymongo.MongoClient[dict[str, Any]](local_url) as client:
+        assert client["x"]["_migrations"].find_one({"_id": "001"})["state"] == "running"  # type: ignore[index]  # is there
+
+
+@pytest.mark.seconds(40)
+def test_a_script_that_cleans_up_without_end_is_cancelled_again(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_slow.py").write_text(CLEANS_UP % "        await asyncio.sleep(3600)\n")
+    with start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json") as process:
+        _until(process.stderr, "begun")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate()
+    assert process.returncode == 143
+    assert [m["error"]["type"] for m in json.loads(out)["migrations"]] == ["Cancelled"]
 
 
 def test_a_plain_script_that_ends_although_it_was_interrupted_is_applied_and_the_last(
