@@ -230,7 +230,7 @@ class LocalServer:
 
     def _answer(self, engine: Engine, request: messages.Request, greeting: Greeting) -> bytes:
         name, database, body = request.name, request.database, request.body
-        recorded = self.controls.arrive(name, database, body, greeting.connection_id)
+        recorded = self.controls.arrive(name, database, request.packed or body, greeting.connection_id)
         reply: dict[str, Any]
         began = time.monotonic()
         try:

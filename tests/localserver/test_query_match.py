@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mydocs.localserver.errors import CommandError, NotKnown
-from mydocs.localserver.query.match import compile_filter, find_positional
+from mydocs.localserver.query.match import Filters, compile_filter, find_positional
 
 NOW = datetime(2024, 1, 31, 12, tzinfo=UTC)
 
@@ -156,3 +156,42 @@ def test_a_field_is_equal_to_a_literal_whichever_stands_first(document: dict[str
         compile_filter({"$expr": {"$eq": pair}}, now=NOW)(document) for pair in (["$n", literal], [literal, "$n"])
     ]
     assert answers[0] == answers[1]
+
+
+guards = st.one_of(
+    st.tuples(st.sampled_from(["$a", "$b", "$$ROOT"]), scalars | documents).map(
+        lambda pair: {"$eq": [pair[0], {"$literal": pair[1]}]}
+    ),
+    st.sampled_from(["$a", "$b"]).map(lambda path: {"$eq": [{"$type": path}, "missing"]}),
+    st.sampled_from([{"$gt": ["$a", "$b"]}, {"$eq": ["$a.b", {"$literal": 1}]}, {"$eq": ["$a", "$b"]}]),
+)
+statements = st.tuples(
+    st.dictionaries(paths, conditions | scalars, max_size=1), st.lists(guards, max_size=2), st.booleans()
+).map(
+    lambda parts: (
+        ({"$and": [parts[0]]} if parts[2] else parts[0])
+        | ({"$expr": parts[1][0] if len(parts[1]) == 1 else {"$and": parts[1]}} if parts[1] else {})
+    )
+)
+
+
+@given(st.lists(statements, min_size=1, max_size=4), st.lists(documents, min_size=1, max_size=4))
+def test_the_filters_of_one_command_match_as_each_alone(queries: list[Any], found: list[Any]) -> None:
+    filters = Filters(NOW, None)
+    for query in queries:
+        together = [filters.compiled(query)(document) for document in found]
+        assert together == [matches(query, document) for document in found]
+
+
+def test_filters_that_python_takes_for_equal_are_kept_apart() -> None:
+    filters = Filters(NOW, None)
+    assert [filters.compiled({"a": value})({"a": 1}) for value in (True, 1, 1.0, False)] == [False, True, True, False]
+    same = [filters.compiled({"$expr": {"$eq": ["$$ROOT", {"$literal": {"a": each}}]}}) for each in (1, 1.0, True)]
+    assert [each({"a": 1}) for each in same] == [True, True, False]
+
+
+def test_each_of_the_filters_of_a_command_is_checked() -> None:
+    filters = Filters(NOW, None)
+    filters.compiled({"a": 1})
+    with pytest.raises(NotKnown):
+        filters.compiled({"a": {"$foo": 1}, "$expr": {"$eq": ["$a", {"$literal": 1}]}})

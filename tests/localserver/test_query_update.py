@@ -175,3 +175,26 @@ def test_pull_undoes_push(document: Any, items: list[Any]) -> None:
     pushed = apply({**document, "x": []}, {"$push": {"x": {"$each": items}}})
     assert pushed["x"] == items
     assert apply(pushed, {"$pullAll": {"x": items}})["x"] == []
+
+
+names = st.sampled_from(["a", "b", "a10", "a2", "10", "9", "$x", "", "a.b", "_id"])
+held = st.one_of(st.none(), st.integers(0, 2), st.just({"b": [1]}), st.just([{"b": 1}]))
+
+
+@given(st.dictionaries(names, held, max_size=3), st.dictionaries(names, held, min_size=1, max_size=3))
+def test_a_lone_set_does_what_it_does_beside_another_operator(document: Any, fields: Any) -> None:
+    def outcome(update: Any) -> Any:
+        try:
+            changed = apply(document, update)
+        except CommandError as error:
+            return error.code, error.message
+        return list(changed.items())
+
+    assert outcome({"$set": fields}) == outcome({"$set": fields, "$unset": {"nobody": ""}})
+
+
+def test_what_a_lone_set_stores_is_shared_by_no_two_documents() -> None:
+    change = compile_update({"$set": {"a": [1]}}, now=NOW)
+    first, second = change({}), change({})
+    first["a"].append(2)
+    assert second == {"a": [1]}

@@ -130,6 +130,17 @@ def test_half_a_message_is_the_end_of_the_connection() -> None:
     assert read(message(HELLO)[:-5]) is None
 
 
+def test_a_large_command_is_kept_on_record_as_bytes() -> None:
+    body = {"insert": "things", "documents": [{"_id": number, "a": "x" * 100} for number in range(1000)], "$db": "d"}
+    request = read(message(body))
+    assert request is not None
+    assert request.packed is not None
+    assert dict(request.packed) == request.body == body
+    small = read(message(HELLO))
+    assert small is not None
+    assert small.packed is None
+
+
 def test_a_reply_names_its_request() -> None:
     request = Request(77, HELLO, False, True)
     assert struct.unpack("<iiii", reply(request, {"ok": 1.0})[:16])[2:] == (77, 2013)

@@ -56,12 +56,13 @@ class Index:
 
         :raises CommandError: code 171 when a compound index meets two arrays, 16766 when a hashed one meets any
         """
+        if self._has_none:
+            return []
         if plugin(self.spec["key"]) is not None:
             self._check_hashed(document)
             return []
-        # Only a unique index refuses keys, and only a compound one can meet a document that it cannot index.
-        unchecked = self.space is None and not self.prepared
-        if (unchecked and len(self.spec["key"]) == 1) or self._wildcard or not self.covers(dict(document)):
+        unchecked = self._is_unchecked
+        if not self.covers(dict(document)):
             return []
         found = index_keys(document, self.key, sparse=bool(self.spec.get("sparse")))
         if unchecked or self.fold is None:
@@ -80,6 +81,17 @@ class Index:
     def fold(self) -> Callable[[Any], Any] | None:
         """What makes equal whatever the index takes for equal; only asked where keys are compared."""
         return folding(self.spec["collation"]) if "collation" in self.spec else None
+
+    @cached_property
+    def _is_unchecked(self) -> bool:
+        """Whether it refuses no key."""
+        return self.space is None and not self.prepared
+
+    @cached_property
+    def _has_none(self) -> bool:
+        """Whether no document needs to be looked at; only a compound index can meet one that it cannot index."""
+        plain = plugin(self.spec["key"]) is None
+        return plain and (self._wildcard or (self._is_unchecked and len(self.spec["key"]) == 1))
 
     @cached_property
     def _wildcard(self) -> bool:
@@ -136,8 +148,10 @@ class Collection:
             name = self.options["timeseries"]["timeField"]
             if not isinstance(document.get(name), datetime):
                 raise CommandError(2, f"'{name}' must be present and contain a valid BSON UTC datetime value")
+        if "validator" not in self.options:
+            return
         level, action = (self.options.get(name) for name in ("validationLevel", "validationAction"))
-        if "validator" not in self.options or level == "off" or action == "warn" or self._is_valid(document):
+        if level == "off" or action == "warn" or self._is_valid(document):
             return
         if level == "moderate" and old is not None and not self._is_valid(old):
             return

@@ -180,8 +180,13 @@ class Store:
             if found is not None:
                 yield messages.decode(found)
             return
-        for _, value in self._entries(collection.space, low, high, backwards=backwards):
-            yield messages.decode(value)
+        size = 1  # documents that are decoded at a time: more and more, since who wants many has them sooner that way
+        for rows in self._chunks(collection.space, low, high, backwards=backwards):
+            values, start = [value for _, value in rows], 0
+            while start < len(values):
+                yield from messages.decode_all(values[start : start + size])
+                start += size
+                size = min(CHUNK, 4 * size)
 
     def insert(self, collection: Collection, document: dict[str, Any]) -> None:
         """
@@ -348,9 +353,13 @@ class Store:
         if not self.connection.in_transaction:
             self.connection.execute("BEGIN IMMEDIATE")
 
-    def _entries(
+    def _entries(self, space: int, low: bytes = b"", high: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        for rows in self._chunks(space, low, high):
+            yield from rows
+
+    def _chunks(
         self, space: int, low: bytes = b"", high: bytes | None = None, *, backwards: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Iterator[list[tuple[bytes, bytes]]]:
         order = "DESC" if backwards else "ASC"
         above, below = ">=", "<="
         parameters: list[Any] = [space, low]
@@ -362,7 +371,7 @@ class Store:
                 f"SELECT key, value FROM entries WHERE space = ? AND key {above} ?{upper} ORDER BY key {order} LIMIT ?"
             )
             rows = self.connection.execute(query, (*parameters, CHUNK)).fetchall()
-            yield from rows
+            yield rows
             if len(rows) < CHUNK:
                 return
             if backwards:

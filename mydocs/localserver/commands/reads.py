@@ -6,17 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bson import Regex
+from bson import ObjectId, Regex
 
 from mydocs.localserver.aggregation import pipeline as stages
 from mydocs.localserver.catalogue.collection import Collection, Index
 from mydocs.localserver.commands.context import Context, check_writable, number, refuse_changes, refuse_view
 from mydocs.localserver.errors import CommandError, NotKnown
-from mydocs.localserver.query.match import compile_filter
+from mydocs.localserver.query.match import Filters, compile_filter
 from mydocs.localserver.query.projection import compile_projection
 from mydocs.localserver.query.values import MISSING, compare, encode_key, lookup, sort_documents, to_decimal, type_name
 
 Document = dict[str, Any]
+NAMES_ONE = frozenset({int, str, ObjectId})  # types of an `_id` in a filter which only one document can have
 
 
 def find(context: Context, body: Document) -> Document:
@@ -134,14 +135,20 @@ def matching(
     sort: Mapping[str, Any] | None = None,
     hint: Any = None,
     within: tuple[bytes, bytes | None] = (b"", None),
+    filters: Filters | None = None,
 ) -> Iterator[Document]:
     """
     Yield the documents that match, in the order asked for; without one, in that of `_id`.
 
     :param within: the range of encoded `_id` to look in, the second not in it
+    :param filters: of the command, where it has many
     """
     if not isinstance(filter_, Mapping):
         raise CommandError(14, f"a filter is the wrong type '{type_name(filter_)}', expected type 'object'")
+    if filters is not None and not hint and collection is not None and type(filter_.get("_id")) in NAMES_ONE:
+        accepts = filters.compiled({name: value for name, value in filter_.items() if name != "_id"})
+        one = context.store.get(collection, filter_["_id"])
+        return iter(() if one is None or not accepts(one) else (one,))
     accepts = compile_filter(dict(filter_), now=context.now, variables=variables)
     by_hint = hinted_order(collection, hint)
     sort = sort or by_hint

@@ -8,7 +8,8 @@ from bson import ObjectId, Regex, Timestamp
 from mydocs.localserver.commands.context import Context, check_writable, refuse_changes, refuse_view
 from mydocs.localserver.commands.reads import matching
 from mydocs.localserver.errors import CommandError, NotKnown
-from mydocs.localserver.query.fields import checked, fields
+from mydocs.localserver.query.fields import checked_alike, fields
+from mydocs.localserver.query.match import Filters
 from mydocs.localserver.query.projection import compile_projection
 from mydocs.localserver.update.apply import Update, compile_update, upsert_base
 from mydocs.localserver.wire import messages
@@ -43,7 +44,7 @@ def update(context: Context, body: Document) -> Document:
     name = context.collection_name(body)
     check_writable(context.database, name)
     refuse_changes(context.store.collection(context.database, name))
-    statements = [checked("update.updates", statement, UPDATE) for statement in body["updates"]]
+    statements = checked_alike("update.updates", body["updates"], UPDATE)
     if any("c" in statement for statement in statements):
         raise NotKnown("constants ('c') in an update")
     changes = _Changes(context, name, context.variables(body))
@@ -61,7 +62,7 @@ def delete(context: Context, body: Document) -> Document:
     """Delete the first document that matches, or all of them."""
     collection = context.store.collection(context.database, context.collection_name(body))
     refuse_view(collection)
-    statements = [checked("delete.deletes", statement, DELETE) for statement in body["deletes"]]
+    statements = checked_alike("delete.deletes", body["deletes"], DELETE)
     for statement in statements:
         if statement["limit"] not in (0, 1):
             raise CommandError(9, f"The limit field in delete objects must be 0 or 1. Got {statement['limit']}")
@@ -127,6 +128,7 @@ class _Changes:
         self.variables = variables
         self.matched = self.modified = 0
         self.upserted: list[Document] = []
+        self._filters = Filters(context.now, variables)
 
     def update(
         self, place: int, query: Mapping[str, Any], change: Any, options: Mapping[str, Any], *, many: bool
@@ -174,7 +176,7 @@ class _Changes:
 
     def _found(self, query: Mapping[str, Any], hint: Any) -> Iterator[Document]:
         collection = self.context.store.collection(self.context.database, self.name)
-        return matching(self.context, collection, query, self.variables, hint=hint)
+        return matching(self.context, collection, query, self.variables, hint=hint, filters=self._filters)
 
 
 def with_identity(document: Mapping[str, Any]) -> Document:

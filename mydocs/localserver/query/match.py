@@ -1,10 +1,12 @@
 """Turn a filter into a predicate of documents. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
+import bson
 from bson.regex import Regex
 
 from mydocs.localserver.errors import CommandError, NotKnown
@@ -15,6 +17,7 @@ from mydocs.localserver.query.match_leaves import (
     LEAVES,
     Leaf,
     Not,
+    Single,
     comparison,
     is_operators,
     one_of,
@@ -35,17 +38,25 @@ class Node(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Tests of what one path leads to."""
+    """Tests of what one path leads to; ``plain`` are the same for the one value of a path that meets no array."""
 
     path: str
     parts: Sequence[str]
     tests: Sequence[Leaf | Not]
+    plain: Sequence[Single] = field(init=False)
+
+    def __post_init__(self) -> None:
+        plain = tuple(test.single if isinstance(test, Leaf) else test.passes for test in self.tests)
+        object.__setattr__(self, "plain", plain)
 
     def matches(self, document: Mapping[str, Any]) -> bool:
         if len(self.parts) == 1:
             value = document.get(self.path, MISSING)
             if not isinstance(value, list):  # most are like that, and a whole walk costs several times as much
-                return all(test.passes(value) for test in self.tests)
+                for passes in self.plain:  # noqa: SIM110  # asked of every document, as in `compile_filter`
+                    if not passes(value):
+                        return False
+                return True
 
         def values(expand: bool) -> Iterable[tuple[Any, int | None]]:
             return walk(document, self.parts, expand=expand)
@@ -116,10 +127,9 @@ class _Parser:
                 raise CommandError(2, f"{key} entries need to be full objects")
             yield Group(key, [self.nodes(branch) for branch in value])
         elif key == "$expr":
-            plain = _field_and_literal(value)
+            plain = _fields_and_literals(value)
             if plain is not None:
-                field, wanted = plain
-                yield Whole(lambda document: equal(document.get(field, MISSING), wanted))
+                yield Whole(partial(_has, plain))
                 return
             evaluate = compile_expression(value, names=self.variables)
             variables = self.variables
@@ -226,17 +236,54 @@ class _Parser:
         return Leaf(lambda value: isinstance(value, list) and index(value) is not None, expand=False, index=index)
 
 
-def _field_and_literal(expression: Any) -> tuple[str, Any] | None:
+def _fields_and_literals(expression: Any) -> list[tuple[str, Any]] | None:
     """
-    Take ``{"$eq": ["$field", {"$literal": value}]}`` apart; ``None`` for all else.
+    Take ``{"$eq": ["$field", {"$literal": value}]}``, or an ``$and`` of such, apart; ``None`` for all else.
 
-    Guarded updates come by the thousand with it, each with a value of its own that has to be compiled.
+    Guarded updates come by the thousand with them, each with values of its own that would have to be compiled.
     """
     match expression:
         case {"$eq": [str(path), {"$literal": value, **more}], **others} if not more and not others:
+            if path == "$$ROOT":
+                return [("", value)]
             name = path[1:]
-            return (name, value) if path[:1] == "$" and name and "." not in name and name[0] != "$" else None
+            return [(name, value)] if path[:1] == "$" and name and "." not in name and name[0] != "$" else None
+        case {"$eq": [{"$type": str(path), **more}, "missing"], **others} if not more and not others:
+            name = path[1:]
+            return [(name, MISSING)] if path[:1] == "$" and name and "." not in name and name[0] != "$" else None
+        case {"$and": [_, *_] as parts, **others} if not others:
+            found = [_fields_and_literals(part) for part in parts]
+            return None if None in found else [pair for pairs in found for pair in pairs or ()]
     return None
+
+
+def _has(wanted: Sequence[tuple[str, Any]], document: Mapping[str, Any]) -> bool:
+    """Whether fields have exactly these values, ``MISSING`` for none; the name of the whole document is empty."""
+    for name, value in wanted:
+        if name:
+            if not equal(document.get(name, MISSING), value):
+                return False
+        elif not _is_same(document, value):
+            return False
+    return True
+
+
+def _is_same(document: Mapping[str, Any], value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    # What has the same bytes is equal, and costs a fraction of a comparison; other bytes say nothing (1 and 1.0).
+    encoded = _encoded(document)
+    return (encoded is not None and encoded == _encoded(value)) or equal(document, value)
+
+
+def _flat(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Take ``$and`` apart."""
+    for node in nodes:
+        if isinstance(node, Group) and node.operator == "$and":
+            for branch in node.branches:
+                yield from _flat(branch)
+        else:
+            yield node
 
 
 def _parse(query: Any, now: datetime | None, variables: Mapping[str, Any] | None) -> list[Node]:
@@ -257,7 +304,10 @@ def compile_filter(
     :raises CommandError: where the filter is not valid
     :raises NotKnown: where it holds an operator that is not implemented
     """
-    nodes = _parse(filter, now, variables)
+    nodes = [*_flat(_parse(filter, now, variables))]
+
+    if len(nodes) == 1:
+        return nodes[0].matches
 
     def matches(document: Mapping[str, Any]) -> bool:
         for node in nodes:  # noqa: SIM110  # asked of every document, and `all` costs half as much again
@@ -266,6 +316,41 @@ def compile_filter(
         return True
 
     return matches
+
+
+def _encoded(document: Mapping[str, Any]) -> bytes | None:
+    """Return what tells a document from all others, or ``None`` where nothing does."""
+    try:
+        return bson.encode(document)
+    except (bson.errors.BSONError, ValueError, OverflowError):
+        return None
+
+
+class Filters:
+    """
+    Compiles the filters of one command.
+
+    Statements that come by the thousand differ in an `_id` and in the values that they compare, and have the rest of
+    their filters in common. What was compiled last of that is kept, by its bytes: to Python 1, 1.0 and True are equal.
+    """
+
+    def __init__(self, now: datetime, variables: Mapping[str, Any] | None) -> None:
+        self._now, self._variables = now, variables
+        self._key: bytes | None = None
+        self._common: Callable[[Mapping[str, Any]], bool] = lambda _: True
+
+    def compiled(self, filter: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:  # noqa: A002
+        """:raises CommandError: as `compile_filter`"""
+        own = _fields_and_literals(filter["$expr"]) if "$expr" in filter else []
+        if own is None:
+            return compile_filter(filter, now=self._now, variables=self._variables)
+        rest = {key: value for key, value in filter.items() if key != "$expr"} if own else filter
+        key = _encoded(rest)
+        if key is None or key != self._key:
+            self._common = compile_filter(rest, now=self._now, variables=self._variables)
+            self._key = key
+        common, compared = self._common, own
+        return (lambda document: _has(compared, document) and common(document)) if own else common
 
 
 def find_positional(

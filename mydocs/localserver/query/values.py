@@ -63,6 +63,7 @@ __all__ = [
 Pattern: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 _PLAIN = frozenset({str, int, bool, ObjectId})
+_NUMBER = bytes((Rank.NUMBER,))
 _INVERTED = bytes(255 - n for n in range(256))
 
 
@@ -151,6 +152,8 @@ def encode_key(value: Any) -> bytes:
     No encoding is the beginning of another one, so that encodings can be strung together, and inverted to sort
     the other way round.
     """
+    if type(value) is int:
+        return _NUMBER + _encode_number(value)
     kind = rank(value)
     return bytes((kind,)) + _payload(kind, value)
 

@@ -3,8 +3,9 @@
 import itertools
 import socket
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import bson
@@ -29,6 +30,7 @@ OP_REPLY = 1
 OP_QUERY = 2004
 OP_MSG = 2013
 
+LARGE = 64 * 1024  # bytes of a message that is kept on record as it came
 CHUNK = 1024 * 1024  # bytes that are asked of a socket at a time
 
 CHECKSUM_PRESENT = 1 << 0
@@ -45,14 +47,45 @@ class ProtocolError(Exception):
     """The other side sent something that is no message; the connection cannot go on."""
 
 
+class Packed(Mapping[str, Any]):
+    """
+    The body of a large command, decoded when somebody looks at it.
+
+    As bytes it takes a fraction of the memory, and the garbage collector passes it over: thousands of statements on
+    record made every command half as slow again.
+    """
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self._data = data
+
+    @cached_property
+    def _body(self) -> dict[str, Any]:
+        return _message(0, memoryview(self._data)).body
+
+    def __getitem__(self, name: str) -> Any:
+        return self._body[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._body)
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One command as it came; ``answered`` is False for writes that want no reply (w: 0)."""
+    """
+    One command as it came.
+
+    :param answered: False for writes that want no reply (w: 0)
+    :param packed: the body as it is to be kept on record, where that is another value
+    """
 
     number: int
     body: dict[str, Any]
     legacy: bool
     answered: bool
+    packed: Packed | None = None
 
     @property
     def name(self) -> str:
@@ -75,6 +108,11 @@ def decode(data: bytes | memoryview) -> dict[str, Any]:
     return bson.decode(data, codec_options=CODEC)
 
 
+def decode_all(data: list[bytes]) -> list[dict[str, Any]]:
+    """Decode documents, in a fraction of the time that it takes one by one."""
+    return bson.decode_all(b"".join(data), codec_options=CODEC) if data else []
+
+
 def read_request(connection: socket.socket) -> Request | None:
     """Return the next command, or None when the other side has closed the connection."""
     head = _read(connection, HEADER.size)
@@ -88,7 +126,8 @@ def read_request(connection: socket.socket) -> Request | None:
         return None
     try:
         if operation == OP_MSG:
-            return _message(number, memoryview(data))
+            request = _message(number, memoryview(data))
+            return request if len(data) < LARGE else replace(request, packed=Packed(data))
         if operation == OP_QUERY:
             return _query(number, memoryview(data))
     except (bson.errors.BSONError, struct.error, ValueError, IndexError, RecursionError) as error:
