@@ -247,7 +247,7 @@ async def test_a_server_that_gives_no_document_back_gets_a_sentence(any_db: Data
             return {"ok": 1.0, "value": None}
 
     odd: Any = Odd()
-    with pytest.raises(NotPossible, match="findAndModify with `upsert` and `new` has given no document back"):
+    with pytest.raises(NotPossible, match="findAndModify with `upsert` and `new` has returned no document"):
         await leases.acquire(odd, leases.Owner())
 
 

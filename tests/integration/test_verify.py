@@ -119,7 +119,7 @@ async def test_a_script_that_leaves_within_verify_ends_nothing_else(db: Database
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        pytest.param("return right(db)", "`verify` returned right, which nobody has awaited", id="a coroutine"),
+        pytest.param("return right(db)", "`verify` returned right without awaiting it", id="a coroutine"),
         pytest.param(
             "asyncio.ensure_future(right(db))",
             "the task right .* was still running when the script returned",

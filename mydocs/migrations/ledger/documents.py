@@ -1,4 +1,4 @@
-"""What the ledger's documents say, to and fro: entries, attempts, runs, indexes. Pure."""
+"""Convert between the ledger's documents and our values: entries, attempts, runs, indexes. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ from mydocs.migrations.model import (
 )
 
 COLLECTION = "_migrations"
-LONGEST_VERSION = 255  # digits; a file's name has no more bytes on any system
-LARGEST_COUNT = 2**53  # attempts; no counting comes to more, and one more of it can still be stored
+LONGEST_VERSION = 255  # digits; the limit of a file name's length in bytes on the usual systems
+LARGEST_COUNT = 2**53  # attempts; far above any real count, and one more can still be stored
 LOG_COLLECTION = "_migrations_log"
 
 
 def parse(document: Mapping[str, Any]) -> Entry:
     """
-    Read a ledger document, of ours or of the application's earlier runner.
+    Read a ledger document, written by mydocs or by the application's earlier runner.
 
-    :raises LedgerInvalid: where it is neither
+    :raises LedgerInvalid: if the document has neither form
     """
     key = document.get("_id")
     if isinstance(document.get("file_name"), str):
@@ -71,7 +71,7 @@ def parse(document: Mapping[str, Any]) -> Entry:
 
 
 def parse_attempt(document: Mapping[str, Any]) -> Entry:
-    """Read a document of the log; its ``direction`` and ``outcome`` are the caller's to read."""
+    """Read a document of the log. The caller reads its ``direction`` and ``outcome``."""
     run = _mapping(document, "run")
     return Entry(
         version=_text(document, "version") or "",
@@ -89,19 +89,19 @@ def parse_attempt(document: Mapping[str, Any]) -> Entry:
 
 
 def finished_fields(entry: Entry) -> dict[str, Any]:
-    """The fields of an entry that its end decides."""
+    """Return the fields of an entry that are set when its attempt ends."""
     document = document_of(entry)
     fields = ("state", "finished_at", "seconds", "error", "indexes", "aliases")
     return {key: document[key] for key in fields if key in document}
 
 
 def without_definitions(entry: Entry) -> Entry:
-    """Give an entry that is too large as it can be stored."""
+    """Return the entry without its index definitions, for an entry that is too large to be stored."""
     return replace(entry, indexes=tuple(replace(index, definition=None) for index in entry.indexes))
 
 
 def document_of(entry: Entry) -> dict[str, Any]:
-    """Give the document that stands for an entry; :func:`parse` reads it."""
+    """Return the document of an entry. :func:`parse` reads it back."""
     document: dict[str, Any] = {
         "_id": entry.version,
         "name": entry.name,
@@ -140,9 +140,9 @@ def document_of(entry: Entry) -> dict[str, Any]:
 
 def parse_aliases(documents: object, key: str) -> tuple[SearchAlias, ...]:
     """
-    Read what is said of aliases; what has another shape is passed over.
+    Read search aliases. Documents of another shape are skipped.
 
-    :param key: where each document has the alias itself
+    :param key: the field of each document that holds the alias
     """
     found = [item for item in documents if isinstance(item, Mapping)] if isinstance(documents, list) else []
     return tuple(
@@ -159,7 +159,7 @@ def parse_aliases(documents: object, key: str) -> tuple[SearchAlias, ...]:
 
 
 def attempt_of(entry: Entry, direction: str, outcome: str | None = None) -> dict[str, Any]:
-    """Give the document of the log that keeps an attempt; :func:`parse_attempt` reads it."""
+    """Return the log document of an attempt. :func:`parse_attempt` reads it back."""
     return {
         "_id": log_key(entry, direction),
         "version": entry.version,
@@ -182,7 +182,7 @@ def log_key(entry: Entry, direction: str) -> str:
 
 
 def run_document(run: RunStamp | None) -> dict[str, Any] | None:
-    """Give what a run signs its writes with."""
+    """Return the part of a document that says which run wrote it."""
     return (
         None
         if run is None
@@ -275,7 +275,7 @@ def _whole(document: Mapping[str, Any], key: str, default: int) -> int:
 
 
 def time_of(document: Mapping[str, Any], key: str) -> datetime | None:
-    """Read a time, whatever the client makes of it; ``None`` where there is none."""
+    """Return a time, or ``None`` if there is none, whatever type the client decodes it to."""
     value = document.get(key)
     return _aware(value) if isinstance(value, datetime) else None
 
@@ -288,8 +288,8 @@ def _seconds(document: Mapping[str, Any]) -> float | None:
 
 
 def _aware(at: datetime) -> datetime | None:
-    """Times are stored in UTC; a client without ``tz_aware`` gives them without a zone."""
+    """Return a time with its zone. Times are stored in UTC; a client without ``tz_aware`` gives them without a zone."""
     try:
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    except OverflowError:  # the first hours of the year 1, or the last of 9999, in a zone of its own
+    except OverflowError:  # a client's own time zone moves a time out of the years 1 to 9999
         return None

@@ -1,4 +1,4 @@
-"""Read the collection that remembers what was done, one document a migration; it is written in `held_ledger`. I/O."""
+"""Read the ledger, one document a migration. I/O; `held_ledger` writes it."""
 
 import time
 from dataclasses import field
@@ -25,7 +25,7 @@ from mydocs.migrations.model import (
 )
 from mydocs.migrations.values import value
 
-# An alias may have the name of a version, so each comes as a document inside another.
+# An alias may have the same name as a version, so each alias document is nested in another.
 _WITH_ALIASES = [
     {
         "$unionWith": {
@@ -34,18 +34,18 @@ _WITH_ALIASES = [
         }
     }
 ]
-BATCH = 100_000  # documents; one reply holds 16 MB of them, so a ledger of usual size comes in one
+BATCH = 100_000  # documents; a reply holds up to 16 MB of them, so a ledger of usual size comes in one reply
 
 
 @value
 class Snapshot:
     """
-    The ledger, and the lease as it was just before.
+    The ledger, and the lease as it was just before the ledger was read.
 
     :param lease: ``None`` before the first acquisition
-    :param aliases: where they were asked for
-    :param seen_at: when it was so, by the server's clock; known where there is a lease
-    :param read_at: the same on this process' monotonic clock
+    :param aliases: the search aliases, if the caller asked for them
+    :param seen_at: time of the read by the server's clock; known only if there is a lease
+    :param read_at: the same moment on this process' monotonic clock
     """
 
     entries: tuple[Entry, ...]
@@ -55,7 +55,7 @@ class Snapshot:
     read_at: float = field(default_factory=time.monotonic, compare=False)
 
     def server_now(self) -> datetime | None:
-        """The time by the server's clock."""
+        """Return the present time by the server's clock, or ``None`` if it is not known."""
         if self.seen_at is None:
             return None
         return self.seen_at + timedelta(seconds=time.monotonic() - self.read_at)
@@ -63,11 +63,11 @@ class Snapshot:
 
 async def read(db: Database, *, patiently: bool = False, aliases: bool = False) -> Snapshot:
     """
-    Read lease and ledger in one command, the lease first; see :func:`mydocs.migrations.ledger.plan.is_interrupted`.
+    Read the lease, then the ledger, in one command; see :func:`mydocs.migrations.ledger.plan.is_interrupted`.
 
     :param aliases: read the search aliases, too
-    :param patiently: bear a server that is away for two minutes, as somebody who waits does
-    :raises LedgerInvalid: where a document is none of ours
+    :param patiently: retry for two minutes while the server is away, as a waiting command does
+    :raises LedgerInvalid: if a document has an unknown form
     """
     found = await commands.documents_again(
         db,
@@ -78,11 +78,11 @@ async def read(db: Database, *, patiently: bool = False, aliases: bool = False) 
         },
         patiently=patiently,
     )
-    # An ObjectId, a version or "standard" are the keys of the ledger; the lease is the only "lease".
+    # The ledger's keys are an ObjectId, a version, or "standard". Only the lease has the key "lease".
     shown = next((document for document in found if document["_id"] == "lease"), None)
     named = [document["alias"] for document in found if _is_alias(document)]
     entries = [parse(document) for document in found if document["_id"] != "lease" and not _is_alias(document)]
-    # Where both runners have recorded a version, our record is the later in the list and so the one that counts.
+    # If both runners have recorded a version, our record comes later in the list and so replaces the other.
     return Snapshot(
         entries=tuple(sorted(entries, key=lambda entry: not entry.legacy)),
         lease=None if shown is None else leases.parse(shown),
@@ -107,9 +107,9 @@ def opening(
     direction: str = "up",
 ) -> Entry:
     """
-    Make the entry of a script that is about to run, after a previous attempt if there was one.
+    Return the entry of a script that is about to run, based on the previous attempt if there is one.
 
-    :param at: by the server's clock
+    :param at: time by the server's clock
     """
     return Entry(
         version=version,
@@ -128,12 +128,12 @@ def opening(
 
 
 async def read_log(db: Database) -> list[dict[str, Any]]:
-    """Return the kept attempts, oldest first."""
+    """Return the logged attempts, oldest first."""
     return await commands.documents_again(
         db, {"find": LOG_COLLECTION, "sort": {"started_at": 1, "_id": 1}, "batchSize": BATCH}
     )
 
 
 def _goes_on(previous: Entry, checksum: str, direction: str) -> bool:
-    """Whether the checkpoints of an earlier attempt are places in the same script's same function."""
+    """Return whether the checkpoints of the previous attempt belong to the same function of the same script text."""
     return previous.checksum == checksum and previous.direction == direction

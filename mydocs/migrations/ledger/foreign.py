@@ -1,4 +1,4 @@
-"""What other tools' ledgers say, and which of our scripts are what they have applied. Pure."""
+"""Read the ledgers of other tools, and match their records with our scripts. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from mydocs.migrations.values import value
 
 
 class Tool(StrEnum):
-    """A migration tool whose ledger can be read; the value is the name of its package."""
+    """A migration tool whose ledger can be read. The value is the name of its package."""
 
     PYMONGO_MIGRATE = "pymongo-migrate"
     MONGODB_MIGRATIONS = "mongodb-migrations"
@@ -20,7 +20,7 @@ class Tool(StrEnum):
 
 @value
 class Layout:
-    """Where a tool keeps its records and under which keys, by the defaults of its latest version."""
+    """The collection and keys of a tool's records, by the defaults of its latest version."""
 
     collection: str
     name: str
@@ -38,7 +38,7 @@ LAYOUTS: Mapping[Tool, Layout] = {
 
 @value
 class ForeignRecord:
-    """A migration that another tool has applied, under the name that it has there."""
+    """A migration that another tool has applied, with the name that it has there."""
 
     name: str
     applied_at: datetime | None
@@ -46,7 +46,7 @@ class ForeignRecord:
 
 @value
 class Match:
-    """Which scripts another tool's records account for, and which records no script has the name of."""
+    """The scripts that have a record of the other tool, and the records that have no script."""
 
     known: tuple[tuple[Script, ForeignRecord], ...]
     unknown: tuple[ForeignRecord, ...]
@@ -54,9 +54,9 @@ class Match:
 
 def read_records(tool: Tool, documents: Iterable[Mapping[str, Any]]) -> tuple[tuple[ForeignRecord, ...], int]:
     """
-    Read a tool's records; what was taken back there (``applied`` is null) is none.
+    Read a tool's records. A migration that was rolled back there (``applied`` is null) is left out.
 
-    :return: the records, the latest of each name, and how many documents are of another form
+    :return: the records, the latest of each name, and the number of documents that have another form
     """
     layout = LAYOUTS[tool]
     found: dict[str, ForeignRecord] = {}
@@ -68,13 +68,13 @@ def read_records(tool: Tool, documents: Iterable[Mapping[str, Any]]) -> tuple[tu
         elif at is not None:
             time = at.astimezone(UTC) if isinstance(at, datetime) and at.tzinfo else at
             if isinstance(time, datetime):
-                time = time.replace(tzinfo=UTC)  # a client without `tz_aware` gives it without a zone
+                time = time.replace(tzinfo=UTC)  # a client without `tz_aware` returns it without a zone
             found[name] = ForeignRecord(name=name, applied_at=time if isinstance(time, datetime) else None)
     return tuple(found.values()), odd
 
 
 def match_scripts(tool: Tool, records: Sequence[ForeignRecord], scripts: Sequence[Script]) -> Match:
-    """Find the script of each record by its name alone; nothing is guessed."""
+    """Find the script of each record by its name alone."""
     by_name = {_name_there(tool, script): script for script in scripts}
     known, unknown = [], []
     for record in records:
@@ -88,12 +88,12 @@ def match_scripts(tool: Tool, records: Sequence[ForeignRecord], scripts: Sequenc
 
 
 def _name_there(tool: Tool, script: Script) -> str:
-    # mongodb-migrations keeps the number of a file and not its description.
+    # mongodb-migrations keeps the number of a file, not its description.
     return script.version if tool is Tool.MONGODB_MIGRATIONS else script.path.stem
 
 
 def _comparable(tool: Tool, name: str) -> str:
     if tool is not Tool.MIGRATE_MONGO:
         return name
-    # `20240131120000-notes.js` there is `20240131120000_notes.py` here: our names have `_` after the number.
+    # `20240131120000-notes.js` there is `20240131120000_notes.py` here: our file names have `_` after the number.
     return re.sub(r"^([0-9]+)-", r"\1_", name.rpartition(".")[0] or name)

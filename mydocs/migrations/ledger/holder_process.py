@@ -1,9 +1,9 @@
 """
-Tell whether the process that holds a lease has ended, where this machine can know it. Reads ``/proc``; Linux only.
+Tell whether the process that holds a lease has ended, if this machine can know it. I/O: reads ``/proc``; Linux only.
 
-A process id says nothing by itself: containers on one machine have the same boot id, often the same host name, and each
-its own ids. So a holder is looked up only where boot, namespace of process ids, and host name are this process' own.
-Anywhere else nobody guesses, and the lease runs out by the server's clock.
+A process id alone is not enough: containers on one machine share the boot id, often share the host name, and number
+their processes separately. So the holder is looked up only if its boot id, process id namespace and host name are those
+of this process. In any other case the lease runs out by the server's clock.
 """
 
 import os
@@ -19,12 +19,12 @@ PROC = Path("/proc")
 
 
 def own_process() -> HolderProcess | None:
-    """Say which process this is; ``None`` where the machine does not tell."""
+    """Return the identity of this process, or ``None`` if the machine does not tell."""
     return _own(os.getpid())
 
 
 def parse(owner: Mapping[str, Any]) -> HolderProcess | None:
-    """Read what the lease's document says of its holder's process; ``None`` where it says too little."""
+    """Read the holder's process from the lease's document, or return ``None`` if it is incomplete."""
     told = owner.get("process")
     if not isinstance(told, Mapping):
         return None
@@ -38,12 +38,12 @@ def parse(owner: Mapping[str, Any]) -> HolderProcess | None:
 
 
 def document_of(process: HolderProcess) -> dict[str, Any]:
-    """What the lease's document keeps besides host and pid."""
+    """Return the fields that the lease's document keeps besides host and pid."""
     return {"boot": process.boot, "namespace": process.namespace, "started": process.started}
 
 
 def has_ended(holder: HolderProcess | None, own: HolderProcess | None) -> bool:
-    """Whether the holder ran on this very machine, in this namespace, and does not any more."""
+    """Return whether the holder ran on this machine, in this namespace, and has ended."""
     if holder is None or own is None or holder.pid == own.pid:
         return False
     if (holder.host, holder.boot, holder.namespace) != (own.host, own.boot, own.namespace):
@@ -52,10 +52,10 @@ def has_ended(holder: HolderProcess | None, own: HolderProcess | None) -> bool:
         os.kill(holder.pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:  # another user's: it lives, and that is all that can be said
+    except OSError:  # the process of another user: it is alive, and nothing more can be read
         return False
     told = _told_of(holder.pid)
-    # Between the two looks it may have gone; the next time will tell.
+    # The process may end between the two reads. The next call then tells.
     return told is not None and (told[1] != holder.started or told[0] in ("Z", "X"))
 
 
@@ -73,12 +73,12 @@ def _own(pid: int) -> HolderProcess | None:
 
 
 def _told_of(pid: int) -> tuple[str, int] | None:
-    """Return state and start of a process: fields 3 and 22 of ``/proc/PID/stat`` (proc_pid_stat(5))."""
+    """Return state and start time of a process: fields 3 and 22 of ``/proc/PID/stat`` (proc_pid_stat(5))."""
     try:
         text = (PROC / str(pid) / "stat").read_text("utf-8", "replace")
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # a program's name may hold spaces and brackets
+    fields = text.rpartition(")")[2].split()  # a program's name may contain spaces and brackets
     try:
         return fields[0], int(fields[19])
     except (IndexError, ValueError):

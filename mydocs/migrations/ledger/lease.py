@@ -1,39 +1,40 @@
 """
-Who may migrate now: one document, one holder, one clock.
+Take, renew and release the lease: one document, one holder, one clock. I/O.
 
 The document is ``{_id: "lease", owner, term, acquired_at, expires_at}`` in ``_migrations_lock``.
 
 States
-    *free*: no document, or ``expires_at`` has passed. *held*: ``expires_at`` lies ahead. Released is free
-    with ``owner: null``. The document is never removed, since ``term`` must not start again.
+    *free*: there is no document, or ``expires_at`` has passed. *held*: ``expires_at`` lies ahead. A released lease is
+    free and has ``owner: null``. The document is never removed, since ``term`` must not start again.
 
 Who decides
-    The server alone, by its own clock (``$$NOW``), in single operations on one document, which MongoDB makes atomic:
+    The server alone, by its own clock (``$$NOW``). Each operation is one command on one document, which is atomic:
 
     - *acquire*: if free, set owner, ``term + 1`` and ``expires_at = $$NOW + 30 s``; else change nothing. The
-      reply shows who holds it. Sent again after a lost reply it finds its own id and changes nothing.
-    - *renew*: where owner and term are still ours, ``expires_at = $$NOW + 30 s``.
-    - *release*: where owner and term are still ours, ``expires_at = $$NOW`` and no owner.
+      reply shows the holder. A repeated request after a lost reply finds its own id and changes nothing.
+    - *renew*: if owner and term are still ours, ``expires_at = $$NOW + 30 s``.
+    - *release*: if owner and term are still ours, ``expires_at = $$NOW`` and no owner.
 
-    The holder's own clock only ever stops it earlier: it counts 29 s from *before* it sent the last renewal
-    that succeeded, on a clock that goes on while the machine sleeps, so its deadline lies a second before the
-    server's at least. Clocks of two machines are never compared.
+    The holder's own clock can only stop the holder earlier. It counts 29 s from *before* the last successful renewal
+    was sent, on a clock that continues while the machine sleeps. So its deadline is at least a second before the
+    server's. Clocks of two machines are never compared.
 
 What each side may assume
-    - A renewal that finds no document of ours: the lease is lost. Somebody else has it, or had it.
+    - A renewal that finds no document of ours: the lease is lost. Another run has it, or had it.
     - A renewal without an answer: it may have happened. Ask again after 5 s, on another connection, until the deadline;
-      then count it as lost.
-    - A holder that was paused beyond its deadline may run a few more instructions before it notices. The *term*
-      fences those off: each ledger write names the term of its writer, and a successor replaces a ledger entry
-      only if it is as it read it (held_ledger.py). So either the late write comes first and the successor sees it,
-      or it matches nothing.
-    - An acquirer may assume nothing about what its predecessor finished, and reads the ledger again.
-    - Without a release (SIGKILL, power) the lease is free 30 s after the last renewal. Whoever waits on the same
-      machine and sees that the holder's process has ended breaks it sooner, as `unlock --force` would (turn.py).
+      then count the lease as lost.
+    - A holder that was paused beyond its deadline may run a few more instructions before it notices. The *term* makes
+      its late writes harmless: each ledger write names the term of its writer, and a successor replaces a ledger entry
+      only if the entry is still as the successor read it (held_ledger.py). So either the late write comes first and the
+      successor sees it, or the late write matches nothing.
+    - A new holder assumes nothing about the work of the previous one, and reads the ledger again.
+    - Without a release (SIGKILL, power failure) the lease is free 30 s after the last renewal. A run that waits on the
+      same machine and sees that the holder's process has ended breaks the lease sooner, as `unlock --force` does
+      (turn.py).
 
-The renewals come from a thread with a synchronous client of its own: a script that blocks the event loop, for a minute
-or for ever, or takes every connection of the pool, does not starve them. One call that keeps the interpreter to itself
-does (a regular expression that explodes, `sum(range(10**10))`): after 30 s the lease is lost and another run may begin.
+A thread with its own synchronous client renews the lease. A script that blocks the event loop, or takes every
+connection of the pool, does not stop the renewals. One call that never releases the interpreter does (a slow regular
+expression, `sum(range(10**10))`): after 30 s the lease is lost and another run may begin.
 """
 
 import asyncio
@@ -70,29 +71,29 @@ logger = logging.getLogger(__name__)
 
 COLLECTION = "_migrations_lock"
 LEASE_SECONDS = 30.0
-MARGIN_SECONDS = 1.0  # the holder's deadline is so much earlier than the server's
+MARGIN_SECONDS = 1.0  # how much earlier the holder's deadline is than the server's
 RETRY_RENEWAL_SECONDS = 0.5
-SLICE_SECONDS = 1.0  # of a pause: a thread's waits stand still while the machine sleeps
-PING_SECONDS = 2.0  # whether the server answers at all
+SLICE_SECONDS = 1.0  # longest single wait of a thread: the time of a wait stands still while the machine sleeps
+PING_SECONDS = 2.0  # time limit of a ping that tells whether the server answers at all
 
 
 def clock() -> float:
-    """Tell the seconds of a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+    """Return the seconds of a clock that is never set and, where possible, continues while the machine sleeps."""
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
-# On Linux and macOS `time.monotonic()` stands still while the machine sleeps; Windows' does not.
+# On Linux and macOS `time.monotonic()` stands still while the machine sleeps. On Windows it does not.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if sys.platform == "darwin" else None)
 
 
 @value
 class Owner:
-    """A process that wants the lease; ``run_id`` is new for each run, so that no two runs are taken for one."""
+    """A process that requests the lease. ``run_id`` is new for each run, so no two runs have the same."""
 
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     run_id: str = field(default_factory=lambda: secrets.token_hex(12))
-    process: HolderProcess | None = None  # where the machine tells; see holder_process.py
+    process: HolderProcess | None = None  # if the machine tells; see holder_process.py
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,10 +101,10 @@ class Lease:
     """
     A lease that was acquired.
 
-    :param deadline: by :func:`clock`
-    :param acquired_at: by the server's clock; its answer came at ``since`` of :func:`clock`
-    :param lost: somebody else has it, or may have it
-    :param taken: a renewal was told that somebody else has it; otherwise it is lost since none had an answer
+    :param deadline: seconds of :func:`clock`
+    :param acquired_at: by the server's clock; the answer arrived at ``since`` of :func:`clock`
+    :param lost: another run has the lease, or may have it
+    :param taken: a renewal found that another run has the lease; if false, the lease is lost since nothing was answered
     """
 
     owner: Owner
@@ -117,9 +118,9 @@ class Lease:
 
     def now(self) -> datetime:
         """
-        Tell the server's time, to the millisecond that BSON keeps; late by what the server's answer took, never early.
+        Return the server's time, to the millisecond that BSON keeps. It may be late by one reply's delay, never early.
 
-        Two hosts' clocks may differ by more than two of their runs are apart, and the later entry of the ledger counts.
+        Host clocks are not used: they may differ by more than the time between two runs, and the later entry counts.
         """
         now = self.acquired_at + timedelta(seconds=clock() - self.since)
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
@@ -129,13 +130,17 @@ class Lease:
         return not self.lost and clock() < self.deadline
 
     def check(self) -> None:
-        """:raises LeaseLost: where nothing may be written any more"""
+        """
+        Check that the ledger may still be written.
+
+        :raises LeaseLost: if it may not
+        """
         if not self.is_ours:
             raise LeaseLost(self.term)
 
 
 def view_stages() -> list[dict[str, Any]]:
-    """Aggregation stages that show the lease and the time by the server's clock; :func:`parse` reads the result."""
+    """Return aggregation stages that read the lease and the server's time. :func:`parse` reads the result."""
     return [
         {"$match": {"_id": "lease"}},
         {
@@ -151,7 +156,7 @@ def parse(document: dict[str, Any]) -> LeaseView:
     """
     Read a lease document.
 
-    :raises LedgerInvalid: where it is none of ours
+    :raises LedgerInvalid: if the document has an unknown form
     """
     owner, term, expires_at = document.get("owner"), document.get("term"), document.get("expires_at")
     if not isinstance(term, int) or isinstance(term, bool):
@@ -178,10 +183,10 @@ async def acquire(db: Database, owner: Owner) -> Lease | None:
     """
     Try once to take the lease.
 
-    Cancellation waits for the answer, so that no lease is taken that nobody knows of.
+    A cancellation waits for the answer, so the lease is never taken without the knowledge of a run.
 
-    :return: the lease, or ``None`` while somebody else holds it
-    :raises LedgerInvalid: where the document is none of ours; it is left as it is
+    :return: the lease, or ``None`` while another run holds it
+    :raises LedgerInvalid: if the document has an unknown form; it stays as it is
     """
     sent = clock()
 
@@ -190,7 +195,7 @@ async def acquire(db: Database, owner: Owner) -> Lease | None:
 
     try:
         reply = await retry.again(ask)
-    except asyncio.CancelledError:  # what was asked for may have been granted
+    except asyncio.CancelledError:  # the request may have been granted
         await _release(db, {"owner.id": owner.run_id})
         raise
     except OperationFailure as error:
@@ -201,26 +206,26 @@ async def acquire(db: Database, owner: Owner) -> Lease | None:
                 f"the unique index {index} of {COLLECTION} does not take the lease; mydocs needs no index there, "
                 f"drop it: db.{COLLECTION}.dropIndex({index!r})"
             ) from error
-        return None  # two were the first ever, and the other one was quicker
+        return None  # two runs created the document at the same time, and the other one was first
     if not isinstance(reply.get("value"), Mapping):
         raise NotPossible(
-            "findAndModify with `upsert` and `new` has given no document back, so nobody can tell who holds the lease; "
-            "this server does not do what MongoDB does, use one that does"
+            "findAndModify with `upsert` and `new` has returned no document, so the holder of the lease is unknown; "
+            "this server does not behave like MongoDB, use one that does"
         )
     view = parse(reply["value"])
     if view.run_id != owner.run_id:
         return None
-    acquired_at = view.acquired_at or datetime.now(UTC)  # it was set by this very command
+    acquired_at = view.acquired_at or datetime.now(UTC)  # this command has set it
     return Lease(owner=owner, term=view.term, deadline=_deadline(sent), acquired_at=acquired_at)
 
 
 @asynccontextmanager
 async def held(db: Database, lease: Lease) -> AsyncIterator[Lease]:
     """
-    Keep the lease for the length of a block, and give it back.
+    Keep the lease for the length of a block, then release it.
 
-    :raises LeaseLost: in place of whatever the block raised, once the lease is gone; the block is cancelled then
-    :raises ServerUnreachable: likewise, where it is gone since the server does not answer
+    :raises LeaseLost: if the lease is lost; the block is cancelled, and this error replaces the block's own
+    :raises ServerUnreachable: likewise, if the lease is lost since the server does not answer
     """
     loop = asyncio.get_running_loop()
     scope = anyio.CancelScope()
@@ -242,7 +247,7 @@ async def held(db: Database, lease: Lease) -> AsyncIterator[Lease]:
 
 
 async def _loss(db: Database, lease: Lease) -> MigrationError:
-    """Say why a lease is lost: a server that does not answer at all is another cause than another holder."""
+    """Return the error for a lost lease: the server does not answer, or another run holds the lease."""
     if not lease.is_ours and not lease.taken:
         try:
             await to_the_end(commands.command(db, {"ping": 1}), "a ping of the server", limit=PING_SECONDS)
@@ -253,12 +258,12 @@ async def _loss(db: Database, lease: Lease) -> MigrationError:
 
 
 async def release(db: Database, lease: Lease) -> None:
-    """Give the lease back if it is still ours; where the server cannot be told, it runs out by itself."""
+    """Release the lease if it is still ours. If the server cannot be reached, the lease runs out by itself."""
     await _release(db, {"owner.id": lease.owner.run_id, "term": lease.term})
 
 
 async def break_lease(db: Database, view: LeaseView) -> bool:
-    """Take the lease from the holder that ``view`` shows. Returns whether it was still that one's."""
+    """Take the lease from the holder that ``view`` shows. Return whether that holder still had it."""
     whose = {"term": view.term, "owner.id": view.run_id}
     reply = await commands.command_again(db, _change(whose, {"owner": None, "expires_at": "$$NOW"}))
     return bool(reply["n"])
@@ -318,11 +323,11 @@ def _change(whose: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Heartbeat:
-    """Renews a lease from a thread of its own until it is stopped or the lease is lost."""
+    """Renew a lease from a thread of its own, until it is stopped or the lease is lost."""
 
     def __init__(self, db: Database, lease: Lease, on_lost: Callable[[], object]) -> None:
         self._db, self._lease, self._on_lost = db, lease, on_lost
-        self._limits = limits()  # a thread has none of its own
+        self._limits = limits()  # context variables do not reach the thread
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"mydocs-lease-{lease.term}", daemon=True)
 
@@ -330,13 +335,13 @@ class _Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end; it is not waited for, since it may sit in a call that has no answer."""
+        """Ask the thread to end. Do not wait for it: it may be in a call that gets no answer."""
         self._stopped.set()
 
     def _run(self) -> None:
-        # A lease that took long to get has less time left until its first renewal than others.
+        # If the lease took long to get, less of it is left until its first renewal.
         if self._pause(min(self._limits.renew_every, max(0.0, self._lease.deadline - clock()) / 3)):
-            return  # most runs are over before the first renewal, and never make a client for it
+            return  # most runs end before the first renewal and need no client for it
         try:
             with private_database(self._db) as db:
                 self._renew_until_stopped(db)
@@ -348,7 +353,7 @@ class _Heartbeat:
             try:
                 self._on_lost()
                 logger.warning("the lease of term %d is lost", self._lease.term)
-            except RuntimeError:  # the event loop has been closed meanwhile: nobody is left to be told
+            except RuntimeError:  # the event loop is closed: no task is left to inform
                 logger.debug("the lease was lost after its event loop had ended")
 
     def _told(self) -> None:
@@ -379,7 +384,7 @@ class _Heartbeat:
             self._pause(self._limits.renew_every)
 
     def _pause(self, seconds: float) -> bool:
-        """Wait, also through a sleep of the machine; says whether to stop."""
+        """Wait, also while the machine sleeps. Return whether to stop."""
         until = clock() + seconds
         while not self._stopped.is_set() and (left := until - clock()) > 0:
             self._stopped.wait(min(left, SLICE_SECONDS))

@@ -30,7 +30,7 @@ from mydocs.migrations.values import value
 
 @value
 class Options:
-    """What the caller allows. ``target`` is a version in any number of digits."""
+    """The caller's choices. ``target`` is a version, with or without leading zeros."""
 
     target: str | None = None
     allow_changed: bool = False
@@ -40,9 +40,9 @@ class Options:
 @value
 class Standing:
     """
-    One migration: its file, its ledger entry (one of them may be absent), and where it stands.
+    One migration: its file, its ledger entry, and its state. Either the file or the entry may be absent.
 
-    :param squashed: it counts as applied without an entry, since all that it replaces is applied
+    :param squashed: it has no entry and counts as applied, since all migrations that it replaces are applied
     """
 
     version: str
@@ -62,7 +62,7 @@ class Standing:
 
 @value
 class Plan:
-    """The steps to take, in order, and what else the look at files and ledger has shown."""
+    """The steps to take, in order, and the findings about files and ledger."""
 
     steps: tuple[Standing, ...] = ()
     standard: bool = False
@@ -79,9 +79,9 @@ def classify(
     scripts: Sequence[Script], entries: Sequence[Entry], lease: LeaseView | None, *, run_id: str | None = None
 ) -> tuple[Standing, ...]:
     """
-    Say where each migration stands, in the order of their numbers; the standard indexes are none of them.
+    Return the standing of each migration, in the order of the numbers. The standard indexes are not included.
 
-    :param run_id: of the caller's own run, where that holds the lease
+    :param run_id: of the caller's own run, if that holds the lease
     """
     by_number = {int(entry.version): entry for entry in entries if entry.version != STANDARD_VERSION}
     on_disk = {script.number: script for script in scripts}
@@ -99,14 +99,14 @@ def classify(
 
 def _squashed(standings: Sequence[Standing]) -> tuple[Standing, ...]:
     """
-    Settle what scripts with ``REPLACES`` and the migrations that they replace are to each other.
+    Classify scripts with ``REPLACES`` and the migrations that they replace.
 
-    A replaced migration that is applied stays so, edited or gone as its file may be; where all of them are, the script
-    counts as applied, too. One without an entry is not a migration any more, unless others of them have begun and the
-    script itself has not: then it is what is missing.
+    A replaced migration that is applied stays applied, even if its file was edited or is gone. If all of them are
+    applied, the script counts as applied, too. A replaced migration without an entry is dropped from the list. It
+    stays, as missing, only if others of its group have begun and the script itself has not.
     """
     found = {standing.number: standing for standing in standings}
-    for standing in standings:  # by number: what is replaced comes before what replaces it
+    for standing in standings:  # by number: replaced migrations come before the script that replaces them
         if standing.script is None or not standing.script.replaces:
             continue
         numbers = {int(version) for version in standing.script.replaces}
@@ -137,13 +137,13 @@ def _state(script: Script | None, entry: Entry | None, lease: LeaseView | None, 
 
 def is_interrupted(entry: Entry, lease: LeaseView | None, run_id: str | None = None) -> bool:
     """
-    Whether the run that wrote a ``running`` entry has ended.
+    Return whether the run that wrote a ``running`` entry has ended.
 
-    The lease was read before the entry, so an entry of a later term has been written by somebody who took the lease
-    in between and is alive. Whoever holds the lease knows better: no other run than its own is, whatever the terms
-    say after somebody has removed the lease's document.
+    The lease was read before the entry. So an entry of a later term belongs to a run that took the lease in between,
+    and is alive. If the caller holds the lease, no other run is alive, whatever the terms say: an operator may have
+    removed the lease's document.
 
-    :param run_id: of the caller's own run, where that holds the lease
+    :param run_id: of the caller's own run, if that holds the lease
     """
     if run_id is not None:
         return entry.run is None or entry.run.run_id != run_id
@@ -163,10 +163,10 @@ def make_plan(
     """
     Decide what a run has to do.
 
-    :param standard_checksum: digest of the application's standard indexes, ``None`` where it has none
-    :param run_id: of the caller's own run, where that holds the lease
-    :raises PlanError: where files and ledger do not fit together
-    :raises UnknownVersion: where ``options.target`` is not a migration's number
+    :param standard_checksum: digest of the application's standard indexes, or ``None`` if it has none
+    :param run_id: of the caller's own run, if that holds the lease
+    :raises PlanError: if files and ledger do not fit together
+    :raises UnknownVersion: if ``options.target`` is not a migration's number
     """
     standings = classify(scripts, entries, lease, run_id=run_id)
     limit = find(standings, options.target).number if options.target is not None else None
@@ -212,7 +212,7 @@ def make_plan(
 
 
 def _renamed(steps: Sequence[Standing], standings: Sequence[Standing]) -> list[tuple[Script, Entry]]:
-    """Find the scripts that would run again what is applied under another number whose file is gone: same text."""
+    """Find pending scripts with the text of a migration that is applied under another number and has lost its file."""
     gone = {s.entry.checksum: s.entry for s in standings if s.state is MigrationState.MISSING and s.entry is not None}
     pending = [step.script for step in steps if step.script is not None and step.entry is None]
     return [(script, gone[script.checksum]) for script in pending if script.checksum in gone]
@@ -220,11 +220,11 @@ def _renamed(steps: Sequence[Standing], standings: Sequence[Standing]) -> list[t
 
 def _check_replaced(step: Standing, standings: Sequence[Standing]) -> None:
     """
-    Refuse to run a script in place of migrations of which some have begun.
+    Refuse to run a script if some of the migrations that it replaces have begun.
 
-    Not while another run executes one of them: this run waits for its turn, and then looks again.
+    While another run executes one of them there is no refusal: this run waits for its turn, and decides then.
 
-    :raises SquashIncomplete: names what is missing
+    :raises SquashIncomplete: names the missing ones
     """
     if step.script is None or step.entry is not None or not step.script.replaces:
         return
@@ -239,9 +239,9 @@ def _check_replaced(step: Standing, standings: Sequence[Standing]) -> None:
 
 def standard_is_applied(entries: Sequence[Entry], checksum: str | None = None) -> bool:
     """
-    Whether the standard indexes were created.
+    Return whether the standard indexes were created.
 
-    :param checksum: digest of the list that must have been created; ``None`` for any list
+    :param checksum: digest of the list that must have been created, or ``None`` for any list
     """
     return any(
         entry.version == STANDARD_VERSION
@@ -253,7 +253,7 @@ def standard_is_applied(entries: Sequence[Entry], checksum: str | None = None) -
 
 def _warnings(standings: Sequence[Standing]) -> list[str]:
     missing = [s.version for s in standings if s.state is MigrationState.MISSING]
-    done = (MigrationState.MISSING, MigrationState.APPLIED)  # applied without a file is what another script replaces
+    done = (MigrationState.MISSING, MigrationState.APPLIED)  # APPLIED without a file: another script replaces it
     lost = [s for s in standings if s.script is None and s.state not in done]
     legacy = [(s.script, s.entry) for s in standings if s.script and s.entry and s.entry.legacy]
     return [
@@ -271,8 +271,8 @@ def find(standings: Sequence[Standing], version: str) -> Standing:
     """
     Find a migration by its version, with or without leading zeros.
 
-    :raises UnknownVersion: with a suggestion where one is near
-    :raises UsageError: where it is no text
+    :raises UnknownVersion: if there is none; the message suggests a similar one
+    :raises UsageError: if ``version`` is not a string
     """
     if not isinstance(version, str):
         raise UsageError(f"a version is a text such as '005', not {version!r}")
@@ -284,7 +284,7 @@ def find(standings: Sequence[Standing], version: str) -> Standing:
     for standing in standings:
         if version in (standing.name, f"{standing.version}_{standing.name}", f"{standing.version}_{standing.name}.py"):
             return standing
-    # Another digit makes another number, so that is not near; the same digits in another order are.
+    # A missing or additional digit makes another number, so it is not similar. The same digits in another order are.
     digits = version.zfill(3)
     from difflib import get_close_matches  # only for the message
 
@@ -295,9 +295,9 @@ def find(standings: Sequence[Standing], version: str) -> Standing:
 
 def refuse_unfit(steps: Iterable[Standing]) -> None:
     """
-    Refuse scripts of which parsing tells that something in them would be left undone without a word.
+    Refuse scripts if parsing shows that a part of them would silently not run.
 
-    :raises ScriptsInvalid: with every such place
+    :raises ScriptsInvalid: lists every such place
     """
     problems = [problem for step in steps if step.script for problem in step.script.problems]
     if problems:
@@ -306,17 +306,17 @@ def refuse_unfit(steps: Iterable[Standing]) -> None:
 
 def make_rollback(standings: Sequence[Standing], *, steps: int | None, target: str | None) -> tuple[Standing, ...]:
     """
-    Decide what to take back, newest first: the last ``steps`` applied ones (1), or all above ``target``.
+    Decide what to roll back, newest first: the last ``steps`` applied migrations (1), or all above ``target``.
 
-    One that somebody else is running counts as well: the lease is waited for before anything is taken back, and what
-    stands in the ledger then decides.
+    A migration that another run executes counts as well. The lease is awaited before anything is rolled back, and the
+    ledger is read again then.
 
-    :raises UsageError: where ``steps`` is not 1 or more, or both are given
-    :raises NotReversible: names every one that has no ``down``, before the first is touched
-    :raises UnknownVersion: where ``target`` is not a migration's number
+    :raises UsageError: if ``steps`` is less than 1, or both are given
+    :raises NotReversible: names all migrations that have no ``down``, before the first is rolled back
+    :raises UnknownVersion: if ``target`` is not a migration's number
     """
     if steps is not None and (steps < 1 or target is not None):
-        raise UsageError("say how many migrations to take back, 1 or more, or which one is to stay, and not both")
+        raise UsageError("say how many migrations to roll back, 1 or more, or which one is to stay, and not both")
     applied = [s for s in standings if s.state is not MigrationState.PENDING]
     recorded = {s.number for s in applied if s.entry is not None}
     if target is not None:
@@ -331,14 +331,18 @@ def make_rollback(standings: Sequence[Standing], *, steps: int | None, target: s
 
 
 def _why_not_reversible(standing: Standing, recorded: Collection[int]) -> str | None:
-    """:param recorded: the numbers that the ledger knows"""
+    """
+    Return why a migration cannot be rolled back, or ``None``.
+
+    :param recorded: the numbers that the ledger knows
+    """
     if standing.script is None:
         return f"{standing.version}_{standing.name} has no file in this directory any more, so its `down` is not known"
     ran_alone = [version for version in standing.script.replaces if int(version) in recorded]
     if ran_alone:
         return (
             f"{standing.script.file_name} replaces {', '.join(ran_alone)}, which ran on their own in this database, so "
-            "it has nothing to take back; write a new migration"
+            "it has nothing to roll back; write a new migration"
         )
     if standing.script.kind is ScriptKind.PLAIN:
         return f"{standing.script.file_name} is a plain script and cannot be rolled back; write a new migration"
@@ -349,9 +353,9 @@ def _why_not_reversible(standing: Standing, recorded: Collection[int]) -> str | 
 
 def tracked(entries: Sequence[Entry]) -> tuple[TrackedIndex, ...]:
     """
-    Return what each search index should be: the record of the entry that named it last, unless that dropped it.
+    Return the last record of each search index, without the indexes that were dropped last.
 
-    Entries count in the order in which they started, which with out-of-order runs is not that of their numbers.
+    Entries count in the order of their start. With out-of-order runs this is not the order of the numbers.
     """
     latest = {index.key: index for entry in sorted(entries, key=_started) for index in entry.indexes}
     return tuple(index for _, index in sorted(latest.items()) if index.action is not IndexAction.DROPPED)

@@ -1,8 +1,8 @@
 """
-Wait for one's turn to migrate, or for somebody else to have done the work.
+Wait for the lease, or until another run has done the work. I/O.
 
-Whoever waits looks at lease and ledger together in one command. Tasks of one process that wait for the same database
-share their looks, so that two hundred of them cost hardly more than one and see the end sooner.
+Each look reads lease and ledger in one command. Tasks of one process that wait for the same database share their looks.
+Two hundred of them cost little more than one, and see the end sooner.
 """
 
 import random
@@ -26,24 +26,24 @@ from mydocs.migrations.model import LeaseView
 from mydocs.migrations.reporting.events import LeaseTaken, LeaseWaiting
 
 MAX_GAP = 10.0  # seconds; six looks a minute
-GAP_SHARE = 0.6  # of the time waited so far; seven looks in the first ten seconds
-# After a holder's process has ended; what it has started ends with it, but not in the same instant.
+GAP_SHARE = 0.6  # of the time waited so far: seven looks in the first ten seconds
+# After a holder's process has ended: the processes that it started end with it, but a moment later.
 SETTLE_SECONDS = 1.0
-JITTER = 0.1  # of the gap and on top of it, so that processes that were started together do not go on together
+JITTER = 0.1  # of the gap, added to it: processes that start together then do not look at the same moment
 
 
 async def look(db: Database, looks: Looks[Snapshot], waited: float, lease: LeaseView | None = None) -> Snapshot:
     """
-    Return what the next look sees. A lease that is about to expire is read again once it has expired.
+    Return the next look's result. A lease that is about to expire is read again once it has expired.
 
-    :param looks: of :func:`shared_looks` at the ledger
+    :param looks: from :func:`shared_looks` at the ledger
     :param waited: seconds that this task has waited so far
     """
     least = limits().turn_gap
     gap = min(max(least, waited * GAP_SHARE), MAX_GAP)
     if lease is not None and lease.live:
         gap = min(gap, lease.remaining + least)
-    # Each look serves all who share it, so together they may look more often than one alone.
+    # All tasks that share a look use its result, so a group of them may look more often than one task.
     within = max(least, gap / looks.members) * random.uniform(1.0, 1.0 + JITTER)
     return await looks.next(lambda: ledger.read(db, patiently=True), within=within)
 
@@ -55,18 +55,18 @@ async def take_turn(
     is_done: Callable[[Snapshot], bool],
 ) -> tuple[Lease | None, Snapshot | None]:
     """
-    Take the lease, or see that nothing is left to do.
+    Take the lease, or find that nothing is left to do.
 
-    :param timeout: seconds to wait while somebody else holds it; 0 is one try, ``None`` no limit
-    :return: the lease; or ``None`` and what showed that the work is done
-    :raises LeaseHeld: where the time is up
+    :param timeout: seconds to wait while another run holds it; 0 is one try, ``None`` is no limit
+    :return: the lease and the last snapshot; the lease is ``None`` if the snapshot shows that the work is done
+    :raises LeaseHeld: if the time is up
     """
     db = session.db
     own = await anyio.to_thread.run_sync(own_process)
     owner = Owner(run_id=session.run_id, process=own)
     started = time.monotonic()
     holder: LeaseView | None = None
-    ended: tuple[LeaseView, float] | None = None  # a holder whose process has ended, and when that was seen
+    ended: tuple[LeaseView, float] | None = None  # a holder whose process has ended, and when this was first seen
     with shared_looks(db, documents.COLLECTION) as looks:
         while True:
             lease = await acquire(db, owner)

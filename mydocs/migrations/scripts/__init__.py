@@ -1,1 +1,1 @@
-"""From files to scripts: find, check by parsing, load, and the templates of new ones."""
+"""Turn files into scripts: find them, check them by parsing, load them, and write new ones."""

@@ -1,9 +1,9 @@
 """
-Give scripts that use lightodm the run's own database, whatever lightodm would have made of the environment.
+Bind lightodm to the run's database, so that scripts which use lightodm work on it. No I/O.
 
-lightodm keeps one connection for the process, insists on user and password, and opens a client that blocks the event
-loop. While scripts run, its singleton is an object of ours. In the process of a plain script that is for good; in the
-run's own process, for its async scripts, until the last run that needs it has ended.
+lightodm keeps one connection for the process, requires user and password, and opens a client that blocks the event
+loop. While scripts run, its singleton is replaced by an object of ours. In the process of a plain script this lasts to
+the end. In the run's own process, for its async scripts, it lasts until the last run that needs it has ended.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from mydocs.migrations.errors import NotPossible
 Find = Callable[[], SyncDatabase[Document]]
 
 _lock = threading.Lock()
-_bound: list[SyncDatabase[Document]] = []  # of all runs of this process that have scripts under way
-_before: list[tuple[Any, Any]] = []  # lightodm's two globals as they were before the first of them
+_bound: list[SyncDatabase[Document]] = []  # one for each run of this process that executes scripts
+_before: list[tuple[Any, Any]] = []  # lightodm's two globals as they were before the first run
 
 
 class _BoundConnection(lightodm.connection.MongoConnection):
-    """lightodm's connection without a life of its own: opens nothing, closes nothing."""
+    """A lightodm connection that opens and closes nothing itself."""
 
     _find: Find
 
@@ -38,12 +38,16 @@ class _BoundConnection(lightodm.connection.MongoConnection):
         return object.__new__(cls)
 
     def __init__(self, find: Find | None = None) -> None:
-        """:param find: nothing where lightodm calls the class again, as it does each time that it is asked for it"""
+        """
+        Store how to find the database.
+
+        :param find: ``None`` when lightodm calls the class again, as it does for each request
+        """
         if find is not None:
             self._find = find
 
     def _initialize_connection(self) -> None:
-        """Do nothing: there is a connection."""
+        """Do nothing: the connection exists."""
 
     @property
     def database(self) -> SyncDatabase[Document]:
@@ -63,14 +67,14 @@ class _BoundConnection(lightodm.connection.MongoConnection):
         return _motor_client(self.client)[db_name or self.database.name]
 
     def close_connection(self) -> None:
-        """Do nothing: the connection is the run's."""
+        """Do nothing: the connection belongs to the run."""
 
 
 def bind(find: Find) -> None:
     """
-    Let ``lightodm.get_database()`` give what ``find`` gives, from now on.
+    Make ``lightodm.get_database()`` return what ``find`` returns, from now on.
 
-    :param find: asked each time, from any thread
+    :param find: called for each request, from any thread
     """
     connection = _BoundConnection(find)
     _set_globals(connection, connection)
@@ -79,9 +83,9 @@ def bind(find: Find) -> None:
 @contextmanager
 def lightodm_bound_to(db: SyncDatabase[Document]) -> Iterator[None]:
     """
-    Let ``lightodm.get_database()`` give ``db`` until the block ends.
+    Make ``lightodm.get_database()`` return ``db`` until the block ends.
 
-    Two runs of one process on different databases may overlap as long as no script asks lightodm for its database.
+    Two runs of one process on different databases may overlap as long as no script uses lightodm's database.
     """
     with _lock:
         if not _bound:
@@ -102,13 +106,13 @@ def _only_database() -> SyncDatabase[Document]:
     if any(database != databases[0] for database in databases[1:]):
         names = " and ".join(sorted({database.name for database in databases}))
         raise NotPossible(
-            f"lightodm has one connection for the process, and runs on {names} are under way in it; migrate one after "
-            "the other, or use `db` instead"
+            f"lightodm has one connection for the process, and runs on {names} use it at the same time; migrate one "
+            "after the other, or use `db` instead"
         )
     return databases[0]
 
 
-# lightodm has no way to be given a client, so its two globals are what there is to hold on to.
+# lightodm has no function that takes a client, so we replace its two globals.
 def _globals() -> tuple[Any, Any]:
     purpose = "give scripts the database of the run"
     return (
@@ -123,11 +127,11 @@ def _set_globals(instance: Any, connection: Any) -> None:
 
 
 def _motor_client(client: MongoClient[Document]) -> AsyncIOMotorClient[Document]:
-    """Make a Motor shell for the running loop around a client that exists, as Motor itself does after connecting."""
+    """Return a Motor client for the running loop around an existing client, as Motor itself builds one."""
     shell: AsyncIOMotorClient[Document] = AsyncIOMotorClient.__new__(AsyncIOMotorClient)
     shell.delegate = client
-    shell._io_loop = asyncio.get_running_loop()  # noqa: SLF001  # its constructor would make a client of its own
+    shell._io_loop = asyncio.get_running_loop()  # noqa: SLF001  # its constructor would make another client
     return shell
 
 
-_globals()  # at once: this module is imported before the first script runs
+_globals()  # fail at import if lightodm has changed: that is before the first script runs

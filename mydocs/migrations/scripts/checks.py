@@ -1,14 +1,14 @@
 """
-What a script's syntax tree tells about mistakes that would pass for success. Pure.
+Find mistakes in a script's syntax tree that would otherwise pass as success. Pure.
 
-A false alarm is worse than a miss here: whatever may do something is taken for something that does.
+A false alarm is worse than a miss here: code that may have an effect counts as code that has one.
 """
 
 import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 
-# Calls that only make a value, by their last name; with them a line is a constant.
+# Calls that only create a value, by their last name. A line with only these calls is a constant.
 MAKES_A_VALUE = frozenset(
     {"getLogger", "compile", "SearchIndexModel", "IndexModel", "TypeVar", "namedtuple", "NewType", "Path", "ObjectId"}
     | {"timedelta", "datetime", "date", "Decimal", "SON", "frozenset", "set", "dict", "list", "tuple", "str", "int"}
@@ -16,7 +16,7 @@ MAKES_A_VALUE = frozenset(
 )
 HARMLESS_DECORATORS = frozenset({"dataclass", "cache", "lru_cache", "total_ordering", "unique", "final", "override"})
 
-# What Motor's and PyMongo's asynchronous databases and collections do only where it is awaited or iterated.
+# Methods of Motor's and PyMongo's asynchronous databases and collections that act only if awaited or iterated.
 DATABASE_CALLS = frozenset(
     {"insert_one", "insert_many", "update_one", "update_many", "replace_one", "delete_one", "delete_many", "bulk_write"}
     | {
@@ -40,17 +40,17 @@ HELPERS = frozenset(
 
 
 def problems_of(tree: ast.Module, *, is_async: bool) -> tuple[tuple[int, str], ...]:
-    """Say in which line what of a script would be left undone without a word."""
+    """Return line and sentence for each part of a script that would silently not run."""
     functions = {node.name: node for node in tree.body if isinstance(node, ast.AsyncFunctionDef)}
     problems = []
     if is_async:
         for name in ("up", "down", "verify"):
             place = yields(functions[name]) if name in functions else None
             if place is not None:
-                problems.append((place, f"`{name}` yields, so calling it runs nothing; take the `yield` out"))
+                problems.append((place, f"`{name}` yields, so calling it runs nothing; remove the `yield`"))
     elif does_nothing(tree):
         line, defines = first_definition(tree)
-        defined = f": it defines `{defines}`, which nobody calls" if defines else ""
+        defined = f": it defines `{defines}` and never calls it" if defines else ""
         problems.append(
             (line, f"does nothing when it is run{defined}; define `async def up(db)`, or call the function")
         )
@@ -58,7 +58,7 @@ def problems_of(tree: ast.Module, *, is_async: bool) -> tuple[tuple[int, str], .
     given = {name for name in map(_first_parameter, entries) if name is not None}
     remedy = "put `await` before it" if is_async else "hand it to `asyncio.run`"
     problems += [
-        (line, f"`{text}` is not awaited, so nobody knows whether it happens; {remedy}")
+        (line, f"`{text}` is not awaited, so it may never run; {remedy}")
         for line, text in sorted(set(not_awaited(tree, given)))
     ]
     return tuple(problems)
@@ -70,12 +70,12 @@ def _first_parameter(function: ast.AsyncFunctionDef) -> str | None:
 
 
 def does_nothing(tree: ast.Module) -> bool:
-    """Whether running a file would leave no trace: it imports, defines, and that is all."""
+    """Return whether running a file has no effect: it only imports and defines."""
     return not any(_acts(node) for node in tree.body)
 
 
 def first_definition(tree: ast.Module) -> tuple[int, str | None]:
-    """Return line and name of the function or class that a reader would expect to be called."""
+    """Return line and name of the function or class that the author probably meant to call."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             return node.lineno, node.name
@@ -83,16 +83,16 @@ def first_definition(tree: ast.Module) -> tuple[int, str | None]:
 
 
 def yields(function: ast.AsyncFunctionDef | ast.FunctionDef) -> int | None:
-    """Return the line in which a function yields, which makes it a generator."""
+    """Return the line of a function's ``yield``, which makes it a generator, or ``None``."""
     return next((node.lineno for node in _own(function) if isinstance(node, ast.Yield | ast.YieldFrom)), None)
 
 
 def not_awaited(tree: ast.Module, given: Set[str]) -> Iterator[tuple[int, str]]:
     """
-    Yield line and text of each call that makes a coroutine which is thrown away, or only asked whether it is true.
+    Yield line and text of each call that creates a coroutine and discards it, or only tests whether it is true.
 
-    :param given: what `up`, `down` and `verify` call their database; none in a plain script, whose database is no
-        asynchronous one
+    :param given: the names of the database parameter of `up`, `down` and `verify`; empty for a plain script, whose
+        database is synchronous
     """
     helpers, modules = _imported_helpers(tree)
     own = {node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef) and not node.decorator_list}
@@ -106,7 +106,7 @@ def not_awaited(tree: ast.Module, given: Set[str]) -> Iterator[tuple[int, str]]:
         ):
             yield call.lineno, f"{ast.unparse(function)}(…)"
     databases = _databases(tree, given)
-    # In async functions alone: in others the same name may be a synchronous database.
+    # Only in async functions: elsewhere the same name may be a synchronous database.
     for scope in (node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)):
         for call in _calls_without_result(_own(scope)):
             if _last_name(call.func) in DATABASE_CALLS and _root(call.func) in databases:
@@ -114,7 +114,7 @@ def not_awaited(tree: ast.Module, given: Set[str]) -> Iterator[tuple[int, str]]:
 
 
 def _calls_without_result(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
-    """Yield the calls that nobody takes the result of: statements of their own, and what a condition compares."""
+    """Yield the calls whose result is not used: statements of their own, and operands of a condition."""
     for node in nodes:
         match node:
             case ast.Expr(value=ast.Call() as call):
@@ -156,9 +156,9 @@ def _acts(node: ast.stmt) -> bool:
         case ast.Expr(value=ast.Constant() | ast.Name() | ast.Attribute()):
             return False
         case ast.Expr(value=value) if not isinstance(value, ast.Call):
-            return True  # an operator may be anybody's, and may raise
+            return True  # an operator may be overloaded, and may raise
         case ast.Assign(targets=targets) if not all(isinstance(each, ast.Name | ast.Tuple) for each in targets):
-            return True  # it changes an object that may be anybody's
+            return True  # it changes an object that other code may share
         case ast.Assign() | ast.AnnAssign() | ast.AugAssign() | ast.Expr():
             return any(_calls(each) for each in ast.walk(node))
         case ast.If():
@@ -171,7 +171,7 @@ def _acts(node: ast.stmt) -> bool:
 
 
 def _is_method(node: ast.stmt) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)  # whatever decorates it makes a method of it
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)  # a decorated function counts as a method, too
 
 
 def _is_harmless(decorator: ast.expr) -> bool:
@@ -192,7 +192,7 @@ def _last_name(node: ast.expr) -> str | None:
 
 
 def _root(node: ast.expr) -> str | None:
-    """The name that a chain of attributes, items and calls begins with."""
+    """Return the name that a chain of attributes, items and calls begins with."""
     while True:
         match node:
             case ast.Attribute() | ast.Subscript():
@@ -206,7 +206,7 @@ def _root(node: ast.expr) -> str | None:
 
 
 def _databases(tree: ast.Module, given: Set[str]) -> frozenset[str]:
-    """The names that mean the run's database or one of its collections, wherever they are used."""
+    """Return the names that mean the run's database or one of its collections, anywhere in the file."""
     assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
     rebound = [name for node in ast.walk(tree) if not isinstance(node, ast.arg) for name in _names_bound(node)]
     names = set(given) - set(rebound)
@@ -225,7 +225,7 @@ def _databases(tree: ast.Module, given: Set[str]) -> frozenset[str]:
 
 
 def _imported_helpers(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """What a file calls the helpers of mydocs.migrations, and that package itself."""
+    """Return the names that a file uses for the helpers of mydocs.migrations, and for that package itself."""
     helpers, modules = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "mydocs.migrations":
@@ -254,7 +254,7 @@ def _names_bound(node: ast.AST) -> Iterable[str]:
 
 
 def _own(function: ast.AsyncFunctionDef | ast.FunctionDef) -> Iterator[ast.AST]:
-    """Walk a function's own code, without what is defined in it."""
+    """Walk a function's own code, without the functions and classes defined in it."""
     nodes: list[ast.AST] = [*function.body]
     while nodes:
         node = nodes.pop()

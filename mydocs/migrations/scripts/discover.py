@@ -1,7 +1,7 @@
 """
-Find the scripts and tell what they are. Reads files, runs none.
+Find the scripts and classify them. I/O: reads files, runs none.
 
-A plain script acts as soon as it is imported, so what a file is follows from its syntax tree alone.
+A plain script acts as soon as it is imported, so its kind is decided by its syntax tree alone.
 """
 
 import ast
@@ -24,16 +24,16 @@ from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
 
-# CPython keeps the parser's recursion depth in one place for all threads (python/cpython#106905), so that two of them
-# that parse at once can end in a SystemError.
+# CPython keeps the parser's recursion depth in one place for all threads (python/cpython#106905), so two threads that
+# parse at the same time can end in a SystemError.
 _parser_lock = threading.Lock()
 
-# Texts whose facts are kept, for a process that brings many databases up to date by one folder: parsing takes longer
-# than all else that it does where nothing is pending. The same text always has the same facts.
+# Number of texts whose facts are cached, for a process that migrates many databases from one folder. If nothing is
+# pending, parsing takes longer than all the rest. The same text always has the same facts.
 REMEMBERED = 1_024
 
-# What no transaction can hold, by the names of drivers and of our helpers. The drivers' calls would even succeed,
-# outside of it, where they are given no session.
+# Calls that a transaction cannot contain, by the names of the drivers and of our helpers. Without a session the
+# drivers' calls would even succeed, outside of the transaction.
 INDEX_CALLS = frozenset(
     {"create_index", "create_indexes", "drop_index", "drop_indexes", "ensure_indexes"}
     | {"create_search_index", "create_search_indexes", "update_search_index", "drop_search_index"}
@@ -43,7 +43,7 @@ INDEX_CALLS = frozenset(
 
 @value
 class Discovery:
-    """The scripts in the order in which they run, and what an operator should know about the folder."""
+    """The scripts in the order in which they run, and warnings about the folder."""
 
     scripts: tuple[Script, ...]
     warnings: tuple[str, ...] = ()
@@ -53,19 +53,19 @@ def discover(directory: Path) -> Discovery:
     """
     Read a folder of scripts.
 
-    :raises DirectoryMissing: where there is no such folder
-    :raises ScriptsInvalid: with every problem of every file, so that one look corrects them all
+    :raises DirectoryMissing: if the folder does not exist
+    :raises ScriptsInvalid: lists every problem of every file, so that you can correct all of them at once
     """
     try:
         if not directory.is_dir():
             raise DirectoryMissing(directory)
-    except OSError as error:  # a folder above it that may not be searched, a name that is too long
+    except OSError as error:  # a parent folder without permission, or a name that is too long
         raise DirectoryMissing(directory, error.strerror) from error
     scripts: list[Script] = []
     problems: list[Problem] = []
     warnings: list[str] = []
     try:
-        # Absolute, as a script may change the working directory.
+        # Absolute, since a script may change the working directory.
         paths = sorted(directory.absolute().iterdir())
     except OSError as error:
         raise DirectoryMissing(directory, error.strerror) from error
@@ -90,10 +90,10 @@ def discover(directory: Path) -> Discovery:
 
 def checksum(text: str) -> str:
     """
-    Fingerprint a script's text.
+    Return the checksum of a script's text.
 
-    A checkout may change line ends, an editor the white space at line ends and the end of the file; none of that is a
-    change of the migration.
+    A checkout may change line ends, and an editor the white space at line ends and the end of the file. None of these
+    changes the migration.
     """
     lines = [
         line.rstrip() for line in text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -105,11 +105,11 @@ def checksum(text: str) -> str:
 
 def read_source(path: Path) -> str:
     """
-    Read a script as Python would: UTF-8 unless its first lines say otherwise, with or without a BOM.
+    Read a script as Python does: UTF-8 unless its first lines name another encoding, with or without a BOM.
 
-    :raises OSError: where it cannot be read
-    :raises SyntaxError: where the encoding is unknown
-    :raises UnicodeDecodeError: where the bytes are not of that encoding
+    :raises OSError: if it cannot be read
+    :raises SyntaxError: if the encoding is unknown
+    :raises UnicodeDecodeError: if the bytes are not valid in that encoding
     """
     return _decoded(path.read_bytes())
 
@@ -120,7 +120,7 @@ def _decoded(raw: bytes) -> str:
 
 
 def imports_of(folder: Path) -> set[str]:
-    """Name the modules that the files of a folder import, as far as parsing tells."""
+    """Return the names of the modules that the files of a folder import, as far as parsing shows."""
     names: set[str] = set()
     for path in sorted(folder.glob("*.py")):
         with suppress(OSError, ValueError, SyntaxError, LookupError, RecursionError, MemoryError), _parser_lock:
@@ -133,7 +133,7 @@ def imports_of(folder: Path) -> set[str]:
 
 
 class _Problem(Exception):
-    """One file's problem, as a sentence, and the line where it is."""
+    """One problem of a file, as a sentence, and the line where it is."""
 
     def __init__(self, text: str, line: int | None = None) -> None:
         self.line = line
@@ -146,7 +146,7 @@ def _read(path: Path, directory: Path) -> tuple[Script, str | None]:
     if path.is_symlink():
         target = Path(os.path.realpath(path))  # Path.resolve() raises for a link to itself before Python 3.13
         if not target.is_relative_to(directory.resolve()):
-            logger.info("%s is a link out of the folder, to %s", path.name, target)
+            logger.info("%s is a link to a file outside the folder, %s", path.name, target)
     if not path.is_file():
         what = "a link to nothing" if path.is_symlink() and not path.exists() else "a directory"
         raise _Problem(f"{path.name} is {what if path.is_dir() or path.is_symlink() else 'not a file'}; remove it")
@@ -171,13 +171,13 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
     except SyntaxError as error:
         line = f", line {error.lineno}" if error.lineno else ""
         raise _Problem(f"{path.name}{line} is not valid Python: {error.msg}", error.lineno) from error
-    except LookupError as error:  # `# coding: rot13`, which is a codec and no encoding of texts
+    except LookupError as error:  # `# coding: rot13` is a codec, but no text encoding
         raise _Problem(f"{path.name} is in an encoding that Python cannot read: {error}; save it as UTF-8") from error
     except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes; nesting beyond the parser
         raise _Problem(f"{path.name} cannot be parsed: {error}") from error
     facts = _Facts(path.name, tree)
     match = SCRIPT_NAME.fullmatch(path.name)
-    assert match is not None  # looked at before its text was
+    assert match is not None  # the name is checked before the text
     script = Script(
         number=int(match["version"]),
         version=match["version"],
@@ -201,7 +201,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
 
 
 class _Facts:
-    """What a module's top level tells about a migration."""
+    """What a module's top level says about a migration."""
 
     def __init__(self, file_name: str, tree: ast.Module) -> None:
         self.file_name = file_name
@@ -235,7 +235,7 @@ class _Facts:
             self._check_signature(name, ("db", "session") if transactional else ("db",))
 
     def _is_verify(self) -> bool:
-        """Whether there is a ``verify`` to call. One that takes no ``db`` is the script's own, as in older scripts."""
+        """Return whether there is a ``verify`` to call. One without a ``db`` is an unrelated function of the script."""
         verify = self.functions.get("verify")
         if isinstance(verify, ast.AsyncFunctionDef):
             self._check_signature("verify", ("db",))
@@ -258,7 +258,7 @@ class _Facts:
         return node.value
 
     def replaces(self, number: int) -> tuple[str, ...]:
-        """Return the versions that the script says it stands for; each must come before it."""
+        """Return the versions that the script replaces. Each must come before it."""
         if "REPLACES" not in self.constants:
             if "REPLACES" in self.bound:
                 raise _Problem(f'{self.file_name}: REPLACES must be written as ["001", "002"], on a line of its own')
@@ -281,7 +281,7 @@ class _Facts:
             text = f"{where} names {', '.join(late)}, which does not come before it; give it a higher number"
             raise _Problem(text, node.lineno)
         if len({int(version) for version in versions}) < len(versions):
-            raise _Problem(f"{where} names a version twice; take one of them out", node.lineno)
+            raise _Problem(f"{where} names a version twice; remove one of them", node.lineno)
         return tuple(versions)
 
     def _refuse_index_calls(self, tree: ast.Module) -> None:
@@ -310,7 +310,7 @@ class _Facts:
 
 
 def _unfinished(up: ast.FunctionDef | ast.AsyncFunctionDef | None) -> int | None:
-    """Return the line on which an `up` raises NotImplementedError before anything else, as templates do."""
+    """Return the line on which an `up` begins with `raise NotImplementedError`, as templates do, or ``None``."""
     for node in up.body if up else ():
         if isinstance(node, ast.Raise):
             raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
@@ -321,7 +321,7 @@ def _unfinished(up: ast.FunctionDef | ast.AsyncFunctionDef | None) -> int | None
 
 
 def _calls(tree: ast.Module) -> Iterable[tuple[int, str]]:
-    """Yield line and name of every call of a function or a method."""
+    """Yield line and name of every function or method call."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             yield node.lineno, node.func.attr
@@ -330,13 +330,13 @@ def _calls(tree: ast.Module) -> Iterable[tuple[int, str]]:
 
 
 def _bound(nodes: Iterable[ast.AST]) -> Iterable[str]:
-    """Yield the names that code binds at its own level, in whatever way: nested, imported or assigned."""
+    """Yield the names that code binds in its own scope by definition, import or assignment, nested blocks included."""
     for node in nodes:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield node.name
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
-                # Of a level of their own, but for `:=`.
+                # These have a scope of their own, except for `:=`.
                 yield from _bound(each.target for each in ast.walk(node) if isinstance(each, ast.NamedExpr))
             case ast.Lambda():
                 pass
@@ -362,7 +362,7 @@ def _constants(body: Iterable[ast.stmt]) -> Iterable[tuple[str, ast.expr]]:
 
 def _naming_advice(file_name: str) -> str:
     stem = file_name[: -len(".py")]
-    number, name = re.match(r"([0-9]*)(.*)", stem, re.DOTALL).groups()  # type: ignore[union-attr]  # matches always
+    number, name = re.match(r"([0-9]*)(.*)", stem, re.DOTALL).groups()  # type: ignore[union-attr]  # always matches
     if not file_name.endswith(".py"):
         return "its ending must be .py in small letters"
     description = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-") or "description"
@@ -381,15 +381,15 @@ def _collisions(scripts: list[Script]) -> list[Problem]:
 
 
 def _rivals(scripts: list[Script]) -> list[Problem]:
-    """Name the scripts that stand for one and the same migration, of which a run could choose neither."""
+    """Return a sentence for each pair of scripts that replace the same migration: a run could choose neither."""
     by_number: dict[int, list[Path]] = {}
     replaced = {int(version) for script in scripts for version in script.replaces}
     for script in scripts:
-        if script.number not in replaced:  # else another one stands for it, too
+        if script.number not in replaced:  # if it is replaced itself, a later script replaces all of it
             for version in script.replaces:
                 by_number.setdefault(int(version), []).append(script.path)
     return [
-        Problem(text=f"{_names(paths)} both replace {number:03}; take it out of one of them", path=paths[-1])
+        Problem(text=f"{_names(paths)} both replace {number:03}; remove it from one of them", path=paths[-1])
         for number, paths in by_number.items()
         if len(paths) > 1
     ]

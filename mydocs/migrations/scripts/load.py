@@ -1,4 +1,4 @@
-"""Turn a script into what is run: a module with ``up`` and ``down``, or a plain script's text. Executes async ones."""
+"""Load scripts: the module of an async script, the text of a plain one. I/O: reads files, executes async scripts."""
 
 import asyncio
 import inspect
@@ -19,17 +19,17 @@ from mydocs.migrations.errors import NotPossible, ScriptsInvalid
 from mydocs.migrations.model import Problem, Script
 from mydocs.migrations.scripts.discover import checksum, imports_of, read_source
 
-PREFIX = "mydocs_migration_"  # of the name of a script's module
+PREFIX = "mydocs_migration_"  # start of the name of a script's module
 MODULE_ADVICE = (
-    "install it where mydocs runs, or run mydocs in the folder that holds it (the working directory and the folder of "
-    "the scripts are searched)"
+    "install it where mydocs runs, or run mydocs in the folder that contains it (the working directory and the folder "
+    "of the scripts are searched)"
 )
 
 Step = Callable[..., Awaitable[object]]
 
 
 class ScriptExit(Exception):
-    """A script left in a way that must not be passed on: by SystemExit, or by what is no ``Exception``."""
+    """A script exit that must not reach the event loop: a SystemExit, or an error that is not an ``Exception``."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(_exit_text(error))
@@ -41,10 +41,10 @@ def importable(folders: Iterable[Path]) -> Iterator[None]:
     """
     Keep scripts, and the modules beside them, importable until the block ends.
 
-    What was imported from a folder is forgotten with the last block on it, so that the scripts of another folder find
-    their own modules.
+    The modules of a folder are removed from ``sys.modules`` with the last block on it, so that scripts of another
+    folder import their own modules.
 
-    :raises ScriptsInvalid: where a script would be given another module than that beside it; names both
+    :raises ScriptsInvalid: if a script would import another module than the one beside it; names both
     """
     with ExitStack() as stack:
         for folder in dict.fromkeys(folders):
@@ -57,7 +57,7 @@ def load_async(script: Script) -> types.ModuleType:
     """
     Execute the module of an async script and check its functions.
 
-    :raises ScriptsInvalid: with file and line, where it cannot be imported
+    :raises ScriptsInvalid: with file and line, if it cannot be imported
     """
     module = _registered(script)
     try:
@@ -80,10 +80,10 @@ def load_async(script: Script) -> types.ModuleType:
 
 def load_plain(script: Script) -> str:
     """
-    Compile a plain script, which finds what parsing does not, and run nothing of it.
+    Compile a plain script, which finds errors that parsing does not. Nothing is executed.
 
-    :return: its text: what runs is what was checked, whatever becomes of the file meanwhile
-    :raises ScriptsInvalid: with file and line, where it cannot be compiled
+    :return: its text, so that the run executes what was checked, even if the file changes
+    :raises ScriptsInvalid: with file and line, if it cannot be compiled
     """
     source = _source(script)
     try:
@@ -98,8 +98,8 @@ async def call(step: Step, *arguments: object) -> None:
     """
     Await an ``up``, ``down`` or ``verify``.
 
-    :raises NotPossible: where it has returned something that is still to be awaited
-    :raises ScriptExit: in place of what an event loop must not meet
+    :raises NotPossible: if it returned an object that still has to be awaited
+    :raises ScriptExit: in place of errors that must not reach the event loop
     """
     try:
         _refuse_unawaited(step, await step(*arguments))
@@ -111,13 +111,13 @@ async def call(step: Step, *arguments: object) -> None:
 
 
 def place_in(path: Path, error: BaseException) -> str:
-    """Say in which line of the script an error arose: ``, line 12``; empty where it did not pass through it."""
+    """Return the script's line in which an error arose, as ``, line 12``, or an empty text if there is none."""
     line = line_in(path, error)
     return "" if line is None else f", line {line}"
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return what a script meant to raise: what lies below a wrapper of ours, or alone in a group."""
+    """Return the script's own error: the cause of a wrapper of ours, or the only error of a group."""
     while True:
         if isinstance(error, ScriptExit) and error.__cause__ is not None:
             error = error.__cause__
@@ -128,14 +128,14 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def text_of(error: BaseException) -> str:
-    """Return an error's own words; of a group those of all that is in it."""
+    """Return the message of an error, or the messages of all errors of a group."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(f"{type(each).__name__}: {text_of(each)}".rstrip(": ") for each in error.exceptions)
     return _exit_text(error)
 
 
 def line_in(path: Path, error: BaseException) -> int | None:
-    """Return the line of the script in which an error arose, where it passed through it."""
+    """Return the script's line in which an error arose, or ``None`` if there is none."""
     error = cause_of(error)
     frames = traceback.walk_tb(error.__traceback__)
     lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
@@ -145,14 +145,14 @@ def line_in(path: Path, error: BaseException) -> int | None:
 
 
 def advice_on(error: BaseException) -> str:
-    """Say what to do about a module that is not found; empty for any other error."""
+    """Return advice about a module that is not found, or an empty text for any other error."""
     if not isinstance(error, ModuleNotFoundError):
         return ""
     return f"; {MODULE_ADVICE}"
 
 
 _lock = threading.Lock()
-_open: dict[Path, tuple[int, frozenset[str]]] = {}  # folder → in how many runs, what was imported before the first
+_open: dict[Path, tuple[int, frozenset[str]]] = {}  # folder → number of runs, modules imported before the first
 
 
 def _enter(folder: Path) -> None:
@@ -161,7 +161,7 @@ def _enter(folder: Path) -> None:
         if not count:
             _refuse_other_modules(folder)
             sys.path.insert(0, str(folder))
-            invalidate_caches()  # the files may be younger than the last look at the folder
+            invalidate_caches()  # files may have been added since Python last listed the folder
         _open[folder] = count + 1, before
 
 
@@ -171,7 +171,7 @@ def _leave(folder: Path) -> None:
         if count > 1:
             _open[folder] = count - 1, before
             return
-        with suppress(ValueError):  # a script may have taken it out itself
+        with suppress(ValueError):  # a script may have removed it itself
             sys.path.remove(str(folder))
         for name, module in list(sys.modules.items()):
             if name not in before and _is_of(folder, name, module):
@@ -179,7 +179,7 @@ def _leave(folder: Path) -> None:
 
 
 def _refuse_other_modules(folder: Path) -> None:
-    """Refuse what ``import`` would answer with a module of somebody else, as one process has one module of a name."""
+    """Refuse imports that would return a module of another folder: a process has one module of each name."""
     own = _modules_of(folder)
     for other in [each for each in _open if each != folder]:
         others = _modules_of(other)
@@ -197,17 +197,17 @@ def _refuse_other_modules(folder: Path) -> None:
 
 
 def _modules_of(folder: Path) -> set[str]:
-    """Name what can be imported from a folder."""
+    """Return the names of the modules in a folder."""
     names = {path.stem for path in folder.glob("*.py")}
     names |= {path.parent.name for path in folder.glob("*/*.py")}
     return {name for name in names if name.isidentifier()}
 
 
 def _is_of(folder: Path, name: str, module: Any) -> bool:
-    """Whether a module is a script of a folder, or was found in it by its name."""
+    """Return whether a module is a script of a folder, or was imported from it by its name."""
     top = name.partition(".")[0]
     places = [getattr(module, "__file__", None)]
-    with suppress(Exception):  # whatever stands in sys.modules
+    with suppress(Exception):  # sys.modules may hold objects of any type
         places += [f"{place}{os.sep}" for place in getattr(module, "__path__", ())]
     beginnings = (f"{folder}{os.sep}{top}.", f"{folder}{os.sep}{top}{os.sep}")
     is_script = top.startswith(PREFIX) and str(places[0]).startswith(f"{folder}{os.sep}")
@@ -215,7 +215,7 @@ def _is_of(folder: Path, name: str, module: Any) -> bool:
 
 
 def _registered(script: Script) -> types.ModuleType:
-    """Make a script's module, under a name that no other run of this process has taken for its own."""
+    """Return a new module for a script, registered under a name that is unique in this process."""
     name = base = f"{PREFIX}{script.version}"
     with _lock:
         numbers = count(2)
@@ -234,21 +234,21 @@ def _source(script: Script) -> str:
     source = None
     with suppress(OSError, SyntaxError, UnicodeDecodeError, LookupError):
         source = read_source(script.path)
-    if source is None or checksum(source) != script.checksum:  # what was planned, and will be recorded, is another text
+    if source is None or checksum(source) != script.checksum:  # the planned text, which is recorded, is another one
         problem = "was edited or removed while this run began; give the same command again"
         raise ScriptsInvalid([f"{script.file_name} {problem}"])
     return source
 
 
 def _refuse_unawaited(step: Step, returned: object) -> None:
-    """A coroutine that nobody awaits has done nothing; the result of a script is thrown away, and it with it."""
+    """Refuse a coroutine as the result of a script: it is discarded, and its work with it."""
     if not inspect.isawaitable(returned) or (isinstance(returned, asyncio.Future) and returned.done()):
         return
     if isinstance(returned, types.CoroutineType):
         returned.close()
     function = getattr(step, "__name__", "the script")
     name = getattr(returned, "__qualname__", type(returned).__name__)
-    problem = f"`{function}` returned {name}, which nobody has awaited, so nobody knows whether it happens"
+    problem = f"`{function}` returned {name} without awaiting it, so it may never run"
     raise NotPossible(f"{problem}; put `await` before it")
 
 

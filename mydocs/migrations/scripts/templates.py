@@ -1,4 +1,4 @@
-"""What a new script looks like before somebody fills it in. Pure: strings in, text out."""
+"""Write the text of a new script, for you to fill in. Pure: strings in, text out."""
 
 import re
 from enum import StrEnum
@@ -17,8 +17,8 @@ def change(document: dict[str, Any]) -> dict[str, Any]:
 
 
 async def up(db: Any) -> None:
-    raise NotImplementedError("say what is to change in which documents, and take this line out")
-    # In batches, and safe to run twice: what is done no longer matches the filter.
+    raise NotImplementedError("say which documents change and how, and take this line out")
+    # In batches, and safe to run twice: a document that is done no longer matches the filter.
     await transform(db.{names.documents}, {{"example": {{"$exists": False}}}}, change)
 
 
@@ -98,16 +98,16 @@ async def up(db: Any) -> None:
 
 
 async def down(db: Any) -> None:
-    # Only this index, and only if it is there.
+    # Only this index, and only if it exists.
     if "example_1" in await db.{names.documents}.index_information():
         await db.{names.documents}.drop_index("example_1")
 '''
 
 
 EMBEDDING = '''"""
-{title}: new vectors beside the old ones, an index on them, and then the alias.
+{title}: new vectors beside the old ones, an index on them, then the alias.
 
-Search answers all the time, and never with vectors of two models. Edit the names, and `vectors_of`; see
+Search answers all the time, and never with vectors of two models. Edit the names, and write `vectors_of`; see
 docs/embedding-model.md.
 """
 
@@ -127,16 +127,16 @@ from mydocs.migrations import (
 )
 
 COLLECTION = "{names.pages}"
-ALIAS = "vec_{names.pages}"  # what the application asks for, with SearchAliases
+ALIAS = "vec_{names.pages}"  # the name that the application passes to SearchAliases
 OLD_INDEX, NEW_INDEX = "vec_{names.pages}_1", "vec_{names.pages}_2"
-# Where the new vectors go, what is embedded, and by which model.
+# The field of the new vectors, the field of the text, and the model.
 EMBEDDING: dict[str, Any] = {{"field": "embedding_2", "text": "content", "model": "model-2", "dimensions": 1024}}
 VECTOR = {{"path": EMBEDDING["field"], "numDimensions": EMBEDDING["dimensions"], "similarity": "cosine"}}
 INDEX = {{"name": NEW_INDEX, "type": "vectorSearch", "definition": {{"fields": [{{"type": "vector", **VECTOR}}]}}}}
 
 
 async def vectors_of(texts: list[str]) -> list[list[float]]:
-    """Embed texts with one call of the model; to be asked again later, raise RetryLater."""
+    """Embed texts with one call of the model; raise RetryLater to be called again later."""
     raise NotImplementedError("call the model of EMBEDDING here")
 
 
@@ -146,7 +146,7 @@ async def embed(documents: list[dict[str, Any]]) -> list[Any]:
 
 
 async def embed_what_is_stale(collection: Any) -> None:
-    # Again for what was edited meanwhile, until nothing was.
+    # Repeat for documents that were edited meanwhile, until there are none.
     stale, fields = stale_embeddings(**EMBEDDING), (EMBEDDING["text"],)
     while await transform(collection, stale, embed, batch=True, batch_size=100, concurrency=4, fields=fields):
         pass
@@ -172,16 +172,16 @@ async def down(db: Any) -> None:
 
 
 async def verify(db: Any) -> None:
-    # For example: a query that must find what it found before.
+    # For example: a query that must still find the same documents.
     alias = await db["_search_aliases"].find_one({{"_id": ALIAS}})
     assert alias and alias["index"] != OLD_INDEX, f"{{ALIAS}} does not name the new index"
 '''
 
 CONTRACT = '''"""
-{title}: the old index and the old vectors go. For a later release.
+{title}: remove the old index and the old vectors. For a later release.
 
-Rename this file to the next number (`mv {file} NNN_{name}.py`) once every process that runs asks for the index by its
-alias, and nobody wants to switch back. Edit the names; see docs/embedding-model.md.
+Rename this file to the next number (`mv {file} NNN_{name}.py`) once every running process finds the index by its alias
+and you no longer want to switch back. Edit the names; see docs/embedding-model.md.
 """
 
 from typing import Any
@@ -194,8 +194,8 @@ OLD_FIELDS = ("embedding_1", "embedding_1_fingerprint")
 
 
 async def up(db: Any) -> None:
-    raise NotImplementedError("name the index and the fields that go, and take this line out")
-    # Refused while an alias names it, and not before the cache of the applications has forgotten it.
+    raise NotImplementedError("name the index and the fields to remove, and take this line out")
+    # Refused while an alias names the index, and until the applications' caches have expired.
     await drop_search_indexes(db[COLLECTION], OLD_INDEX)
     for field in OLD_FIELDS:
         await unset_field(db[COLLECTION], field)
@@ -203,7 +203,7 @@ async def up(db: Any) -> None:
 
 
 class TemplateKind(StrEnum):
-    """What a new migration is going to change."""
+    """What a new migration changes."""
 
     DATA = "data"
     SEARCH = "search"
@@ -214,16 +214,14 @@ class TemplateKind(StrEnum):
 
 @value
 class Names:
-    """Which collections the templates name."""
+    """The collections that the templates name."""
 
     documents: str
     pages: str
 
 
 APPLICATION = Names(documents="documents", pages="pages")
-OWN_PROJECT = Names(
-    documents="example", pages="example"
-)  # a project that is not the application has none of its collections
+OWN_PROJECT = Names(documents="example", pages="example")  # a project other than the application has other collections
 
 TEMPLATES = {
     TemplateKind.DATA: DATA,
@@ -238,7 +236,7 @@ def file_name(number: int, description: str) -> str:
     """
     Return the name of a script's file.
 
-    :raises ValueError: where the description has no letter or digit of ASCII
+    :raises ValueError: if the description has no ASCII letter or digit
     """
     slug = re.sub(r"[^A-Za-z0-9_-]+", "_", description).strip("_-")
     if not slug:
@@ -247,7 +245,7 @@ def file_name(number: int, description: str) -> str:
 
 
 def contract_file_name(script: str) -> str:
-    """Return the name of the script for a later release: without a number, so that no run takes it."""
+    """Return the file name of the script for a later release. It has no number, so that no run executes it."""
     return f"later_{script.partition('_')[2]}"
 
 
@@ -257,7 +255,7 @@ def render(kind: TemplateKind, description: str, names: Names = APPLICATION) -> 
 
 
 def render_contract(description: str, file: str, names: Names = APPLICATION) -> str:
-    """Return the text of the script for a later release that takes away what an embedding migration leaves behind."""
+    """Return the text of the script for a later release, which removes what an embedding migration leaves behind."""
     name = file.removeprefix("later_").removesuffix(".py") + "_contract"
     return CONTRACT.format(title=_title(description), file=file, name=name, names=names)
 

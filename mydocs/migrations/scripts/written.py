@@ -1,4 +1,4 @@
-"""Write a script that makes indexes which exist, as a person would write it. Pure: values in, text out."""
+"""Write a script that creates given indexes, in the style of a person. Pure: values in, text out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from mydocs.migrations.model import TrackedIndex
 from mydocs.migrations.values import value
 
-# Black's limit, which most projects have or exceed. What is broken up ends in a comma, so that a formatter with a wider
-# limit leaves it so.
+# Black's limit, which most projects have or exceed. Broken lines end in a comma, so that a formatter with a wider limit
+# leaves them as they are.
 WIDTH = 88
 STEP = "    "
 _OF_BSON = {"Binary", "Decimal128", "MaxKey", "MinKey", "ObjectId", "Regex", "Timestamp"}
@@ -18,7 +18,7 @@ _DIRECTIONS = {1: "ASCENDING", -1: "DESCENDING"}
 
 @value
 class _Group:
-    """Something in brackets: a call, a list, a tuple, a dict; each item after what stands before it."""
+    """A bracketed expression: a call, list, tuple or dict. Each item comes with the text before it."""
 
     opening: str
     items: tuple[tuple[str, "_Node"], ...]
@@ -62,7 +62,7 @@ def _order(index: TrackedIndex) -> tuple[str, bool, str]:
 
 
 def _import(module: str, names: set[str]) -> list[str]:
-    # As a formatter of imports sorts them: constants before classes.
+    # In the order of an import sorter: constants before classes.
     ordered = sorted(names, key=lambda name: (not name.isupper(), name))
     return [f"from {module} import {', '.join(ordered)}"] if names else []
 
@@ -71,7 +71,7 @@ def _model(index: TrackedIndex, used: set[str]) -> _Node:
     definition = index.definition or {}
     keys = dict(definition.get("key") or {})
     options = dict(definition.get("options") or {})
-    if "_fts" in keys:  # the server lists a text index by the words that it is made of
+    if "_fts" in keys:  # the server lists a text index with `_fts` in place of its fields
         weights = options.pop("weights", None) or {}
         keys = _with_texts(keys, weights)
         if any(weight != 1 for weight in weights.values()):
@@ -171,7 +171,7 @@ def _flat(node: _Node) -> str:
 
 def _laid_out(node: _Node, indent: str, room: int) -> str:
     """
-    Write a node on one line where it fits, else each of its items on a line of its own.
+    Write a node on one line if it fits, else each of its items on a line of its own.
 
     :param room: characters that are left on its first line
     """
