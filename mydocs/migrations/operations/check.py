@@ -1,4 +1,4 @@
-"""Compare files, ledger and live indexes, for CI. Writes nothing."""
+"""Compare files, ledger and live indexes, for CI. I/O: reads the database, writes nothing."""
 
 from pathlib import Path
 
@@ -30,9 +30,9 @@ async def check(
     """
     Compare files, ledger and live indexes, and run the ``verify`` of every applied script.
 
-    :param vectors: also look at the vectors of each tracked vector index, which reads every document of its collection
-    :raises VerifyFailed: where all else is right, and a ``verify`` raised, or the vectors are not right
-    :raises ScriptsInvalid: where a script that is not applied would leave something undone without a word
+    :param vectors: also check the vectors of each tracked vector index, which reads every document of its collection
+    :raises VerifyFailed: if nothing else is wrong, but a ``verify`` raised or the vectors are not right
+    :raises ScriptsInvalid: if a part of a script that is not applied would silently not run
     :raises WorkLeft: names all that is pending, changed, missing, or different from what the scripts asked for
     """
     async with reported(db, on_event) as (session, report):
@@ -65,7 +65,7 @@ async def check(
 
 
 async def _vectors(session: Session, report: ReportBuilder) -> list[str]:
-    """Say what is wrong with the vectors of the tracked indexes, one after the other: each reads a collection."""
+    """Return what is wrong with the vectors of the tracked indexes. One at a time, since each reads a collection."""
     problems = []
     for record in tracked(report.snapshot.entries):
         if record.type is IndexType.VECTOR and record.definition is not None and has_vectors(record.definition):

@@ -1,4 +1,4 @@
-"""From settings to a client, for a process that has none of its own. I/O: DNS for `mongodb+srv` URLs, no command."""
+"""Make a client from settings, for a process that has none. I/O: DNS for `mongodb+srv` URLs, no command."""
 
 import atexit
 import os
@@ -17,7 +17,7 @@ from pymongo.synchronous import monitor
 from pymongo.uri_parser import parse_uri
 
 with warnings.catch_warnings():
-    # Motor says at import that it has reached its end of life; an operator can do nothing about it.
+    # Motor warns at import that it has reached its end of life. An operator cannot change that.
     warnings.simplefilter("ignore", DeprecationWarning)
     from motor.frameworks import asyncio as asyncio_of_motor
     from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
@@ -31,19 +31,19 @@ Client: TypeAlias = AsyncIOMotorClient[dict[str, Any]]
 Database: TypeAlias = AsyncIOMotorDatabase[dict[str, Any]]
 
 ANYIO_WORKER = "AnyIO worker thread"  # the name of each of its threads
-CLOSE_SECONDS = 2.0  # for the sessions' end at a server that may be gone
+CLOSE_SECONDS = 2.0  # limit for ending the sessions on a server that may be gone
 
 
 def check_url(url: str, secrets: tuple[str, ...]) -> None:
     """
-    Let the driver read a connection string, and look up what an SRV one names.
+    Let the driver parse a connection string, and look up the hosts of an SRV one.
 
-    Options that it does not know or cannot read are errors here, where the driver would only warn and go on without
-    them: a mistyped `tls` is not to be ignored.
+    Unknown or invalid options are errors. The driver would only warn and ignore them, but a mistyped `tls` must not be
+    ignored.
 
-    :param secrets: what must not be shown of it
-    :raises SettingsInvalid: where it can't be used
-    :raises ServerUnreachable: where the name service does not know the host
+    :param secrets: texts that no message may show
+    :raises SettingsInvalid: if the URL cannot be used
+    :raises ServerUnreachable: if the name service does not know the host
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -69,15 +69,17 @@ async def connect(
     **options: Any,
 ) -> AsyncIterator[Database]:
     """
-    Yield the database that the command line would work on: ``MONGO_URL``, ``MONGO_USER``, ``MONGO_PASSWORD``, and
-    ``MONGO_DB_NAME`` mean the same to both. Nothing is sent before the first command; the client is closed at the end.
+    Yield the database that the command line would use.
 
-    :param url: in place of ``MONGO_URL``; likewise ``database`` of ``MONGO_DB_NAME``
-    :param env_file: a file of NAME=value lines, for what the environment does not say
+    ``MONGO_URL``, ``MONGO_USER``, ``MONGO_PASSWORD`` and ``MONGO_DB_NAME`` mean the same to both. Nothing is sent
+    before the first command. The client is closed at the end.
+
+    :param url: replaces ``MONGO_URL``; likewise ``database`` replaces ``MONGO_DB_NAME``
+    :param env_file: a file of NAME=value lines, for variables that the environment does not set
     :param client: the class of the client: Motor's, or PyMongo's ``AsyncMongoClient``
-    :param options: passed on to it, such as ``maxPoolSize``
-    :raises SettingsInvalid: names the setting that is missing or can't be used
-    :raises ServerUnreachable: where the name service does not know the host of an SRV URL
+    :param options: passed on to the client, such as ``maxPoolSize``
+    :raises SettingsInvalid: names the setting that is missing or cannot be used
+    :raises ServerUnreachable: if the name service does not know the host of an SRV URL
     """
     flags = Flags(url=url, db=database, env_file=env_file)
     settings = await anyio.to_thread.run_sync(load_settings, flags, environ)  # it reads files
@@ -98,9 +100,9 @@ async def connect(
 
 def make_client(settings: Settings, url: str, client: Callable[..., Any] = AsyncIOMotorClient, **more: Any) -> Any:
     """
-    Make a client; nothing is sent before the first command.
+    Make a client. Nothing is sent before the first command.
 
-    :raises SettingsInvalid: where the driver refuses the URL, the user or the password
+    :raises SettingsInvalid: if the driver refuses the URL, the user or the password
     """
     options: dict[str, Any] = {"tz_aware": True, "appname": "mydocs"} | more
     if settings.user is not None:
@@ -114,24 +116,24 @@ def make_client(settings: Settings, url: str, client: Callable[..., Any] = Async
 
 
 async def close(client: Client) -> None:
-    """Close a client within 2 s, also where the server does not listen any more."""
+    """Close a client within 2 s, even if the server no longer answers."""
     with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_SECONDS):
-        # In a thread: it says goodbye to the server.
+        # In a thread, since closing sends a command to the server.
         await anyio.to_thread.run_sync(client.close, abandon_on_cancel=True)
 
 
 def leave(client: Client) -> None:
     """
-    Close a client of a process that ends now, and wait for nothing.
+    Close a client of a process that ends now, without waiting.
 
-    It says goodbye to the server, which is a round trip whose answer changes nothing; a server that did not hear it
-    forgets the sessions by itself.
+    Closing sends a command whose answer changes nothing. A server that does not receive it expires the sessions by
+    itself.
     """
     threading.Thread(target=client.close, name="mydocs-goodbye", daemon=True).start()
 
 
 def silent_servers(client: Client) -> str | None:
-    """Name the servers that have not answered yet, and why as far as the driver knows; ``None`` once one has."""
+    """Return the servers that have not answered yet, with the driver's reason if known; ``None`` if one has."""
     topology = client.delegate.topology_description
     if topology.has_known_servers:
         return None
@@ -143,9 +145,9 @@ def silent_servers(client: Client) -> str | None:
 
 def is_waiting_for_the_server() -> bool:
     """
-    Whether a worker thread is in the driver still, though every client is closed: for an answer that nobody wants.
+    Return whether a worker thread still waits in the driver, although every client is closed.
 
-    A thread that a script has started is no worker of ours, and left to its end.
+    A thread that a script has started does not count, and runs to its end.
     """
     frames = sys._current_frames()  # noqa: SLF001  # documented; there is no public name
     motors = getattr(getattr(asyncio_of_motor, "_EXECUTOR", None), "_threads", ())
@@ -155,9 +157,9 @@ def is_waiting_for_the_server() -> bool:
 
 def leave_quickly() -> None:
     """
-    Take PyMongo's hook out of this process's exit, which joins threads that nap for half a second.
+    Remove PyMongo's exit hook, which joins threads that sleep for half a second.
 
-    Every client is closed by then, and the threads are daemons that do nothing more.
+    Every client is closed by then. The threads are daemons and have nothing left to do.
     """
     hook = getattr(monitor, "_shutdown_resources", None)
     if hook is not None:

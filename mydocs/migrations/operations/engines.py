@@ -1,4 +1,4 @@
-"""The executors that share the data changes of a run: processes of this machine, or a Dask cluster. I/O."""
+"""Open the executors that share the data changes of a run: local processes, or a Dask cluster. I/O."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -9,12 +9,12 @@ from typing import Any
 from mydocs.migrations.data.processes import Processes
 from mydocs.migrations.errors import SettingsInvalid
 
-CONNECT_SECONDS = 10  # for a scheduler to answer
+CONNECT_SECONDS = 10  # time limit for a scheduler to answer
 
 
 @contextmanager
 def processes(count: int) -> Iterator[Executor]:
-    """Yield so many processes of this machine; they are ended with the block."""
+    """Yield an executor with ``count`` processes of this machine. They end with the block."""
     pool = Processes(count)
     try:
         yield pool
@@ -25,9 +25,9 @@ def processes(count: int) -> Iterator[Executor]:
 @contextmanager
 def dask(address: str) -> Iterator[Executor]:
     """
-    Yield the workers of a Dask cluster.
+    Yield the workers of a Dask cluster as an executor.
 
-    :raises SettingsInvalid: where the extra is not installed, or no scheduler answers at the address
+    :raises SettingsInvalid: if the extra is not installed, or no scheduler answers at the address
     """
     try:
         distributed: Any = import_module("distributed")

@@ -1,4 +1,4 @@
-"""What needs the folder of the scripts and no database: list them, write the next one. I/O on files, no driver."""
+"""List the scripts, and write the next one: what needs the folder and no database. I/O on files, no driver."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ from mydocs.migrations.scripts.templates import (
 )
 from mydocs.migrations.scripts.templates import TemplateKind as TemplateKind
 
-# Two branches that each add the next number merge without a word, since their files have different names. A team that
-# wants a conflict there makes this file once, empty: both branches then add a last line to it.
+# Two branches that each add the next number merge without a conflict, since their files have different names. To get a
+# conflict there, a team creates this file, empty: both branches then append a line to it.
 ORDER_FILE = ".order"
-LONGEST_NAME = 255  # characters of a file's name, on all common file systems
+LONGEST_NAME = 255  # characters of a file name, on all common file systems
 
 
 def scripts_of(directory: Path) -> Discovery:
     """
-    List the scripts of a folder, in their order, without running them.
+    List the scripts of a folder in their order, without running them.
 
-    :raises DirectoryMissing: where there is no such folder
-    :raises ScriptsInvalid: where it holds files that cannot be migrations
+    :raises DirectoryMissing: if the folder does not exist
+    :raises ScriptsInvalid: if it contains files that cannot be migrations
     """
     return discover(directory)
 
@@ -34,9 +34,9 @@ def write_script(
     directory: Path, description: str, kind: TemplateKind, *, own_project: bool = False
 ) -> tuple[Path, ...]:
     """
-    Write the next script from a template and return its path; of an embedding also that of the one for a later release.
+    Write the next script from a template and return its path; for an embedding, also the script for a later release.
 
-    :param own_project: name none of the application's collections
+    :param own_project: do not name the application's collections
     :raises MigrationError: as :func:`write_text`
     """
     names = OWN_PROJECT if own_project else APPLICATION
@@ -55,11 +55,11 @@ def write_script(
 
 def write_text(directory: Path, description: str, text: str) -> Path:
     """
-    Write a text as the script with the next free number and return its path; creates the folder.
+    Write a text as the script with the next free number and return its path. Create the folder if it is absent.
 
-    :raises ScriptsInvalid: where the folder holds files that cannot be numbered
-    :raises SettingsInvalid: where the description makes no file name
-    :raises MigrationError: where the file cannot be written
+    :raises ScriptsInvalid: if the folder contains files that cannot be numbered
+    :raises SettingsInvalid: if the description gives no file name
+    :raises MigrationError: if the file cannot be written
     """
     try:
         scripts = discover(directory).scripts if directory.is_dir() else ()
@@ -73,20 +73,22 @@ def write_text(directory: Path, description: str, text: str) -> Path:
         ) from None
     if len(name) > LONGEST_NAME:
         raise SettingsInvalid(
-            f"the description is too long: its file name would have {len(name)} characters and may have "
+            f"the description is too long: its file name would have {len(name)} characters, the limit is "
             f"{LONGEST_NAME}; describe the change in a few words"
         )
     path = directory / name
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:  # never over a file that came in between
+        with path.open("x", encoding="utf-8") as file:  # "x": never overwrite a file that was written meanwhile
             file.write(text)
         order = directory / ORDER_FILE
         if order.is_file():
             with order.open("a+", encoding="utf-8") as file:
                 file.seek(0)
                 before = file.read()
-                joint = "\n" if before and not before.endswith("\n") else ""  # an editor may have left the last end out
+                joint = (
+                    "\n" if before and not before.endswith("\n") else ""
+                )  # an editor may have removed the last line end
                 file.write(f"{joint}{name}\n")
     except FileExistsError as error:
         raise MigrationError(f"{path} is there already; run it again for the next number") from error

@@ -1,4 +1,4 @@
-"""Read ledger and listings, and say where every migration and index stands. Writes nothing."""
+"""Read ledger and listings, and report the state of every migration and index. I/O: reads, writes nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,9 +24,9 @@ from mydocs.migrations.operations.reported import discovered
 from mydocs.migrations.reporting.report import AliasReport, IndexReport, MigrationReport
 from mydocs.migrations.values import value
 
-LISTINGS_AT_ONCE = 8  # collections
-# Each more at a time needs a connection, and a new one takes two round trips before its first command, more with TLS
-# and a login: so many listings come no later one after the other.
+LISTINGS_AT_ONCE = 8  # collections at the same time
+# Each further listing at the same time needs a connection. A new connection takes two round trips before its first
+# command, and more with TLS and a login. So this many listings arrive no later one after the other.
 ONE_BY_ONE = 3
 NOT_AS_ASKED = "not as it was asked for"
 
@@ -34,7 +34,7 @@ NOT_AS_ASKED = "not as it was asked for"
 @value
 class Findings:
     """
-    What a look at everything has found besides what stands in the report.
+    Findings that are not part of the report.
 
     :param unknown: search indexes that no migration asked for
     :param others: standard indexes that neither the application's list nor a migration asked for
@@ -49,7 +49,7 @@ class Findings:
 async def find_in_ledger(
     session: Session, report: ReportBuilder, directory: str | Path, models: IndexModels
 ) -> tuple[Standing, ...]:
-    """Say in the report where each migration stands; one command."""
+    """Add the state of each migration to the report; one command."""
     found = await discovered(session, report, directory)
     report.snapshot = snapshot = await ledger.read(session.db, aliases=True)
     report.aliases = tuple(map(alias_report, snapshot.aliases))
@@ -61,7 +61,7 @@ async def find_in_ledger(
 
 
 async def find_all(session: Session, report: ReportBuilder, directory: str | Path, models: IndexModels) -> Findings:
-    """Say in the report where each migration and each index stands: one command, and one a collection and kind."""
+    """Add the state of each migration and index to the report: one command, and one for each collection and kind."""
     standings = await find_in_ledger(session, report, directory, models)
     snapshot = report.snapshot
     searched: dict[str, list[TrackedIndex]] = {}
@@ -135,7 +135,7 @@ def _migration_report(standing: Standing) -> MigrationReport:
 
 
 _Found: TypeAlias = tuple[list[IndexReport], list[str], list[str]]
-"""Of one collection: where each index stands, what differs in it, and the indexes that nobody asked for."""
+"""The findings of one collection: the report of each index, the differences, and the indexes nobody asked for."""
 
 
 def _search_reports(collection: str, indexes: Sequence[TrackedIndex], listed: Mapping[str, Sequence[Listed]]) -> _Found:
@@ -183,9 +183,9 @@ def _standard_reports(
     planned: bool,
 ) -> _Found:
     """
-    Say where the standard indexes of a collection stand.
+    Report the state of a collection's standard indexes.
 
-    :param documents: of the application's list
+    :param documents: from the application's list
     :param made: by scripts, or from the application's list by an earlier run
     :param planned: the next run creates those of the list that are absent
     """
@@ -205,7 +205,7 @@ def _standard_reports(
     for index in made:
         if index.name not in known:
             document = standard_definitions.index_document(index.name, index.definition or {})
-            if index.definition is None:  # only its name is known
+            if index.definition is None:  # the ledger knows only the name
                 document = live.get(index.name, document)
             change = standard_definitions.standard_change(document, listing)
             known |= {index.name, change.name}

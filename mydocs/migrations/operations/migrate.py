@@ -1,8 +1,8 @@
 """
-A whole run on one page: files and ledger → plan → lease → steps → wait → report. Start reading here.
+Run the migrations, on one page: files and ledger → plan → lease → steps → wait → report. I/O. Start reading here.
 
 Every public function ends in one of two ways: it returns a report, or it raises one :class:`MigrationError` that
-carries the report of what was done until then. Its last event is always ``RunFinished``, also when it is cancelled.
+carries the report of what was done until then. Its last event is always ``RunFinished``, even if it is cancelled.
 """
 
 from concurrent import futures
@@ -44,31 +44,31 @@ async def migrate(
     """
     Bring the database to the state that the scripts ask for.
 
-    Safe to call from any number of replicas at once: one of them does the work, the others wait for it.
+    Any number of replicas may call it at the same time: one of them does the work, the others wait for it.
 
     :param directory: the folder of the scripts
-    :param wait: return only when every search index that the ledger names can be queried, and what this run has
-        applied is right by its ``verify``
+    :param wait: return only when every search index that the ledger names can be queried, and every ``verify`` of the
+        migrations that this run has applied has passed
     :param timeout: seconds for that wait, ``None`` for no limit
     :param target: the last version to run; ``None`` for all
-    :param lock_timeout: seconds to wait while somebody else migrates; 0 is one try, ``None`` no limit
-    :param allow_changed: go on although applied scripts were edited
+    :param lock_timeout: seconds to wait while another run holds the lease; 0 is one try, ``None`` is no limit
+    :param allow_changed: continue although applied scripts were edited
     :param allow_out_of_order: run pending scripts below the highest applied one
     :param standard_indexes: collection → index models, created before the scripts
-    :param script_timeout: seconds for each script, which is then cancelled and fails, and for each ``verify``; ``None``
+    :param script_timeout: seconds for each script and for each ``verify``, which is then cancelled and fails; ``None``
         for no limit
-    :param max_building: how many search indexes may be building at a time, for clusters that more of them saturate; the
+    :param max_building: how many search indexes may build at the same time, for clusters that more builds overload; the
         helpers submit the others as these become ready; ``None`` for no limit
-    :param max_lag: seconds that secondaries may be behind while a data change writes; ``None`` for no limit
-    :param executor: shares what `transform` does among its workers; it stays open
-    :param on_event: takes each event as it happens, on the event loop or a driver's thread; without one they are
+    :param max_lag: seconds that secondaries may lag behind while a data change writes; ``None`` for no limit
+    :param executor: its workers share the work of `transform`; it stays open
+    :param on_event: receives each event as it happens, on the event loop or a driver's thread; without it events are
         logged, see :func:`mydocs.migrations.logging_sink`
     :raises MigrationError: with ``exit_code``, and ``report`` of what was done until then
     """
     options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)
     async with reported(db, on_event) as (session, report):
         if max_building is not None and max_building < 1:
-            raise UsageError(f"at most {max_building} builds at a time are none; give 1 or more, or None for no limit")
+            raise UsageError(f"max_building is {max_building}; give 1 or more, or None for no limit")
         found = await discovered(session, report, directory)
         snapshot = await ledger.read(db)
         plan = _announce(session, report, _plan(found, snapshot, options, standard_indexes), snapshot)
@@ -105,9 +105,9 @@ async def dry_run(
     on_event: Sink | None = None,
 ) -> RunReport:
     """
-    Say what :func:`migrate` would do; writes nothing and runs nothing.
+    Return what :func:`migrate` would do. Write nothing and run nothing.
 
-    :raises MigrationError: where :func:`migrate` would refuse the files or the plan
+    :raises MigrationError: if :func:`migrate` would refuse the files or the plan
     """
     options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)
     async with reported(db, on_event, outcome=Outcome.PLANNED) as (session, report):
@@ -131,8 +131,8 @@ async def _migrate(
     workers: futures.Executor | None,
     max_lag: float | None,
 ) -> None:
-    """Do the work under the lease, or see somebody else finish it."""
-    # Here, since importing them takes longer than all that a run with nothing to do does.
+    """Do the work under the lease, or wait until another run has done it."""
+    # Imported here: this import takes longer than a whole run with nothing to do.
     from mydocs.migrations.execution.executor import Executor
     from mydocs.migrations.ledger.held_ledger import HeldLedger
     from mydocs.migrations.ledger.lease import held
@@ -147,7 +147,7 @@ async def _migrate(
         report.standings, report.snapshot = (), seen or report.snapshot
         return
     async with held(session.db, lease):
-        # Files and ledger again: the wait for the lease may have been long.
+        # Read files and ledger again, since the wait for the lease may have been long.
         fresh = await discovered(session, report, directory)
         snapshot = await ledger.read(session.db)
         plan = _announce(session, report, _plan(fresh, snapshot, options, models, session.run_id), snapshot)
@@ -172,10 +172,10 @@ async def _migrate(
 
 async def _verify(session: Session, report: ReportBuilder, timeout: float | None) -> None:
     """
-    Ask the scripts that this run has applied whether all is right.
+    Call ``verify`` of the scripts that this run has applied.
 
     :param timeout: seconds for each
-    :raises VerifyFailed: once all were asked, where one of them says no
+    :raises VerifyFailed: after all were called, if one of them raised
     """
     from mydocs.migrations.execution.verification import raise_unverified, verify
 
@@ -195,7 +195,7 @@ def _plan(
 
 
 def _announce(session: Session, report: ReportBuilder, plan: Plan, snapshot: Snapshot) -> Plan:
-    """Take a plan as the one to follow, and say so unless it is the one that was announced before."""
+    """Make a plan the current one, and emit it unless the same plan was emitted before."""
     is_new = report.follow(plan, snapshot)
     for warning in report.unsaid(plan.warnings):
         session.warn(warning)

@@ -1,4 +1,4 @@
-"""Write the live indexes that no migration accounts for into the next script. Reads the database; adopts on request."""
+"""Write the live indexes that no migration accounts for into the next script. I/O; writes the ledger on request."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,8 +31,8 @@ from mydocs.migrations.scripts.written import write_indexes
 from mydocs.migrations.values import value
 
 DESCRIPTION = "live_indexes"
-LISTINGS_AT_ONCE = 8  # collections
-# What is ours or the server's.
+LISTINGS_AT_ONCE = 8  # collections at the same time
+# Collections of mydocs or of the server.
 _NOT_THEIRS = ("_migrations", "_search_aliases", "system.")
 
 
@@ -41,11 +41,11 @@ class PullReport:
     """
     What a pull has found and written.
 
-    :param path: of the script; ``None`` where nothing was to be written, or only differences were asked for
-    :param state: of the script: pending, or applied where it was adopted
-    :param indexes: the live ones that no migration accounts for, with what a migration has to ask for
-    :param shown: the same, with the state in which each is
-    :param differences: a line for each index that is not as scripts and live database have it in common
+    :param path: of the script; ``None`` if nothing was written, or only differences were asked for
+    :param state: of the script: pending, or applied if it was adopted
+    :param indexes: the live indexes that no migration accounts for, as a migration would ask for them
+    :param shown: the same indexes, with their states
+    :param differences: a line for each difference between scripts and live indexes
     """
 
     database: str
@@ -70,17 +70,17 @@ async def pull(
     """
     Write ``ensure`` calls for the live indexes that neither the ledger nor the standard indexes account for.
 
-    :param collections: to look at; all of the database without one
+    :param collections: the collections to read; none means all of the database
     :param adopt: also record the script as applied, with these definitions, under the lease
-    :param diff: write nothing, and say what differs between what was asked for and what is live
-    :raises UsageError: where a collection does not exist, or both ``adopt`` and ``diff`` are given
+    :param diff: write nothing, and return the differences between the recorded and the live indexes
+    :raises UsageError: if a collection does not exist, or both ``adopt`` and ``diff`` are given
     """
     async with reported(db, on_event) as (session, report):
         if adopt and diff:
             raise UsageError("--diff writes nothing, so there is nothing to adopt; leave one of the two out")
         folder = Path(directory)
         if await anyio.to_thread.run_sync(folder.is_dir):
-            await discovered(session, report, folder)  # refuses what could not be run afterwards
+            await discovered(session, report, folder)  # refuses files that no run could use afterwards
         snapshot = report.snapshot = await ledger.read(db)
         names = await _collections(session, collections)
         live = await _live(session, names)
@@ -121,7 +121,7 @@ async def pull(
 
 
 def to_json(report: PullReport) -> dict[str, Any]:
-    """Turn a report into plain values under the keys of other reports."""
+    """Convert a report to plain values under the keys of the other reports."""
     migrations = []
     if report.path is not None:
         version, _, name = report.path.stem.partition("_")
@@ -186,7 +186,7 @@ async def _live(session: Session, names: Sequence[str]) -> dict[str, LiveIndexes
         for name in names:
             group.start_soon(one, name)
     if without_search:
-        session.warn("this server has no search indexes; only standard ones were looked at")
+        session.warn("this server has no search indexes; only the standard indexes were read")
     return live
 
 
@@ -194,6 +194,6 @@ async def _standard_of(db: Database, name: str) -> list[Document]:
     try:
         return await commands.standard_listing(db, name)
     except OperationFailure as error:
-        if error.code != 166:  # CommandNotSupportedOnView: a view has search indexes only
+        if error.code != 166:  # CommandNotSupportedOnView: a view can have only search indexes
             raise
         return []

@@ -1,4 +1,4 @@
-"""Gather what a call finds and does, and make its report of that at any moment. Pure but for the clock."""
+"""Gather what a call finds and does, and build its report at any moment. Pure, except that it reads the clock."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ from mydocs.migrations.reporting.report import (
     RunReport,
 )
 
-if TYPE_CHECKING:  # made by what a call with nothing to do does not import
+if TYPE_CHECKING:  # a call with nothing to do must not import these modules
     from mydocs.migrations.execution.verification import Verification
     from mydocs.migrations.indexes.readiness import Track
 
@@ -40,11 +40,11 @@ NOT_CREATED = "not created yet"
 @dataclass(slots=True, kw_only=True)
 class ReportBuilder:
     """
-    What a call has learnt so far.
+    What a call has found and done so far.
 
-    :param standings: the migrations that the call deals with
+    :param standings: the migrations of the call
     :param done: the entries that it has written, in their latest form
-    :param migrations: found by a look, where nothing was run; likewise ``indexes``
+    :param migrations: found by reading, if nothing was run; likewise ``indexes``
     """
 
     database: str
@@ -66,7 +66,7 @@ class ReportBuilder:
     _wanted: tuple[tuple[str, ...], bool] | None = None
 
     def hear(self, event: Event) -> None:
-        """Learn from an event what no entry of the ledger says."""
+        """Store the facts of an event that no ledger entry contains."""
         if isinstance(event, StepStarted):
             self._step = event.version
         elif isinstance(event, DataChanged):
@@ -76,30 +76,34 @@ class ReportBuilder:
             self.data.setdefault(self._step, []).append(changed)
 
     def follow(self, plan: Plan, snapshot: Snapshot) -> bool:
-        """Take a plan as the one that the call follows from here on. Returns whether it differs from the one before."""
+        """Make a plan the current one. Return whether it differs from the previous one."""
         wanted = (tuple(standing.version for standing in plan.steps), plan.standard)
         is_new, self._wanted = wanted != self._wanted, wanted
         self.standings, self.snapshot = plan.steps, snapshot
         return is_new
 
     def unsaid(self, warnings: Iterable[str]) -> list[str]:
-        """Return the warnings that nobody was told yet: a plan that is made again finds the same ones again."""
+        """Return the warnings that were not emitted yet. A second plan finds the same ones as the first."""
         new = [warning for warning in dict.fromkeys(warnings) if warning not in self._said]
         self._said.update(new)
         return new
 
     def entries(self) -> tuple[Entry, ...]:
-        """The ledger as it stands after the call's own writes."""
+        """The ledger after the call's own writes."""
         written = {entry.version for entry in self.done}
         kept = [entry for entry in self.snapshot.entries if entry.version not in written]
         return (*kept, *self.entries_written())
 
     def entries_written(self) -> tuple[Entry, ...]:
-        """The call's own entries; one that was taken back is none any more."""
+        """The call's own entries, without those that were rolled back."""
         return tuple(entry for entry in self.done if entry.state is not MigrationState.PENDING)
 
     def build(self, *, error: MigrationError | None = None, message: str = "") -> RunReport:
-        """:param message: the error's text without secrets"""
+        """
+        Return the report of what is known now.
+
+        :param message: the error's text without secrets
+        """
         return RunReport(
             outcome=self.outcome if error is None else _outcome(error),
             database=self.database,
@@ -120,7 +124,7 @@ class ReportBuilder:
         return migration
 
     def _switched(self) -> tuple[AliasReport, ...] | None:
-        """The aliases that the call's own entries have switched, each as the last of them left it."""
+        """Return the aliases that the call's own entries have switched, each with its last target."""
         switched = {alias.alias: alias for entry in self.entries_written() for alias in entry.aliases}
         return tuple(map(alias_report, switched.values())) or None
 
@@ -130,7 +134,7 @@ class ReportBuilder:
         for standing in self.standings:
             entry = written.get(standing.version)
             shown = entry or standing.entry
-            # An entry that this call started and could not finish is nobody's any more.
+            # An entry that this call started and could not finish belongs to no live run.
             state = standing.state if entry is None else entry.state
             if entry is not None and state is MigrationState.RUNNING:
                 state = MigrationState.INTERRUPTED
@@ -168,7 +172,11 @@ class ReportBuilder:
 
 
 def alias_report(alias: SearchAlias, state: IndexState | None = None, reason: str | None = None) -> AliasReport:
-    """:param state: of the index that it names"""
+    """
+    Report an alias.
+
+    :param state: of the index that the alias names
+    """
     return AliasReport(
         alias=alias.alias,
         collection=alias.collection,
@@ -181,7 +189,7 @@ def alias_report(alias: SearchAlias, state: IndexState | None = None, reason: st
 
 
 def planned_standard(models: IndexModels) -> tuple[IndexReport, ...]:
-    """Report standard indexes that the next run creates."""
+    """Report the standard indexes that the next run creates."""
     return tuple(
         IndexReport(
             collection=collection,
@@ -204,7 +212,7 @@ def _outcome(error: MigrationError) -> Outcome:
 
 
 def _submitted(index: TrackedIndex) -> IndexReport:
-    """Report an index that a script has asked for and nobody waited for; a standard one is built with the reply."""
+    """Report an index that a script asked for without waiting. A standard index is ready when its command returns."""
     built = not index.type.is_search
     return IndexReport(
         collection=index.collection,

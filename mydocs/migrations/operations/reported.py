@@ -1,4 +1,4 @@
-"""What every operation begins and ends with: a session that stamps events, and one report or error at its end. I/O."""
+"""Begin and end every operation: a session that stamps events, and one report or error at its end. I/O."""
 
 import asyncio
 import secrets
@@ -24,11 +24,13 @@ async def reported(
     db: Database, on_event: Sink | None, *, outcome: Outcome = Outcome.OK
 ) -> AsyncIterator[tuple[Session, ReportBuilder]]:
     """
-    Give whatever ends an operation its report: one error of ours, or the caller's cancellation, which passes unchanged.
+    Attach the report to the end of an operation: its result, one error of ours, or the caller's cancellation.
 
-    :param on_event: takes each event, stamped with database and run; without one they are logged
+    A cancellation passes unchanged.
+
+    :param on_event: receives each event, stamped with database and run; without it events are logged
     :param outcome: of an operation that ends well
-    :raises UsageError: where ``db`` is not a database of a driver that can be awaited
+    :raises UsageError: if ``db`` is not a database of an asynchronous driver
     """
     check_database(db)
     report = ReportBuilder(database=db.name, outcome=outcome)
@@ -60,7 +62,7 @@ async def reported(
 
 
 async def discovered(session: Session, report: ReportBuilder, directory: str | Path) -> Discovery:
-    """Find the scripts of a folder, and say what is odd about them once."""
+    """Find the scripts of a folder, and emit the warnings about it once."""
     found = await anyio.to_thread.run_sync(discover, Path(directory))
     for warning in report.unsaid(found.warnings):
         session.warn(warning)

@@ -1,4 +1,4 @@
-"""The way back: run the ``down`` of applied migrations, newest first, under the lease."""
+"""Roll back: run the ``down`` of applied migrations, newest first, under the lease. I/O."""
 
 import time
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from mydocs.migrations.reporting.events import Planned, Sink
 from mydocs.migrations.reporting.report import Outcome, RunReport
 from mydocs.migrations.scripts.discover import Discovery
 
-LEAVES_LATER = "the server goes on deleting it, `mydocs migrate status` shows the indexes that are to stay"
+LEAVES_LATER = "the server continues to delete it, `mydocs migrate status` shows the indexes that are to stay"
 
 
 async def rollback(
@@ -41,18 +41,18 @@ async def rollback(
     on_event: Sink | None = None,
 ) -> RunReport:
     """
-    Take migrations back; what was taken back is pending again.
+    Roll migrations back. They are pending again afterwards.
 
-    :param steps: how many, 1 or more, counted from the newest that is applied; ``None`` for 1
-    :param target: take back all above this version, in place of ``steps``
+    :param steps: how many, 1 or more, counted from the newest applied one; ``None`` for 1
+    :param target: roll back all above this version, in place of ``steps``
     :param wait: return only when dropped search indexes are gone and the others can be queried
     :param timeout: seconds for all of that wait together, ``None`` for no limit
     :param script_timeout: seconds for each ``down``, which is then cancelled and fails; ``None`` for no limit
-    :param dry_run: say what would be taken back, and do nothing
-    :raises UsageError: where ``steps`` is less than 1, or both are given
-    :raises PlanError: where somebody else has migrated while the lease was waited for, so that ``steps`` means others
-    :raises NotReversible: names every migration that has no ``down``, before the first one is touched
-    :raises MigrationFailed: where a ``down`` raised; those before it are taken back
+    :param dry_run: return what would be rolled back, and do nothing
+    :raises UsageError: if ``steps`` is less than 1, or both are given
+    :raises PlanError: if another run has migrated while this one waited for the lease, so that ``steps`` means others
+    :raises NotReversible: names every migration that has no ``down``, before the first one is rolled back
+    :raises MigrationFailed: if a ``down`` raised; those before it are rolled back
     :raises NotReady: names the indexes that are still listed, or cannot be queried yet, when the time is up
     """
     async with reported(db, on_event, outcome=Outcome.PLANNED if dry_run else Outcome.OK) as (session, report):
@@ -93,7 +93,11 @@ async def _roll_back(
     lock_timeout: float | None,
     script_timeout: float | None,
 ) -> list[TrackedIndex]:
-    """:param named: what was to be taken back before the lease was waited for"""
+    """
+    Roll back under the lease.
+
+    :param named: the migrations to roll back, as decided before the wait for the lease
+    """
     async with leading(session, lock_timeout) as held:
         if any(entry.legacy for entry in report.snapshot.entries):
             legacy = [entry for entry in (await ledger.read(session.db)).entries if entry.legacy]
@@ -102,7 +106,7 @@ async def _roll_back(
         before, now = ([standing.version for standing in standings] for standings in (named, chosen))
         if target is None and now != before:
             raise PlanError(
-                f"somebody else has migrated meanwhile, and {', '.join(now) or 'nothing'} would be taken back instead "
+                f"another run has migrated meanwhile, and {', '.join(now) or 'nothing'} would be rolled back instead "
                 f"of {', '.join(before)}; nothing was, look at `mydocs migrate status`"
             )
         executor = Executor(ledger=held, sink=session.sink, done=report.done, script_timeout=script_timeout)

@@ -1,4 +1,4 @@
-"""Mark as applied or pending, repair, unlock: what operators do by hand. Changes ledger or lease, runs no script."""
+"""Mark as applied or pending, repair, unlock by hand. I/O: changes ledger or lease, runs no script."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -42,11 +42,11 @@ async def mark(
     on_event: Sink | None = None,
 ) -> RunReport:
     """
-    Settle migrations in the ledger without running them.
+    Mark migrations as applied or pending in the ledger without running them.
 
-    :param applied: they count as done; else as not begun
+    :param applied: ``True`` marks them as applied, ``False`` as pending
     :param everything: all scripts of the folder, in place of ``versions``
-    :raises UnknownVersion: where a version is neither a script's nor an entry's
+    :raises UnknownVersion: if a version has neither a script nor an entry
     """
     async with reported(db, on_event) as (session, report):
         if everything == bool(versions):
@@ -65,8 +65,8 @@ async def mark(
 
 
 async def repair_plan(db: Database, *, directory: str | Path = "migrations") -> Repair:
-    """Say what :func:`repair` would do; writes nothing."""
-    async with reported(db, lambda _: None) as (session, report):  # repair itself says it all, once more
+    """Return what :func:`repair` would do. Write nothing."""
+    async with reported(db, lambda _: None) as (session, report):  # silent: repair emits the same events again
         standings = await _standings(session, report, await discovered(session, report, directory))
     return _repair_of(standings)
 
@@ -78,7 +78,7 @@ async def repair(
     lock_timeout: float | None = 600.0,
     on_event: Sink | None = None,
 ) -> RunReport:
-    """Accept the present text of edited scripts, and forget applied ones whose file is gone; the log keeps those."""
+    """Accept the present text of edited scripts, and forget applied ones whose file is gone. The log keeps these."""
     async with reported(db, on_event) as (session, report), leading(session, lock_timeout) as held:
         found = await discovered(session, report, directory)
         wanted = _repair_of(await _standings(session, report, found))
@@ -97,9 +97,9 @@ async def unlock(db: Database, *, force: bool = False) -> LeaseView | None:
     """
     Free the lease of a holder that is gone.
 
-    :param force: also that of one which may be alive; it is told by its next renewal, and stops
+    :param force: also free the lease of a live holder; its next renewal fails, and it stops
     :return: the lease as it was
-    :raises LeaseHeld: while it lives and ``force`` is not given
+    :raises LeaseHeld: if the holder is alive and ``force`` is not given
     """
     async with reported(db, None) as (_, report):
         report.snapshot = await ledger.read(db)
@@ -108,7 +108,7 @@ async def unlock(db: Database, *, force: bool = False) -> LeaseView | None:
             if not force:
                 raise LeaseHeld(view, 0.0, "wait for it, or take it away with `mydocs migrate unlock --force`")
             if not await leases.break_lease(db, view):
-                raise NotPossible("the lease has changed hands just now; look again with `mydocs migrate unlock`")
+                raise NotPossible("the lease has just changed hands; try again with `mydocs migrate unlock`")
     return report.snapshot.lease
 
 
@@ -116,9 +116,9 @@ async def unlock(db: Database, *, force: bool = False) -> LeaseView | None:
 async def leading(
     session: Session, lock_timeout: float | None, is_done: Callable[[Snapshot], bool] = lambda _: False
 ) -> AsyncIterator[HeldLedger]:
-    """Hold the lease for a block of work that nobody else can do in our place."""
+    """Hold the lease for a block of work that no other run can do for this one."""
     lease, _ = await take_turn(session, timeout=lock_timeout, is_done=is_done)
-    assert lease is not None  # without anything that counts as done, only the lease ends the wait
+    assert lease is not None  # only the lease ends this wait, since nothing counts as done
     async with leases.held(session.db, lease):
         yield HeldLedger(db=session.db, lease=lease)
 
@@ -130,9 +130,9 @@ async def _standings(session: Session, report: ReportBuilder, found: Discovery) 
 
 async def mark_applied(held: HeldLedger, standing: Standing, *, at: datetime | None = None) -> None:
     """
-    Record a migration as applied that nobody ran; one that is applied stays as it is.
+    Record a migration as applied without running it. One that is applied stays as it is.
 
-    :param at: when it was, where that is known; else now
+    :param at: when it was applied, if that is known; else now
     """
     script, entry = standing.script, standing.entry
     if entry is not None and entry.state is MigrationState.APPLIED and not entry.legacy:
@@ -164,7 +164,7 @@ async def _mark_pending(held: HeldLedger, standing: Standing) -> None:
 
 
 async def report_on(session: Session, report: ReportBuilder, found: Discovery, settled: Sequence[Standing]) -> None:
-    """Report where migrations stand that were settled, as the ledger shows them now; what it does not is pending."""
+    """Report the marked migrations as the ledger shows them now. Those without an entry are pending."""
     now = {standing.version: standing.state for standing in await _standings(session, report, found)}
     report.migrations = tuple(
         MigrationReport(
@@ -180,7 +180,7 @@ async def report_on(session: Session, report: ReportBuilder, found: Discovery, s
 def _repair_of(standings: Sequence[Standing]) -> Repair:
     return Repair(
         changed=tuple(s for s in standings if s.state is MigrationState.CHANGED),
-        # Applied without a file: another script replaces it, and counts as applied by this entry.
+        # Applied without a file: another script replaces it, and counts as applied because of this entry.
         missing=tuple(s for s in standings if s.script is None and s.state is not MigrationState.APPLIED),
     )
 

@@ -1,4 +1,4 @@
-"""Say where every migration and index stands, what is left to do, and who does it. Writes nothing."""
+"""Report the state of every migration and index, what is left to do, and how. I/O: reads, writes nothing."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +21,10 @@ from mydocs.migrations.reporting.report import AttemptReport, RunReport
 RUN = "`mydocs migrate run --wait` runs what is pending, failed or interrupted"
 WAIT = "`mydocs migrate wait` waits for what is under way"
 REPAIR = "`mydocs migrate repair` accepts what was changed and forgets what is missing"
-# A run plans by the ledger and not by the live indexes, so it does nothing here.
+# A run plans by the ledger and not by the live indexes, so a run does not correct them.
 DRIFT = (
-    "what is not as it was asked for is corrected by a migration with ensure_search_indexes or ensure_indexes, or by "
-    "`mydocs migrate mark NNN --pending` and a run of the one that asked for it"
+    "to correct an index that is not as it was asked for, write a migration with ensure_search_indexes or "
+    "ensure_indexes, or use `mydocs migrate mark NNN --pending` and run the one that asked for it again"
 )
 
 ALIAS = "an alias is given another index by a migration with switch_search_alias"
@@ -41,14 +41,14 @@ async def status(
     on_event: Sink | None = None,
 ) -> RunReport:
     """
-    Say where every migration and every index stands.
+    Report the state of every migration and every index.
 
-    It costs one command, one more for each collection with tracked search indexes, and one more for each with standard
-    indexes. What is not done, :func:`work_left` names.
+    It takes one command, one more for each collection with tracked search indexes, and one more for each with standard
+    indexes. :func:`work_left` lists what is not done.
 
-    :param history: also every attempt, oldest first: those that the ledger shows and those that it no longer does
-    :param indexes: ``False`` for what the ledger says alone, in one command; of indexes it can then only tell that the
-        standard ones were not created yet
+    :param history: also every attempt, oldest first, including those that the ledger no longer shows
+    :param indexes: ``False`` to read only the ledger, in one command; then of the indexes only missing standard ones
+        are known
     """
     async with reported(db, on_event) as (session, report):
         if indexes:
@@ -63,7 +63,7 @@ async def status(
 
 
 def work_left(report: RunReport) -> tuple[str, ...]:
-    """Name what a report shows as not done; a missing file alone is no work."""
+    """Return what a report shows as not done. A missing file alone is not work."""
     done = (MigrationState.APPLIED, MigrationState.MISSING)
     return (
         *(f"{m.version} is {m.state.value}" for m in report.migrations if m.state not in done),
@@ -77,7 +77,7 @@ def work_left(report: RunReport) -> tuple[str, ...]:
 
 def ways_out(report: RunReport, *, repair: bool = False) -> tuple[str, ...]:
     """
-    Say what brings what a report shows as not done to its end.
+    Return which commands finish what a report shows as not done.
 
     :param repair: a missing file counts, too
     """

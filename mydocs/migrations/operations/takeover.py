@@ -1,4 +1,4 @@
-"""Take over what another tool has applied: read its ledger, mark the scripts of the same names. Runs no script."""
+"""Take over what another tool has applied: read its ledger, mark the scripts of the same names. I/O; runs no script."""
 
 from pathlib import Path
 
@@ -25,14 +25,14 @@ async def import_ledger(
     on_event: Sink | None = None,
 ) -> RunReport:
     """
-    Mark the scripts as applied that another tool has applied under the same names.
+    Mark scripts as applied that another tool has applied under the same names.
 
-    A script that has an entry already keeps it. What the other tool has applied and no file has the name of is reported
-    as ``missing`` and recorded nowhere. The other tool's records are only read.
+    A script that already has an entry keeps it. A record of the other tool without a file is reported as ``missing``
+    and not stored. The other tool's records are only read.
 
     :param source: ``pymongo-migrate``, ``mongodb-migrations`` or ``migrate-mongo``
-    :param collection: where its records are; by default where the tool puts them
-    :raises UsageError: where the collection holds no records of that tool
+    :param collection: of the records; the tool's default one if it is not given
+    :raises UsageError: if the collection contains no records of that tool
     """
     async with reported(db, on_event) as (session, report):
         tool = _tool(source)

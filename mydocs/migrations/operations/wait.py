@@ -1,4 +1,4 @@
-"""Wait for what others do: until every script is applied, and until every index can be queried. Runs nothing."""
+"""Wait until every script is applied by other runs, and until every index can be queried. I/O: reads, runs nothing."""
 
 import time
 from pathlib import Path
@@ -25,7 +25,7 @@ from mydocs.migrations.reporting.events import Sink, StillWaiting
 from mydocs.migrations.reporting.report import RunReport
 from mydocs.migrations.scripts.discover import Discovery
 
-LEAST_SECONDS = 1.0  # for the first look: a wait of 0 s is a question about what is so now
+LEAST_SECONDS = 1.0  # for the first read: with a wait of 0 s you ask for the present state
 UNAPPLIED = "`mydocs migrate run` runs what is still pending, `mydocs migrate wait` resumes the wait"
 
 
@@ -34,8 +34,8 @@ async def wait_for_indexes(db: Database, *, timeout: float | None = 3600.0, on_e
     Wait until every index that the ledger names can be queried.
 
     :param timeout: seconds, or ``None`` for no limit
-    :raises IndexFailed: once the others are settled, where a build has failed
-    :raises NotReady: where the time is up; the builds go on
+    :raises IndexFailed: if a build has failed, once the others have ended
+    :raises NotReady: if the time is up; the builds continue
     """
     async with reported(db, on_event) as (session, report):
         started = time.monotonic()
@@ -53,11 +53,11 @@ async def wait_until_current(
     on_event: Sink | None = None,
 ) -> RunReport:
     """
-    Wait until somebody has applied every script of a folder, and every index can be queried. Runs and writes nothing.
+    Wait until all scripts of a folder are applied and every index can be queried. Run and write nothing.
 
     :param timeout: seconds for all of it together, or ``None`` for no limit
     :raises NotReady: names the scripts that are not applied or the indexes that are not ready
-    :raises IndexFailed: once the others are settled, where a build has failed
+    :raises IndexFailed: if a build has failed, once the others have ended
     """
     started = time.monotonic()
     async with reported(db, on_event) as (session, report):
@@ -83,7 +83,7 @@ async def _first_look(db: Database, timeout: float | None) -> Snapshot:
     """
     Read the ledger within the time of the whole wait.
 
-    :raises ServerUnreachable: where there is no answer by then
+    :raises ServerUnreachable: if there is no answer in that time
     """
     with anyio.move_on_after(None if timeout is None else max(timeout, LEAST_SECONDS)):
         return await ledger.read(db)
@@ -94,9 +94,9 @@ async def wait_for_tracked(
     session: Session, report: ReportBuilder, timeout: float | None, *, waited: float = 0.0
 ) -> None:
     """
-    Wait for every index that the ledger names, counting in what this call has written.
+    Wait for every index that the ledger names, including those of this call.
 
-    :param waited: seconds of ``timeout`` that are gone
+    :param waited: seconds of ``timeout`` that have passed
     """
 
     def keep(tracks: tuple[Track, ...]) -> None:
@@ -116,7 +116,7 @@ async def wait_for_tracked(
 
 
 def _unapplied(report: ReportBuilder, found: Discovery, models: IndexModels) -> list[str]:
-    """Take where a folder's scripts stand into the report, and say in words what of them is not applied."""
+    """Put the standings of a folder's scripts into the report, and return a text for each that is not applied."""
     snapshot = report.snapshot
     standings = classify(found.scripts, snapshot.entries, snapshot.lease)
     report.standings = tuple(standing for standing in standings if standing.script is not None)
@@ -124,7 +124,7 @@ def _unapplied(report: ReportBuilder, found: Discovery, models: IndexModels) -> 
     late = [
         f"{standing.version} is {standing.state.value}" for standing in report.standings if standing.state not in done
     ]
-    # Any list of standard indexes will do: that of a newer application must not keep an older one from starting.
+    # Any list of standard indexes counts: the list of a newer application must not stop an older one from starting.
     if models and not standard_is_applied(snapshot.entries):
         late.insert(0, "the standard indexes are not created")
     return late
