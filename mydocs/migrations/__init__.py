@@ -1,8 +1,8 @@
 """
 Bring a MongoDB database to the state that the code needs, and know when its search indexes can be queried.
 
-An application awaits :func:`migrate`; a script uses the helpers; everything else is here to be annotated or caught.
-A name is imported when it is first used, so that reading scripts does not cost the import of a driver.
+An application awaits :func:`migrate`. A script uses the helpers. The other names are for annotations and ``except``.
+A name is imported at its first use, so that reading the scripts does not import a driver.
 """
 
 import logging
@@ -197,7 +197,7 @@ _HOMES = {
     "migrate": "operations.migrate",
     "new_embedding": "data.embeddings",
     "opentelemetry_sink": "reporting.telemetry",
-    "plan": "mydocs.preview.operation",  # not below this package: it knows the local server, too
+    "plan": "mydocs.preview.operation",  # outside this package, since it also imports the local server
     "prometheus_sink": "reporting.metrics",
     "pull": "operations.pull",
     "rename_field": "data.in_batches",
@@ -218,7 +218,7 @@ _HOMES = {
     "work_left": "operations.status",
 }
 
-# An application that has not set logging up gets nothing printed, not even a warning.
+# In an application that has not configured logging nothing is printed, not even a warning.
 logging.getLogger("mydocs").addHandler(logging.NullHandler())
 
 

@@ -1,5 +1,5 @@
 """
-Every error that a caller can meet, with the sentence that it says. Pure.
+Define every error that a caller can meet, with its message. Pure.
 
 ::
 
@@ -13,14 +13,14 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     │   ├── NeedsDecision
     │   ├── NotReversible
     │   └── SquashIncomplete
-    ├── LedgerInvalid                   1  a stored document that is none of ours
+    ├── LedgerInvalid                   1  a stored document that mydocs has not written
     ├── LedgerChanged                   1  an entry that is gone while its script runs
     ├── MigrationFailed                 1  a script raised
-    ├── TimedOut                        1  why a script failed that took too long
-    ├── IndexConflict                   1  an existing index stands in the way
-    ├── IndexRefused                    1  the server does not take a definition
-    ├── ChangeInvalid                   1  what a script makes of a document is not a change of it
-    ├── NotPossible                     1  what was asked for cannot be done here
+    ├── TimedOut                        1  a script took too long; the cause of a MigrationFailed
+    ├── IndexConflict                   1  an existing index is in the way
+    ├── IndexRefused                    1  the server refuses a definition
+    ├── ChangeInvalid                   1  the result of a script's function is not a change of its document
+    ├── NotPossible                     1  the request is not possible here
     ├── UsageError                      2
     │   ├── DirectoryMissing
     │   ├── UnknownVersion
@@ -37,7 +37,7 @@ Every error that a caller can meet, with the sentence that it says. Pure.
     │   └── LeaseLost
     ├── WorkLeft                        8
     ├── WouldFail                       1  a script of a plan fails on the copy
-    ├── WouldTakeAway                   8  what a plan foresees takes an index or a collection away
+    ├── WouldTakeAway                   8  a plan shows that an index or a collection is taken away
     ├── Unverified                      9  ready, but not right
     │   ├── VerifyFailed
     │   └── VectorsUnfit
@@ -51,12 +51,12 @@ from typing import TYPE_CHECKING
 from mydocs.migrations.model import Entry, LeaseView, MigrationState, Problem, Script
 from mydocs.migrations.values import value
 
-if TYPE_CHECKING:  # a report is made of these errors' facts; only its name is needed here
+if TYPE_CHECKING:  # the report module imports this one; only its name is needed here
     from mydocs.migrations.indexes.vectors import VectorReport
     from mydocs.migrations.reporting.report import RunReport
 
 
-NAMED_VERSIONS = 12  # more of them would hide the sentence that they stand in
+NAMED_VERSIONS = 12  # a longer list would hide the sentence around it
 RESUME = "the builds go on, `mydocs migrate wait` resumes the wait"
 
 
@@ -65,7 +65,7 @@ class NextStep:
     """
     What to do after an error.
 
-    :param command: the command of `mydocs migrate` that the text names; not said after this very command has failed
+    :param command: the command of `mydocs migrate` that the text names; the step is not shown after that very command
     """
 
     text: str
@@ -73,9 +73,9 @@ class NextStep:
 
 
 IN_THE_SENTENCE = NextStep(text="")
-"""The error's own sentence says what to do."""
+"""The message of the error already says what to do."""
 
-# By its exit code, where it was not the script that failed.
+# By exit code, if an error other than the script's own is the cause.
 NOT_THE_SCRIPT: Mapping[int, NextStep] = {
     3: NextStep(text="check the server and the user's roles (docs/permissions.md), and give the same command again"),
     5: NextStep(text="`mydocs migrate status` shows the index; give the same command again when it is ready"),
@@ -85,7 +85,7 @@ NOT_THE_SCRIPT: Mapping[int, NextStep] = {
 
 
 class MigrationError(Exception):
-    """Anything that keeps a database from the state that was asked for."""
+    """An error that keeps a database from the state that was asked for."""
 
     exit_code = 1
     report: "RunReport | None" = None
@@ -102,10 +102,10 @@ class MigrationError(Exception):
     """What a screen says after them."""
     _places: tuple[Problem, ...] = ()
     next_step: NextStep | None = None
-    """What to do, where that follows from the kind of the error; see also :meth:`advice`."""
+    """What to do next, if the kind of the error decides it; see also :meth:`advice`."""
 
     def advice(self) -> NextStep | None:
-        """Say what to do next; ``None`` where nothing can be said."""
+        """Return what to do next, or ``None`` if there is no advice."""
         return self.next_step
 
     def lines(self) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ class MigrationError(Exception):
         return self._places or (Problem(text=str(self), path=self.path, line=self.line),)
 
     def next_step_after(self, command: str | None) -> str | None:
-        """Return what to type next after a command has failed; ``None`` where that would be nothing new."""
+        """Return what to do next after a command has failed, or ``None`` if it is the same command again."""
         step = self.advice()
         return None if step is None or (step.command is not None and step.command == command) else step.text or None
 
@@ -129,7 +129,7 @@ def _located(problems: Sequence[str | Problem]) -> tuple[Problem, ...]:
 
 
 class ScriptsInvalid(MigrationError):
-    """Files in the directory that cannot be migrations; every problem is named."""
+    """Files in the directory cannot be migrations. The message names every problem."""
 
     next_step = NextStep(text="correct the files; `mydocs migrate list` checks what can be seen without running them")
     head = "these files cannot be migrations:"
@@ -141,7 +141,7 @@ class ScriptsInvalid(MigrationError):
 
 
 class ScriptUnfinished(MigrationError):
-    """Scripts that raise NotImplementedError before they do anything, as a new one does; none was run."""
+    """Scripts begin with `raise NotImplementedError`, as a new one does. None was run."""
 
     next_step = NextStep(text="write what is to change, take that line out, and give the same command again")
 
@@ -210,7 +210,7 @@ class OutOfOrder(PlanError):
 
 
 class NeedsDecision(PlanError):
-    """A script that must not run twice by itself has started and not ended well."""
+    """A script that must not run twice by itself has started and has failed or was interrupted."""
 
     next_step = IN_THE_SENTENCE
 
@@ -226,7 +226,11 @@ class SquashIncomplete(PlanError):
     next_step = IN_THE_SENTENCE
 
     def __init__(self, script: Script, applied: Sequence[str], missing: Sequence[tuple[str, MigrationState]]) -> None:
-        """:param missing: versions with their states"""
+        """
+        Write the message.
+
+        :param missing: versions with their states
+        """
         self.version, self.missing = script.version, tuple(version for version, _ in missing)
         lack = ", ".join(f"{version} ({state.value})" for version, state in missing)
         super().__init__(
@@ -237,7 +241,7 @@ class SquashIncomplete(PlanError):
 
 
 class NotReversible(PlanError):
-    """A rollback was asked for that some script cannot do."""
+    """A script cannot do the rollback that was asked for."""
 
     head = "these migrations cannot be taken back:"
     next_step = NextStep(text="`mydocs migrate new` makes a migration that undoes it")
@@ -248,7 +252,7 @@ class NotReversible(PlanError):
 
 
 class LedgerInvalid(MigrationError):
-    """A document of the ledger or the lease has a shape that this tool never writes."""
+    """A document of the ledger or the lease has a form that mydocs never writes."""
 
     next_step = NextStep(text="`mydocs migrate status` looks again", command="status")
 
@@ -259,7 +263,7 @@ class LedgerInvalid(MigrationError):
 
 
 class LedgerChanged(MigrationError):
-    """An entry is gone from the ledger although this run holds the lease."""
+    """An entry has been removed from the ledger although this run holds the lease."""
 
     def __init__(self, version: str) -> None:
         self.version = version
@@ -271,14 +275,18 @@ class LedgerChanged(MigrationError):
 
 
 class MigrationFailed(MigrationError):
-    """A script raised; nothing after it was started."""
+    """A script raised. Nothing after it was started."""
 
     next_step = NextStep(
         text="correct the script and give the same command again; `mydocs migrate status` shows what is done"
     )
 
     def __init__(self, script: str, where: str, problem: str, *, by_hand: str | None = None) -> None:
-        """:param by_hand: the version of a script that must not run twice by itself"""
+        """
+        Write the message.
+
+        :param by_hand: the version of a script that must not run twice by itself
+        """
         self.script = script
         self.by_hand = by_hand
         self._where = where
@@ -294,7 +302,7 @@ class MigrationFailed(MigrationError):
         return (f"{self.script} failed{self._where}: {cause[0]}", *cause[1:], *also)
 
     def advice(self) -> NextStep | None:
-        """Say what to do next: an error of ours in the script knows better than that the script failed."""
+        """Return what to do next. If the cause is an error of ours, its advice is better than this one's."""
         cause = self.__cause__.advice() if isinstance(self.__cause__, MigrationError) else None
         if self.by_hand is not None or cause is IN_THE_SENTENCE:
             return IN_THE_SENTENCE
@@ -302,18 +310,22 @@ class MigrationFailed(MigrationError):
 
 
 class TimedOut(MigrationError):
-    """A script ran longer than a script may; what it did until then stays. The cause of a :class:`MigrationFailed`."""
+    """A script ran longer than its limit. What it did until then stays. The cause of a :class:`MigrationFailed`."""
 
     next_step = NextStep(text="raise --script-timeout, or correct the script, and give the same command again")
 
     def __init__(self, seconds: float) -> None:
-        """:param seconds: that it was given"""
+        """
+        Write the message.
+
+        :param seconds: the limit
+        """
         self.seconds = seconds
         super().__init__(f"it ran longer than {seconds:g} s, which is the limit for a script (--script-timeout)")
 
 
 class IndexConflict(MigrationError):
-    """An index that exists cannot become the one that was asked for."""
+    """An existing index cannot become the index that was asked for."""
 
     next_step = NextStep(text="do in the migration what the message says, and give the same command again")
 
@@ -330,7 +342,7 @@ class IndexConflict(MigrationError):
 
 
 class IndexRefused(MigrationError):
-    """The server does not take the definition of an index, or no index more."""
+    """The server refuses the definition of an index, or any further index."""
 
     next_step = NextStep(text="change the definition that the server refused, and give the same command again")
 
@@ -343,7 +355,7 @@ class IndexRefused(MigrationError):
 
 
 class ChangeInvalid(MigrationError):
-    """What a script's function made of a document is not a change of it."""
+    """The result of a script's function is not a valid change of its document."""
 
     next_step = NextStep(
         text="correct the script and give the same command again: it goes on after the last finished batch"
@@ -355,7 +367,7 @@ class ChangeInvalid(MigrationError):
 
 
 class NotPossible(MigrationError):
-    """What a script asks for cannot be done on this deployment or in this place."""
+    """The request of a script is not possible on this deployment or in this place."""
 
     next_step = NextStep(text="change what the message names, and give the same command again")
 
@@ -368,14 +380,14 @@ class UsageError(MigrationError):
 
 class DirectoryMissing(UsageError):
     """
-    There is no folder to read scripts from.
+    The folder of the scripts does not exist, or cannot be read.
 
-    :param reason: why the one that is there cannot be read
+    :param reason: why an existing one cannot be read
     """
 
     def __init__(self, directory: Path, reason: str | None = None) -> None:
         problem = f"the directory {directory} cannot be read ({reason})" if reason else f"no directory {directory}"
-        super().__init__(f"{problem}; name the one that holds the scripts with --dir or MYDOCS_MIGRATIONS_DIR")
+        super().__init__(f"{problem}; name the one that contains the scripts with --dir or MYDOCS_MIGRATIONS_DIR")
 
 
 class UnknownVersion(UsageError):
@@ -391,11 +403,11 @@ class UnknownVersion(UsageError):
 
 
 class SettingsInvalid(UsageError):
-    """A flag, an environment variable or a line of the env file makes no sense."""
+    """A flag, an environment variable or a line of the env file is not valid."""
 
 
 class ServerError(MigrationError):
-    """The server cannot be asked, or refuses."""
+    """The server cannot be reached, or refuses."""
 
     exit_code = 3
     next_step = NextStep(text="`mydocs migrate status` asks again and shows what is done", command="status")
@@ -403,9 +415,9 @@ class ServerError(MigrationError):
 
 class ServerUnreachable(ServerError):
     """
-    No answer within the time that the driver and the retries allow.
+    There was no answer within the time that the driver and the retries allow.
 
-    :param search: the server did answer, for the search process behind it which does not
+    :param search: the server answered, but the search process behind it did not
     """
 
     def __init__(self, problem: str, *, search: bool = False) -> None:
@@ -418,7 +430,7 @@ class ServerUnreachable(ServerError):
 
 
 class NotAuthorised(ServerError):
-    """Login failed, or the user may not do this."""
+    """The login failed, or the user has no permission for this command."""
 
     next_step = NextStep(
         text="`mydocs migrate status` tries the login; docs/permissions.md names the roles", command="status"
@@ -429,7 +441,7 @@ class NotAuthorised(ServerError):
 
 
 class CommandRefused(ServerError):
-    """The server answered with an error that trying again cannot correct."""
+    """The server answered with an error that a retry cannot correct."""
 
     def __init__(self, problem: str, code: int | None) -> None:
         super().__init__(f"the server refused: {problem}" + (f" (code {code})" if code is not None else ""))
@@ -460,7 +472,7 @@ class NotReady(MigrationError):
 
 
 class IndexFailed(MigrationError):
-    """At least one index build failed; the others were waited for."""
+    """At least one index build failed. The others were waited for."""
 
     exit_code = 6
     next_step = NextStep(
@@ -468,7 +480,11 @@ class IndexFailed(MigrationError):
     )
 
     def __init__(self, failures: Sequence[tuple[str, str]], *, gone: bool = False) -> None:
-        """:param gone: none of them was built wrongly: they are not there"""
+        """
+        Write the message.
+
+        :param gone: no build failed: the indexes are absent
+        """
         self.failures = tuple(failures)
         self.problems = tuple(f"index {index} failed: {reason}" for index, reason in failures)
         self.head = f"{len(failures)} indexes failed:"
@@ -481,13 +497,13 @@ class IndexFailed(MigrationError):
 
 
 class LeaseError(MigrationError):
-    """Another run may migrate now, and not this one."""
+    """Another run may migrate now, and this one may not."""
 
     exit_code = 7
 
 
 class LeaseHeld(LeaseError):
-    """Somebody else held the lease for as long as we were ready to wait."""
+    """Another run held the lease for the whole time limit."""
 
     next_step = IN_THE_SENTENCE
 
@@ -532,7 +548,7 @@ class WorkLeft(MigrationError):
 
 
 class WouldFail(MigrationError):
-    """A plan has shown that a script fails."""
+    """A plan shows that a script fails."""
 
     next_step = NextStep(
         text="correct the script, then `mydocs migrate plan` again; docs/plan.md says what a copy cannot do"
@@ -544,7 +560,7 @@ class WouldFail(MigrationError):
 
 
 class WouldTakeAway(MigrationError):
-    """A plan has shown that a run takes an index or a collection away."""
+    """A plan shows that a run takes an index or a collection away."""
 
     exit_code = 8
     next_step = NextStep(
@@ -559,7 +575,7 @@ class WouldTakeAway(MigrationError):
 
 
 class Unverified(MigrationError):
-    """Everything is applied and ready, and yet not right."""
+    """Everything is applied and ready, but not right."""
 
     exit_code = 9
     next_step = NextStep(
@@ -568,7 +584,7 @@ class Unverified(MigrationError):
 
 
 class VerifyFailed(Unverified):
-    """The ``verify`` of a script raised, or ``check`` has found vectors that do not fit; every problem is named."""
+    """The ``verify`` of a script raised, or ``check`` found vectors that do not fit. The message names each problem."""
 
     head = "these checks failed:"
 
@@ -584,7 +600,7 @@ class VectorsUnfit(Unverified):
     """
     Documents have vectors that the index does not take, or filter paths that no document has.
 
-    ``vectors``: what was counted
+    ``vectors``: the counts
     """
 
     def __init__(self, vectors: "VectorReport", problem: str) -> None:
@@ -610,6 +626,6 @@ def _settled_by_hand(version: str) -> str:
 
 
 def describe_holder(holder: LeaseView) -> str:
-    """Say who holds a lease and for how long it lives without a renewal."""
+    """Return who holds a lease, and how long it lives without a renewal."""
     who = f"{holder.host or 'an unknown host'} (pid {holder.pid if holder.pid is not None else 'unknown'})"
     return f"{who}, term {holder.term}" + (f", {holder.remaining:.0f} s left" if holder.live else ", expired")

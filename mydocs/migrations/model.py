@@ -1,4 +1,4 @@
-"""The nouns of a migration run. Pure: frozen values and the states that they can be in."""
+"""Define the nouns of a migration run: frozen values and their states. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from mydocs.migrations.values import value
 
-if TYPE_CHECKING:  # help and `list` start without it
+if TYPE_CHECKING:  # `--help` and `list` must not import it
     from concurrent.futures import Executor
 
 Definition = Mapping[str, Any]
-"""An index definition as a driver takes it: of a search index its ``definition``, of a standard index its document."""
+"""An index definition as a driver takes it: the ``definition`` of a search index, the document of a standard index."""
 
 SCRIPT_NAME = re.compile(r"(?P<version>[0-9]{3,})_(?P<name>[A-Za-z0-9_-]+)\.py", re.ASCII)
 STANDARD_VERSION = "standard"  # `_id` of the ledger entry for the application's standard indexes
 
 
 class MigrationState(StrEnum):
-    """Where a migration stands. Only running, applied and failed are ever stored."""
+    """The state of a migration. Only running, applied and failed are ever stored."""
 
     PENDING = "pending"  # on disk, not in the ledger
-    RUNNING = "running"  # under way, and the lease that covers it lives
+    RUNNING = "running"  # running, under a lease that is held
     APPLIED = "applied"  # done
     FAILED = "failed"  # ended with an error
     INTERRUPTED = "interrupted"  # was running, its lease is gone
@@ -33,15 +33,15 @@ class MigrationState(StrEnum):
 
 
 class IndexState(StrEnum):
-    """Where an index stands, seen from somebody who wants to query it."""
+    """The state of an index, from the view of a query."""
 
     ABSENT = "absent"  # not listed
     PENDING = "pending"  # accepted, not started
     BUILDING = "building"  # being built, or rebuilt after an update
     READY = "ready"  # can be queried with the definition that was asked for
-    STALE = "stale"  # can be queried, no longer follows the collection
+    STALE = "stale"  # can be queried, but no longer follows the collection
     FAILED = "failed"  # the build ended with an error
-    UNKNOWN = "unknown"  # nobody looked; only in reports
+    UNKNOWN = "unknown"  # not read; only in reports
 
 
 class ScriptKind(StrEnum):
@@ -52,7 +52,7 @@ class ScriptKind(StrEnum):
 
 
 class IndexType(StrEnum):
-    """What kind of index it is; the values are the server's words."""
+    """The kind of an index. The values are the server's words."""
 
     STANDARD = "standard"
     SEARCH = "search"
@@ -60,16 +60,16 @@ class IndexType(StrEnum):
 
     @property
     def is_search(self) -> bool:
-        """Whether the search process builds it, after the command was answered."""
+        """Return whether the search process builds the index, after the command has returned."""
         return self is not IndexType.STANDARD
 
 
 class IndexAction(StrEnum):
-    """What was done to bring an index to its definition."""
+    """What was done to an index to give it its definition."""
 
     CREATED = "created"
     UPDATED = "updated"
-    REPLACED = "replaced"  # dropped and created, since an update could not do it
+    REPLACED = "replaced"  # dropped and created, since no update could do it
     UNCHANGED = "unchanged"
     DROPPED = "dropped"
 
@@ -101,10 +101,11 @@ class Script:
     verifies: bool = False
     idempotent: bool = True
     transactional: bool = False
-    names_lightodm: bool = False  # somewhere in its text
-    problems: tuple[Problem, ...] = ()  # what parsing finds that keeps it from being run
-    replaces: tuple[str, ...] = ()  # versions of the migrations that it stands for in a new database
-    unfinished: int | None = None  # the line on which its `up` raises NotImplementedError before it does anything
+    names_lightodm: bool = False  # its text contains "lightodm"
+    problems: tuple[Problem, ...] = ()  # found by parsing; they prevent a run
+
+    replaces: tuple[str, ...] = ()  # versions of the migrations whose place it takes in a new database
+    unfinished: int | None = None  # the line of the `raise NotImplementedError` with which its `up` begins
 
     @property
     def file_name(self) -> str:
@@ -113,7 +114,7 @@ class Script:
 
 @value
 class StoredError:
-    """An error as ledger and reports keep it."""
+    """An error as stored in the ledger and in reports."""
 
     type: str
     message: str
@@ -125,12 +126,12 @@ class StoredError:
 @value
 class TrackedIndex:
     """
-    What an index was asked to be: one value from the command that asked for it to the wait, the ledger and the report.
+    The requested state of an index, from the command that asked for it to the wait, the ledger and the report.
 
-    :param definition: what was asked for: of a search index its definition, of a standard index its key and options;
-        ``None`` where it was dropped, or only its name is known
-    :param asked_at: when, by the server's clock; ``None`` where nobody has recorded it
-    :param id: the server's, where the index was dropped and created; known in the run that did it, and never stored
+    :param definition: the request: a search index's definition, or a standard index's key and options; ``None`` if the
+        index was dropped, or only its name is known
+    :param asked_at: time of the request by the server's clock; ``None`` if it was not recorded
+    :param id: the server's id of an index that was dropped and created; known only in the run that did it, never stored
     """
 
     collection: str
@@ -143,7 +144,7 @@ class TrackedIndex:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from the other indexes of the database."""
+        """Return what identifies the index in its database."""
         return self.collection, self.name
 
     def __str__(self) -> str:
@@ -153,10 +154,10 @@ class TrackedIndex:
 @value
 class SearchAlias:
     """
-    Which search index an alias names.
+    The search index that an alias names.
 
-    :param previous: what it named before
-    :param switched_at: by the server's clock; ``None`` in a ledger entry, whose own times tell it
+    :param previous: the index that it named before
+    :param switched_at: by the server's clock; ``None`` in a ledger entry, whose own times say it
     """
 
     alias: str
@@ -168,7 +169,7 @@ class SearchAlias:
 
 @value
 class RunStamp:
-    """Who wrote a ledger entry. ``term`` is the fencing token of the lease."""
+    """The run that wrote a ledger entry. ``term`` is the fencing token of the lease."""
 
     run_id: str
     term: int
@@ -192,11 +193,11 @@ class Entry:
     seconds: float | None = None
     error: StoredError | None = None
     indexes: tuple[TrackedIndex, ...] = ()
-    aliases: tuple[SearchAlias, ...] = ()  # that the script has switched
+    aliases: tuple[SearchAlias, ...] = ()  # switched by the script
     run: RunStamp | None = None
     checkpoint: Mapping[str, Any] | None = None
-    direction: str = "up"  # "down" while it is taken back, and after that has failed
-    # Its state, run and attempts as they were read: raw, since a value that somebody edited must still match itself.
+    direction: str = "up"  # "down" while it is rolled back, and after a failed rollback
+    # State, run and attempts as they were read. Raw, since a value that was edited by hand must still match itself.
     fence: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     legacy: bool = False  # written by the application's earlier runner
 
@@ -204,10 +205,10 @@ class Entry:
 @value
 class Lanes:
     """
-    Who else can do parts of a script's data changes.
+    The workers that share a script's data changes.
 
-    :param count: workers, as far as that is known
-    :param fence: finds the script's ledger entry as long as it is this run's
+    :param count: number of workers, if it is known
+    :param fence: a filter that finds the script's ledger entry only while it belongs to this run
     """
 
     executor: "Executor"
@@ -219,11 +220,11 @@ class Lanes:
 @value
 class HolderProcess:
     """
-    The process that holds a lease, for those who can see it.
+    The process that holds a lease, as seen on its own machine.
 
-    :param boot: the id of this start of the machine's kernel
+    :param boot: the id of the kernel's present boot
     :param namespace: of process ids
-    :param started: when the process began, in clock ticks since that boot; a later process of the same id began later
+    :param started: when the process began, in clock ticks since that boot; a later process with the same id began later
     """
 
     host: str
@@ -235,7 +236,7 @@ class HolderProcess:
 
 @value
 class LeaseView:
-    """The lease as the server showed it; ``live`` and ``remaining`` (seconds) are by the server's clock."""
+    """The lease as the server showed it. ``live`` and ``remaining`` (seconds) are by the server's clock."""
 
     host: str | None
     pid: int | None

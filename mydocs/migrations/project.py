@@ -1,7 +1,7 @@
 """
-What a project says of itself: `[tool.mydocs]` in its pyproject.toml, and the indexes that it names. Reads files.
+Read what a project sets: `[tool.mydocs]` in its pyproject.toml, and the indexes that it names. I/O: reads files.
 
-A command reads the file only for what neither a flag nor a variable has said, as it costs each start a little.
+A command reads the file only for settings that neither a flag nor a variable gives, since it costs each start a little.
 """
 
 import sys
@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 from mydocs.migrations.errors import SettingsInvalid
 from mydocs.migrations.values import value
 
-if TYPE_CHECKING:  # `list` and `new` read the file, too, and start without a driver
+if TYPE_CHECKING:  # `list` and `new` read the file, too, and must not import a driver
     from pymongo import IndexModel
 
 FILE = "pyproject.toml"
 TABLE = "[tool.mydocs]"
 KEYS = ("dir", "standard_indexes")
-NONE = "none"  # what --indexes says in place of `standard_indexes = false`
+NONE = "none"  # the value of --indexes for `standard_indexes = false`
 HOW_TO_NAME = 'write "package.module:NAME"'
 
 
 @value
 class Project:
     """
-    What the table says; all of it may be absent.
+    The values of the table. Each may be absent.
 
-    :param file: ``None`` where no pyproject.toml has the table
-    :param directory: of the scripts; a relative one counts from the file
-    :param standard_indexes: ``package.module:NAME``, ``False`` for none, ``None`` where nothing is said
+    :param file: ``None`` if no pyproject.toml has the table
+    :param directory: of the scripts; a relative one starts at the file's folder
+    :param standard_indexes: ``package.module:NAME``, ``False`` for none, ``None`` if it is not set
     """
 
     file: Path | None = None
@@ -42,7 +42,7 @@ def find_project(start: Path) -> Project:
     """
     Read the table of the nearest pyproject.toml that has one, from a folder upwards.
 
-    :raises SettingsInvalid: where the file or the table cannot be read; names the file and the key
+    :raises SettingsInvalid: if the file or the table cannot be read; names the file and the key
     """
     for folder in (start, *start.parents):
         file = folder / FILE
@@ -52,7 +52,7 @@ def find_project(start: Path) -> Project:
             continue
         except OSError as error:
             raise SettingsInvalid(f"{file} cannot be read: {error.strerror}; check its permissions") from error
-        if b"mydocs" not in raw:  # the parser costs more than all else here
+        if b"mydocs" not in raw:  # the parser takes longer than all the rest here
             continue
         table = _table(file, raw)
         if table is not None:
@@ -62,12 +62,12 @@ def find_project(start: Path) -> Project:
 
 def standard_indexes(flag: str | None, start: Path) -> "Mapping[str, Sequence[IndexModel]]":
     """
-    Decide which standard indexes a run creates: the flag's, else the project's, else those of the application.
+    Decide which standard indexes a run creates: the flag's, else the project's, else the application's.
 
-    Imports the module that is named; the working directory and the project's folder can be imported from.
+    Import the named module. The working directory and the project's folder are searched.
 
-    :param flag: what ``--indexes`` says
-    :raises SettingsInvalid: where there is no such thing, or it is not a mapping of collection to index models
+    :param flag: the value of ``--indexes``
+    :raises SettingsInvalid: if the module or value does not exist, or is not a mapping of collection to index models
     """
     project = Project() if flag is not None else find_project(start)
     named: str | bool | None = flag if flag is not None else project.standard_indexes
@@ -78,7 +78,7 @@ def standard_indexes(flag: str | None, start: Path) -> "Mapping[str, Sequence[In
         return STANDARD_INDEXES
     if named is False or (flag is not None and named == NONE):
         return {}
-    assert isinstance(named, str)  # the only true value that the table takes
+    assert isinstance(named, str)  # the only true value that the table accepts
     folders = [start] if project.file is None else [start, project.file.parent]
     return _index_models(_imported(named, source, folders), f"{source}: {named}")
 

@@ -1,4 +1,4 @@
-"""Turn flags, environment, env file and project into frozen settings. Reads those two files, nothing else."""
+"""Turn flags, environment, env file and project into frozen settings. I/O: reads those two files."""
 
 import io
 import re
@@ -14,25 +14,25 @@ from mydocs.migrations.reporting.redaction import PUBLIC_PROPERTIES, SECRET_OPTI
 from mydocs.migrations.values import value
 
 DEFAULT_DIRECTORY = "migrations"
-LOCAL_DATABASE = "mydocs"  # with --local only: a real deployment is never guessed
+LOCAL_DATABASE = "mydocs"  # only with --local: the database of a real deployment is never guessed
 SCHEMES = ("mongodb://", "mongodb+srv://")
 
 # https://www.mongodb.com/docs/manual/reference/limits/#naming-restrictions; the stricter Windows list, since a name
-# that works on one server of a deployment only is of no use.
+# must be valid on all servers of a deployment.
 FORBIDDEN_IN_NAME = '/\\. "$*<>:|?\0'
 MAX_NAME_BYTES = 63
 
-# The server's own databases. Who names one in a URL's path mostly means the database of logins, `authSource`.
+# The server's own databases. One of them in a URL's path usually means the database of logins, `authSource`.
 SYSTEM_DATABASES = frozenset({"admin", "config", "local"})
 
-# Options of a connection string whose values may hold an `@`; elsewhere behind the host it is a piece of a password.
+# Options of a connection string whose values may contain an `@`. Elsewhere behind the host it is part of a password.
 OPTIONS_WITH_AT = frozenset({"appname", "authmechanismproperties"})
 
 # These mechanisms take a user without a password: specifications/source/auth/auth.md.
 PASSWORDLESS = frozenset({"MONGODB-X509", "MONGODB-AWS", "MONGODB-OIDC", "GSSAPI"})
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-# As text: what reads no duration and no URL, such as `list`, compiles no pattern.
+# As text, so that a command which reads no duration and no URL, such as `list`, compiles no pattern.
 _DURATION = (
     r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?!s))?(?:(?P<s>\d+(?:\.\d+)?)s)?(?:(?P<ms>\d+(?:\.\d+)?)ms)?"
 )
@@ -41,7 +41,7 @@ _NUMBER = r"\d+(?:\.\d+)?"
 
 @value
 class Flags:
-    """What was said on the command line; ``None`` where nothing was."""
+    """The options of the command line; ``None`` for each that was not given."""
 
     url: str | None = None
     db: str | None = None
@@ -53,10 +53,10 @@ class Flags:
 @value
 class Settings:
     """
-    Where the database is and where the scripts are.
+    The database and the folder of the scripts.
 
     ``url`` is ``None`` for the local server. ``user`` and ``password`` come from variables and complete or replace
-    what the URL says; ``secrets`` are all the texts that must not be shown.
+    those of the URL. ``secrets`` are all texts that must not be shown.
     """
 
     directory: Path
@@ -73,9 +73,9 @@ class Settings:
 
 def parse_duration(text: str, option: str) -> float:
     """
-    Read ``90``, ``90s``, ``10m``, ``1h30m`` or ``500ms`` as seconds.
+    Convert ``90``, ``90s``, ``10m``, ``1h30m`` or ``500ms`` to seconds.
 
-    :raises SettingsInvalid: names the option; also for anything negative
+    :raises SettingsInvalid: names the option; also for a negative duration
     """
     compact = text.strip().lower()
     if re.fullmatch(_NUMBER, compact, re.ASCII):
@@ -87,18 +87,18 @@ def parse_duration(text: str, option: str) -> float:
 
 
 def parse_limit(text: str, option: str) -> float | None:
-    """Read a duration of which ``0`` means no limit."""
+    """Convert a duration to seconds, and ``0`` to ``None``: no limit."""
     return parse_duration(text, option) or None
 
 
 def load_directory(flags: Flags, environ: Mapping[str, str]) -> Path:
-    """Say where the scripts are; all that a command without a database needs."""
+    """Return the folder of the scripts, the only setting of a command without a database."""
     return _directory(flags, _Sources(environ, flags.env_file))
 
 
 def load_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
     """
-    Decide every setting: a flag beats the environment, which beats the env file, which beats the project's table.
+    Decide every setting. A flag beats the environment, which beats the env file, which beats the project's table.
 
     :raises SettingsInvalid: one sentence that names what is missing or wrong
     """
@@ -136,7 +136,7 @@ def load_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
 
 
 def check_name(name: str) -> str:
-    """Return a database name, or say why a server would refuse it."""
+    """Return a database name, or raise the reason for which a server would refuse it."""
     bad = sorted(set(name) & set(FORBIDDEN_IN_NAME))
     if not name:
         problem = "is empty"
@@ -157,10 +157,10 @@ def check_name(name: str) -> str:
 
 def check_url(url: str) -> None:
     """
-    Refuse what cannot be a connection string, without quoting it.
+    Refuse a text that cannot be a connection string, without quoting it.
 
-    The driver looks closer later. But when a password holds an unescaped ``/``, ``?`` or ``@``, its sentence would
-    quote a piece of the password as the port.
+    The driver checks more later. But if a password contains an unescaped ``/``, ``?`` or ``@``, the driver's message
+    would quote a piece of the password as the port.
     """
     scheme = next((scheme for scheme in SCHEMES if url.lower().startswith(scheme)), None)
     if scheme is None:
@@ -186,7 +186,7 @@ def url_database(url: str) -> str | None:
 
 
 def secrets_of(url: str | None, password: str | None) -> tuple[str, ...]:
-    """Return the credentials that must turn up in no message, the longest first."""
+    """Return the credentials that no message may show, the longest first."""
     found = {password or ""}
     if url:
         rest = url.partition("://")[2]
@@ -201,13 +201,13 @@ def secrets_of(url: str | None, password: str | None) -> tuple[str, ...]:
 
 
 class _Sources:
-    """Environment before env file; an empty variable counts as not set, as container tools pass unset ones so."""
+    """Environment before env file. An empty variable counts as unset, since container tools pass unset ones so."""
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
         self._levels: tuple[Mapping[str, str | None], ...] = (environ, _read_env_file(env_file))
 
     def get(self, name: str) -> tuple[str | None, int]:
-        """Return a value and its rank; 0 is a flag, a lower rank wins."""
+        """Return a value and its rank. 0 is a flag; a lower rank wins."""
         for rank, level in enumerate(self._levels, start=1):
             value = level.get(name)
             if value:
@@ -218,7 +218,7 @@ class _Sources:
 def _read_env_file(name: str | None) -> Mapping[str, str | None]:
     if name is None:
         return {}
-    from dotenv import dotenv_values, parser  # only who names a file pays for the import
+    from dotenv import dotenv_values, parser  # imported only if a file is named
 
     path = Path(name)
     if not path.is_file():
@@ -226,7 +226,7 @@ def _read_env_file(name: str | None) -> Mapping[str, str | None]:
     try:
         text = path.read_text(encoding="utf-8")
         for line in parser.parse_stream(io.StringIO(text)):
-            # Others' lines may be a shell's, and only that of one of our variables can be missed.
+            # Lines of other programs may be shell code. Only a line with one of our variables must be readable.
             if line.error and re.search("MONGO_|MYDOCS_", line.original.string):
                 where = f"{name}, line {line.original.line}"
                 raise SettingsInvalid(f"{where} does not read NAME=value; correct it, or check --env-file")
@@ -239,7 +239,7 @@ def _read_env_file(name: str | None) -> Mapping[str, str | None]:
 def _directory(flags: Flags, sources: _Sources) -> Path:
     if flags.dir is not None:
         if not flags.dir:
-            raise SettingsInvalid("--dir is empty; name the directory that holds the scripts")
+            raise SettingsInvalid("--dir is empty; name the directory that contains the scripts")
         return Path(flags.dir)
     named = _given(None, "--dir", sources, "MYDOCS_MIGRATIONS_DIR")[0]
     return Path(named) if named else find_project(Path.cwd()).directory or Path(DEFAULT_DIRECTORY)
@@ -247,15 +247,15 @@ def _directory(flags: Flags, sources: _Sources) -> Path:
 
 def _given(flag: str | None, option: str, sources: _Sources, variable: str) -> tuple[str | None, int]:
     """
-    Return what an option or else a variable says, and the rank of its source; 0 is the option.
+    Return the value of an option or else a variable, and the rank of its source; 0 is the option.
 
-    White space at an end comes from a file that was read whole, or from a quotation mark too many. It is never meant,
-    and a server would take it: a database of that name.
+    White space at an end comes from a file that was read whole, or from a superfluous quotation mark. It is never
+    meant, and a server would accept it as a part of the name.
     """
     value, rank, name = (flag, 0, option) if flag is not None else (*sources.get(variable), variable)
     if value is not None and value != value.strip():
         end = "begins" if value != value.lstrip() else "ends"
-        raise SettingsInvalid(f"{name} {end} with white space, such as a line end; take it out")
+        raise SettingsInvalid(f"{name} {end} with white space, such as a line end; remove it")
     return value, rank
 
 
@@ -263,8 +263,8 @@ def _credentials(sources: _Sources, url: str, url_rank: int) -> tuple[str | None
     """
     Choose between the variables and the URL's own user.
 
-    The variables win over a URL of the same source, as lightodm reads them; a URL from a stronger source that names
-    its own user wins over variables that were meant for another one.
+    The variables win over a URL of the same source, as in lightodm. A URL with a user from a stronger source wins over
+    the variables.
     """
     user, user_rank = _given(None, "", sources, "MONGO_USER")
     password, password_rank = _given(None, "", sources, "MONGO_PASSWORD")

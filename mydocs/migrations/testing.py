@@ -1,8 +1,8 @@
 """
-Checks for a project's own migrations, on any empty database: numbers, the way back, and that everything may run twice.
+Check a project's own migrations on an empty database: the numbers, the rollbacks, and a second run of each. I/O.
 
-They need no test framework and no particular server. All problems are in one ``AssertionError``, one a line.
-What keeps a migration from running at all is the ``MigrationError`` that a run would raise.
+The checks need no test framework and no particular server. One ``AssertionError`` lists all problems, one a line.
+If a migration cannot run at all, they raise the ``MigrationError`` that a run would raise.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -45,28 +45,28 @@ async def assert_migrations_ok(
     timeout: float | None = 600.0,
 ) -> None:
     """
-    Run every migration of a folder up, up again, and, where it has a ``down``, down and up; compare what is there.
+    Run each migration of a folder up, up again and, if it has a ``down``, down and up, and compare the results.
 
-    After the second ``up``, and after down and up, documents and indexes must be as after the first one; after
-    ``down`` the indexes must be as before. A second ``up`` must not rebuild a search index. A script that says
+    After the second ``up``, and after down and up, documents and indexes must be as after the first one. After
+    ``down`` the indexes must be as before. A second ``up`` must not rebuild a search index. A script with
     ``IDEMPOTENT = False`` does not run twice.
 
-    :param db: an empty database of any server; it holds the result afterwards
-    :param seed: is awaited with ``db`` before the first migration; it inserts what data changes are to meet
+    :param db: an empty database of any server; it contains the result afterwards
+    :param seed: awaited with ``db`` before the first migration, to insert documents for the data changes
     :param reversible: whether each migration must have a ``down``
     :param gaps: whether numbers may be left out
-    :param ignore: fields at the top of documents that may differ from run to run, such as ``updated_at``
+    :param ignore: top-level fields of documents that may differ from run to run, such as ``updated_at``
     :param timeout: seconds for the index builds of each step
     :raises AssertionError: with every problem, one a line, once all migrations were tried
-    :raises NotPossible: where ``db`` is not empty; nothing was touched
-    :raises MigrationError: where a run would raise it
+    :raises NotPossible: if ``db`` is not empty; nothing was changed
+    :raises MigrationError: if a run would raise it
     """
-    __tracebackhide__ = True  # pytest then shows the line of the test, and not this function
+    __tracebackhide__ = True  # pytest then shows the line of the test instead of this function
     found = await anyio.to_thread.run_sync(discover, Path(directory))
     problems = _problems_of_the_files(found.scripts, reversible=reversible, gaps=gaps)
     if await commands.documents_again(db, {"listCollections": 1, "cursor": {}}):
         raise NotPossible(f"database {db.name} is not empty; these checks write to it, so give them an empty one")
-    # Now, so that they do not count as the first migration's; the run that creates them finds them there.
+    # Created here, so that the standard indexes do not count as the first migration's. The run finds them present.
     await create_standard_indexes(db, standard_indexes)
     if seed is not None:
         await seed(db)
@@ -79,7 +79,7 @@ async def assert_migrations_ok(
 
 @value
 class _Run:
-    """The three things that are done to one migration."""
+    """Run one migration in three ways: up, up again, and down."""
 
     db: Database
     directory: str | Path
@@ -97,12 +97,12 @@ class _Run:
         )
 
     async def up_again(self, script: Script) -> tuple[IndexAction, ...]:
-        """Run it as after a crash between its end and the record of it; returns what it did to search indexes."""
+        """Run it as after a crash before its end was recorded. Return what it did to search indexes."""
         await mark(self.db, script.version, applied=False, directory=self.directory)
         try:
             await self.up(script)
         except MigrationFailed:
-            await mark(self.db, script.version, applied=True, directory=self.directory)  # as it is by its first run
+            await mark(self.db, script.version, applied=True, directory=self.directory)  # the state after its first run
             raise
         entries = (await ledger.read(self.db)).entries
         indexes = [index for entry in entries if entry.version == script.version for index in entry.indexes]
@@ -124,12 +124,12 @@ async def _problems_of(script: Script, run: _Run, ignore: Collection[str]) -> li
         except MigrationFailed as error:
             problems.append(f"{script.file_name} cannot run twice: {error}")
         if {IndexAction.UPDATED, IndexAction.REPLACED} & set(actions):
-            problems.append(f"{script.file_name} builds a search index anew when it runs twice")
+            problems.append(f"{script.file_name} rebuilds a search index when it runs twice")
         problems += _differences(f"{script.file_name} run twice", after, await _look(run.db, ignore))
     if script.reversible:
         await run.down()
         taken_back = await _look(run.db, ignore)
-        problems += _differences(f"{script.file_name} taken back", before, taken_back, documents=False)
+        problems += _differences(f"{script.file_name} rolled back", before, taken_back, documents=False)
         await run.up(script)
         problems += _differences(f"{script.file_name} down and up", after, await _look(run.db, ignore))
     return problems
@@ -148,7 +148,7 @@ def _problems_of_the_files(scripts: Sequence[Script], *, reversible: bool, gaps:
 
 @value
 class _State:
-    """What a database holds besides the runner's own collections, each part under the name that a problem says."""
+    """The contents of a database without the runner's own collections, each part under the name used in a problem."""
 
     documents: Mapping[str, Any]
     indexes: Mapping[str, Any]
@@ -165,7 +165,7 @@ async def _look(db: Database, ignore: Collection[str]) -> _State:
             kept = {key: value for key, value in document.items() if key not in ignore}
             documents[f"document {document['_id']!r} of {name}"] = kept
         for index in await commands.documents_again(db, {"listIndexes": name, "cursor": {}}):
-            if index["name"] != "_id_":  # comes and goes with the collection, which no `down` has to drop
+            if index["name"] != "_id_":  # belongs to the collection, which a `down` need not drop
                 indexes[f"index {name}.{index['name']}"] = index
         for index in await _search_listing(db, name):
             indexes[f"search index {name}.{index.get('name')}"] = _comparable(index)

@@ -1,9 +1,9 @@
 """
-The one form of a value here: a frozen, slotted, keyword-only dataclass that is cheap to define. Pure.
+Define values: frozen, slotted, keyword-only dataclasses that are cheap to define. Pure.
 
 ``@dataclass(frozen=True, slots=True)`` writes six functions as text and compiles them, for each class and at each
-start: 0.7 ms a class, which for all of ours was an eighth of a command with nothing to do. The functions below are the
-same for every class and are compiled once, so a class takes a twentieth of that. To make a value takes 0.5 µs more.
+start: 0.7 ms a class. For all our classes this was an eighth of a command with nothing to do. The functions below are
+the same for every class and compiled once, so a class takes a twentieth of that. To create a value takes 0.5 µs more.
 """
 
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field
@@ -15,13 +15,13 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def value(cls: type[T]) -> type[T]:
     """
-    Make a class a value. ``dataclasses.fields``, ``replace``, ``asdict``, ``pickle`` and ``match`` work as with any.
+    Turn a class into a value. ``dataclasses.fields``, ``replace``, ``asdict``, ``pickle`` and ``match`` work as usual.
 
-    What the class defines itself stays. A class without fields of its own may inherit those of another value.
+    Methods that the class defines are kept. A class without fields of its own may inherit those of another value.
     """
     own = {name for name in _METHODS if name in cls.__dict__}
-    # `dataclass` would compile two functions more for `frozen=True`, and lets only frozen classes extend frozen ones.
-    # So the mark is set afterwards, where others look for it, and taken away while another value extends this one.
+    # `dataclass` would compile two more functions for `frozen=True`, and lets only frozen classes extend frozen ones.
+    # So the class is marked as frozen afterwards, and the mark is removed while another value extends it.
     marks = [vars(base)["__dataclass_params__"] for base in cls.__mro__[1:] if "__dataclass_params__" in vars(base)]
     for mark in marks:
         mark.frozen = False
@@ -34,7 +34,7 @@ def value(cls: type[T]) -> type[T]:
     for name, method in _METHODS.items():
         if name not in own:
             setattr(made, name, method)
-    return made  # type: ignore[no-any-return]  # the class that slots have made again
+    return made  # type: ignore[no-any-return]  # `slots=True` returns a new class
 
 
 def _fields(instance: Any) -> dict[str, Field[Any]]:

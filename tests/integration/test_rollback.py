@@ -250,7 +250,7 @@ async def test_a_way_back_takes_back_nothing_that_it_had_not_named(
         back = group.create_task(in_vain(rollback(any_db, directory=folder, on_event=sink)))
         await waiting.wait()
         gate.set()
-    assert f"{says} be taken back instead of 001" in str(back.result())
+    assert f"{says} be rolled back instead of 001" in str(back.result())
     assert run.result().outcome is Outcome.OK
     assert await states(any_db) == left
 

@@ -61,7 +61,7 @@ async def test_migrations_in_order_pass(any_db: Database, folder: Path, write: W
         pytest.param(
             {"001_a.py": UP_AND_DOWN.format(up="await db.pages.create_index('b')", down="pass")},
             {},
-            r"001_a\.py taken back: index pages\.b_1 is new",
+            r"001_a\.py rolled back: index pages\.b_1 is new",
             id="down forgets an index",
         ),
         pytest.param(
@@ -84,7 +84,7 @@ async def test_migrations_in_order_pass(any_db: Database, folder: Path, write: W
                 "    await db.command({'updateSearchIndex': 'pages', 'name': 'ft', 'definition': {'mappings': {}}})\n"
             },
             {},
-            r"001_a\.py builds a search index anew",
+            r"001_a\.py rebuilds a search index",
             id="rebuilds a search index",
         ),
         pytest.param(

@@ -24,7 +24,7 @@ from mydocs.migrations.reporting.events import Planned, Sink
 from mydocs.migrations.reporting.report import Outcome, RunReport
 from mydocs.migrations.scripts.discover import Discovery
 
-LEAVES_LATER = "the server continues to delete it, `mydocs migrate status` shows the indexes that are to stay"
+LEAVES_LATER = "the server goes on deleting it, `mydocs migrate status` shows the indexes that are to stay"
 
 
 async def rollback(

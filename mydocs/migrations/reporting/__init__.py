@@ -1,1 +1,1 @@
-"""What a run says: events while it goes, a report at its end, and sinks that take them."""
+"""Report a run: events while it runs, a report at its end, and sinks that receive them."""

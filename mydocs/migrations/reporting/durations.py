@@ -1,10 +1,10 @@
-"""Durations as people write them. Pure."""
+"""Write durations for people. Pure."""
 
 import math
 
 
 def seconds_text(seconds: float | None) -> str:
-    """Write a duration that was measured: ``0.12 s``, ``12.3 s``, ``3 min 20 s``, ``1 h 05 min``; empty for none."""
+    """Write a measured duration: ``0.12 s``, ``12.3 s``, ``3 min 20 s``, ``1 h 05 min``; nothing for ``None``."""
     if seconds is None or not math.isfinite(seconds):
         return ""
     if seconds < 9.995:
@@ -18,5 +18,5 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def rounded_text(seconds: float) -> str:
-    """Write a duration that is only estimated, or still goes on, in whole seconds."""
+    """Write a duration that is estimated, or not over yet, in whole seconds."""
     return f"{round(seconds)} s" if seconds < 99.5 else seconds_text(seconds)

@@ -1,8 +1,7 @@
 """
-What a call says while it goes on: frozen events, each with its sentence and its level, for sinks that take them. Pure.
+Define the events of a call: frozen values, each with its sentence and its level, for sinks. Pure.
 
-One place to add an event: its class here. Every view and log shows its sentence; what wants more than that looks at the
-class.
+To add an event, add its class here. Every view and log shows its sentence. A view that needs more matches the class.
 """
 
 import logging
@@ -27,19 +26,19 @@ logger = logging.getLogger(__name__)
 
 @value
 class Event:
-    """Something that happened, in which call: ``run_id`` is what this call signs lease and ledger with."""
+    """Something that happened in a call. ``run_id`` is the id that the call writes to lease and ledger."""
 
     database: str = ""
     run_id: str = ""
 
     @property
     def level(self) -> int:
-        """How much it matters, in the levels of ``logging``: an operator wants to read INFO and must read WARNING."""
+        """Return the level of ``logging``: INFO is useful for an operator, WARNING is necessary."""
         return logging.DEBUG
 
     @property
     def sentence(self) -> str:
-        """What has happened, on one line; unless a class says it better, its facts."""
+        """Return what happened, on one line. By default it lists the event's fields."""
         own = {field.name for field in fields(Event)}
         facts = [f"{field.name}={getattr(self, field.name)}" for field in fields(self) if field.name not in own]
         return " ".join([type(self).__name__, *facts])
@@ -55,7 +54,7 @@ _MEANWHILE: Mapping[str, str] = {
 
 @value
 class Planned(Event):
-    """What is going to run, in order; ``standard`` says whether the standard indexes are a step of it."""
+    """What runs next, in order. ``standard`` tells whether the standard indexes are one of the steps."""
 
     versions: tuple[str, ...]
     standard: bool
@@ -75,7 +74,7 @@ class Planned(Event):
 
 @value
 class Warned(Event):
-    """Something that an operator should know and that stops nothing."""
+    """A fact that an operator should know and that stops nothing."""
 
     message: str
 
@@ -90,7 +89,7 @@ class Warned(Event):
 
 @value
 class LeaseWaiting(Event):
-    """Somebody else migrates; said once for each holder."""
+    """Another run holds the lease. Emitted once for each holder."""
 
     holder: LeaseView
 
@@ -105,7 +104,7 @@ class LeaseWaiting(Event):
 
 @value
 class LeaseTaken(Event):
-    """This run may migrate now."""
+    """This run has the lease."""
 
     term: int
 
@@ -116,7 +115,7 @@ class LeaseTaken(Event):
 
 @value
 class StepEvent(Event):
-    """Of a step: a script, or the standard indexes (version ``standard``); ``direction`` is up or down."""
+    """An event of a step: a script, or the standard indexes (version ``standard``). ``direction`` is up or down."""
 
     version: str
     name: str
@@ -125,7 +124,7 @@ class StepEvent(Event):
 
     @property
     def title(self) -> str:
-        """The step as an operator would name it."""
+        """Return the name of the step for an operator."""
         return "standard indexes" if self.version == STANDARD_VERSION else f"migration {self.version} {self.name}"
 
 
@@ -160,7 +159,7 @@ class StepFinished(StepEvent):
 
     @property
     def ending(self) -> str:
-        """How it ended; a migration that was taken back is pending again."""
+        """Return how it ended. A migration that was rolled back is pending again."""
         return "rolled back" if self.direction == "down" and self.error is None else self.state.value
 
     @property
@@ -171,7 +170,7 @@ class StepFinished(StepEvent):
 
 @value
 class Verified(Event):
-    """The ``verify`` of a script has ended; ``error`` is what it raised, ``None`` where all is right."""
+    """The ``verify`` of a script has ended. ``error`` is what it raised, or ``None`` if it passed."""
 
     version: str
     name: str
@@ -192,7 +191,7 @@ class Verified(Event):
 
 @value
 class BatchDone(Event):
-    """A batch of a data change is written; ``done`` and ``total`` count documents, ``seconds`` since its start."""
+    """A batch of a data change is written. ``done`` and ``total`` count documents, ``seconds`` since its start."""
 
     collection: str
     done: int
@@ -210,9 +209,9 @@ class DataChanged(Event):
     """
     A data change is over.
 
-    :param changed: documents, by earlier attempts too
-    :param still_matching: documents that the filter finds and that nobody has decided to leave; ``None`` where the
-        filter does not tell what is done from what is not
+    :param changed: documents, including those of earlier attempts
+    :param still_matching: documents that still match the filter, without those that the function left as they are;
+        ``None`` if the filter does not tell finished documents from others
     """
 
     collection: str
@@ -231,7 +230,7 @@ class DataChanged(Event):
 
 @value
 class AliasSwitched(Event):
-    """A script has let a search alias name another index; those who ask get it from now on."""
+    """A script has switched a search alias to another index. Applications use it from now on."""
 
     alias: str
     collection: str
@@ -250,7 +249,7 @@ class AliasSwitched(Event):
 
 @value
 class IndexDefined(Event):
-    """A script has brought an index to its definition, or found it there."""
+    """A script has given an index its definition, or found that it has it."""
 
     collection: str
     name: str
@@ -263,14 +262,14 @@ class IndexDefined(Event):
 
     @property
     def sentence(self) -> str:
-        """Say also whether queries are answered until the build has ended."""
+        """Return the sentence. It also says whether queries are answered until the build has ended."""
         meanwhile = _MEANWHILE.get(self.action) if self.type.is_search else None
         return f"{self.title}: {self.action}" + (f" ({meanwhile})" if meanwhile else "")
 
 
 @value
 class IndexChanged(Event):
-    """An index that is waited for is seen in another state; ``seconds`` since it was asked for."""
+    """An awaited index has changed its state. ``seconds`` since it was asked for."""
 
     collection: str
     name: str
@@ -292,7 +291,7 @@ class IndexChanged(Event):
 
     @property
     def standing(self) -> str:
-        """Where it stands, on how many hosts, and why."""
+        """Return its state, the number of ready hosts, and the reason."""
         hosts = ""
         if self.hosts_total > 1 and self.hosts_ready < self.hosts_total:
             hosts = f", {self.hosts_ready} of {self.hosts_total} hosts ready"
@@ -305,7 +304,7 @@ class IndexChanged(Event):
 
 @value
 class StillWaiting(Event):
-    """What a wait still waits for: each 30 s, and where others migrate, also when it has become less."""
+    """What a wait still waits for: every 30 s, and while other runs migrate, also when less is left."""
 
     what: tuple[str, ...]
     seconds: float
@@ -320,12 +319,12 @@ class StillWaiting(Event):
 
 
 def index_title(collection: str, name: str, kind: IndexType | None) -> str:
-    """Name an index as an operator would look for it."""
+    """Return the name of an index for an operator."""
     return f"index {collection}.{name}" + (f" ({kind.value})" if kind else "")
 
 
 def emit(sink: Sink | None, event: Event) -> None:
-    """Hand an event to a sink. A sink that raises is logged and does not stop the run."""
+    """Pass an event to a sink. If the sink raises, log it and continue the run."""
     if sink is None:
         return
     try:

@@ -1,8 +1,8 @@
 """
-A sink for Prometheus, the extra ``mydocs[prometheus]``: what is pending, what is not ready, how the last call ended.
+A sink for Prometheus (extra ``mydocs[prometheus]``): what is pending, what is not ready, how the last call ended.
 
-The gauges say what the last call of a process has seen. A process that serves ``/metrics`` sets them by its own calls,
-such as the one at its start, or a ``status`` each few minutes.
+The gauges show what the last call of a process has found. A process that serves ``/metrics`` sets them by its own
+calls, for example at its start, or by a ``status`` every few minutes.
 """
 
 import threading
@@ -24,10 +24,10 @@ _sinks: "WeakKeyDictionary[CollectorRegistry, _Gauges]" = WeakKeyDictionary()
 
 def prometheus_sink(*, registry: "CollectorRegistry | None" = None) -> Sink:
     """
-    Return the sink of a registry; the same one each time, as a registry takes each metric once.
+    Return the sink of a registry. It is always the same one, since a registry accepts each metric once.
 
-    :param registry: where the metrics are served from; the client's global one where it is not given
-    :raises ImportError: where the extra is not installed
+    :param registry: serves the metrics; by default the client's global one
+    :raises ImportError: if the extra is not installed
     """
     try:
         import prometheus_client
@@ -49,9 +49,9 @@ class _Gauges:
 
         self._pending = gauge("migrations_pending", "Migrations that are not applied")
         self._late = gauge("indexes_not_ready", "Tracked indexes that cannot be queried as they were asked for")
-        self._outcome = gauge("last_run_outcome", "1 for how the last call has ended, else 0", "outcome")
-        self._seconds = gauge("last_run_seconds", "What the last call took")
-        self._ended = gauge("last_run_timestamp_seconds", "When the last call ended")
+        self._outcome = gauge("last_run_outcome", "1 for the outcome of the last call, else 0", "outcome")
+        self._seconds = gauge("last_run_seconds", "Duration of the last call")
+        self._ended = gauge("last_run_timestamp_seconds", "End of the last call")
         self._lock = threading.Lock()
         self._unready: dict[str, set[tuple[str, str]]] = {}
 

@@ -1,4 +1,4 @@
-"""What a plan foresees, as values; exit code, text and JSON are reductions of these. Pure."""
+"""Define what a plan foresees, as values. Exit code, text and JSON are computed from these. Pure."""
 
 import json
 from enum import StrEnum
@@ -9,7 +9,7 @@ from mydocs.migrations.values import value
 
 
 class EffectKind(StrEnum):
-    """What happens to a database."""
+    """The kind of an effect on a database."""
 
     CREATE_INDEX = "create_index"
     UPDATE_INDEX = "update_index"
@@ -24,19 +24,19 @@ class EffectKind(StrEnum):
     ALIAS = "alias"
 
 
-# What takes an index or a collection away, so that a pull request is to stop.
+# Effects that take an index or a collection away. They are to stop a pull request.
 TAKES_AWAY = frozenset({EffectKind.REPLACE_INDEX, EffectKind.DROP_INDEX, EffectKind.DROP_COLLECTION})
 
 
 @value
 class Effect:
     """
-    One thing that a script does.
+    One effect of a script.
 
-    :param name: of the index, the alias, or the collection's new name
-    :param documents: how many; ``None`` where nobody can say, or the effect is none on documents
-    :param answers_meanwhile: whether queries are answered while it is under way
-    :param before: documents before and ``after`` it, as JSON, as far as they were asked for
+    :param name: of the index or the alias, or the collection's new name
+    :param documents: how many; ``None`` if the number is unknown, or the effect does not concern documents
+    :param answers_meanwhile: whether queries are answered during the change
+    :param before: documents before the change, and ``after`` it, as JSON, as many as were asked for
     """
 
     kind: EffectKind
@@ -55,8 +55,8 @@ class PlannedStep:
     """
     What one pending script would do.
 
-    :param unknown: what could not be foreseen, a sentence each
-    :param error: what the script raised on the copy
+    :param unknown: what could not be foreseen, one sentence each
+    :param error: the error that the script raised on the copy
     """
 
     version: str
@@ -76,7 +76,7 @@ class PlanReport:
 
     @property
     def exit_code(self) -> int:
-        """1 where a script fails on the copy, 8 where something is taken away, else 0."""
+        """Return 1 if a script fails on the copy, 8 if something is taken away, else 0."""
         if any(step.error is not None for step in self.steps):
             return 1
         effects = [effect for step in self.steps for effect in step.effects]
@@ -84,7 +84,7 @@ class PlanReport:
 
 
 def step_json(step: PlannedStep) -> dict[str, Any]:
-    """Turn a step of a plan into plain values."""
+    """Convert a step of a plan to plain values."""
     return {
         "version": step.version,
         "name": step.name,

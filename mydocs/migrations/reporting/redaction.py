@@ -1,32 +1,32 @@
 """
-Take credentials out of a text, however they are written there. Pure.
+Remove credentials from a text, in every form that they have there. Pure.
 
-A secret may stand there as it is, percent-encoded as in a URL, as Python's ``repr`` or JSON writes it, or in base64.
+A secret may appear as it is, percent-encoded as in a URL, as written by Python's ``repr`` or JSON, or in base64.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-# Options of a connection string whose values are secrets or hold some.
+# Options of a connection string whose values are secrets or contain some.
 SECRET_OPTIONS = frozenset({"authmechanismproperties", "tlscertificatekeyfilepassword", "proxypassword"})
-# Of the properties of authMechanismProperties, those that are no secrets: specifications/source/auth/auth.md.
+# The properties of authMechanismProperties that are not secret: specifications/source/auth/auth.md.
 PUBLIC_PROPERTIES = frozenset(
     {"SERVICE_NAME", "SERVICE_HOST", "SERVICE_REALM", "CANONICALIZE_HOST_NAME", "ENVIRONMENT", "TOKEN_RESOURCE"}
 )
-SHORT_SECRET = 8  # characters; a shorter one is replaced only where it stands alone, or "a" would eat every sentence
-SHORT_BASE64 = 5  # characters of a secret's own within base64; fewer stand in any long text by chance
+SHORT_SECRET = 8  # characters; a shorter one is replaced only as a whole word, or "a" would damage every sentence
+SHORT_BASE64 = 5  # characters of base64 that a secret alone determines; fewer occur in any long text by chance
 REPLACEMENT = "***"
 USERINFO = re.compile(r"(mongodb(?:\+srv)?:(?:\\?/){2})[^\s'\"<>]*@", re.IGNORECASE)
 
-# Each level of quoting doubles the backslashes; more than a few levels nobody writes.
+# Each level of quoting doubles the backslashes. More than a few levels do not occur.
 BACKSLASHES = r"\\{0,16}"
 SHORT_ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 BASE64 = "A-Za-z0-9+/_-"
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Take every credential out of a text: the user part of any connection string, and the secrets by name."""
+    """Remove every credential from a text: the user part of any connection string, and the given secrets."""
     clean = USERINFO.sub(rf"\1{REPLACEMENT}@", text)
     for pattern in _patterns(tuple(secrets)):
         clean = pattern.sub(REPLACEMENT, clean)
@@ -35,7 +35,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 @lru_cache(maxsize=64)
 def _patterns(secrets: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
-    """Make the patterns of secrets, the longest first: one may be a part of another."""
+    """Return the patterns of secrets, the longest first, since one may be part of another."""
     ordered = sorted(set(secrets) - {""}, key=lambda secret: (-len(secret), secret))
     return tuple(re.compile(pattern) for secret in ordered for pattern in (_written(secret), *_base64(secret)))
 
@@ -57,7 +57,7 @@ def _character(character: str) -> str:
         forms.append(re.escape("+"))
     if not character.isalnum() or not character.isascii():
         forms = [BACKSLASHES + forms[0], *forms[1:]]
-        # Of `ascii()`, of JSON (above 16 bits as two halves), and of bytes.
+        # The escapes of `ascii()`, of JSON (above 16 bits as two halves), and of bytes.
         units = character.encode("utf-16-be", "surrogatepass")
         halves = [units[i : i + 2].hex() for i in range(0, len(units), 2)]
         escaped = [
@@ -72,7 +72,7 @@ def _character(character: str) -> str:
 
 
 def _hex(digits: str) -> str:
-    """Match hexadecimal digits in either case."""
+    """Return a pattern for hexadecimal digits in either case."""
     return "".join(f"[{digit.upper()}{digit.lower()}]" if digit.isalpha() else digit for digit in digits)
 
 
@@ -80,10 +80,10 @@ def _base64(secret: str) -> Iterator[str]:
     """
     Yield patterns for a secret inside base64, such as that of ``user:password``.
 
-    The secret may begin at any of three places of a group of four characters. Of the first and the last one some bits
-    are those of its neighbours, so they stay.
+    The secret may begin at three places of a group of four characters. The first and the last character also contain
+    bits of the neighbours, so they stay.
     """
-    import base64  # only where there is a secret: `list` reads the names above and nothing else
+    import base64  # only if there is a secret: `list` needs only the names above
 
     raw = secret.encode("utf-8", "surrogatepass")
 

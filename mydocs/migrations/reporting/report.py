@@ -1,4 +1,4 @@
-"""What a call has done or found, as values; exit code, tables and JSON are reductions of these. Pure."""
+"""Define what a call has done or found, as values. Exit code, tables and JSON are computed from these. Pure."""
 
 import logging
 import math
@@ -21,12 +21,12 @@ class Outcome(StrEnum):
     NOT_READY = "not_ready"
     PLANNED = "planned"
     INTERRUPTED = "interrupted"
-    UNVERIFIED = "unverified"  # all is applied and ready, and a check of the data failed
+    UNVERIFIED = "unverified"  # all is applied and ready, but a check of the data failed
 
 
 @value
 class DataReport:
-    """A data change of a script, as :class:`mydocs.migrations.reporting.events.DataChanged` says it."""
+    """A data change of a script, from :class:`mydocs.migrations.reporting.events.DataChanged`."""
 
     collection: str
     changed: int
@@ -36,10 +36,10 @@ class DataReport:
 @value
 class MigrationReport:
     """
-    One migration. ``seconds`` is what its script took.
+    One migration. ``seconds`` is the duration of its script.
 
-    :param verified: what its ``verify`` said, and ``error`` why; ``None`` where that was not asked
-    :param surveyed: a look at files and ledger found it, so what follows is all that is known
+    :param verified: the result of its ``verify``, with its ``error``; ``None`` if it was not called
+    :param surveyed: found by reading files and ledger, so the fields below are all that is known
     """
 
     version: str
@@ -60,9 +60,9 @@ class MigrationReport:
 @value
 class IndexReport:
     """
-    One index. ``seconds`` from the moment that it was asked for until it was settled.
+    One index. ``seconds`` from the request until it was ready or had failed.
 
-    :param queryable: with any definition; ``None`` where nobody looked
+    :param queryable: with any definition; ``None`` if it was not read
     """
 
     collection: str
@@ -77,9 +77,9 @@ class IndexReport:
 @value
 class AliasReport:
     """
-    A search alias, and where the index stands that it names.
+    A search alias, and the state of the index that it names.
 
-    :param state: ``None`` where nobody looked
+    :param state: ``None`` if it was not read
     """
 
     alias: str
@@ -102,7 +102,7 @@ class ErrorReport:
 
 @value
 class AttemptReport:
-    """One attempt, up or down: one that the ledger shows, or one that it no longer does."""
+    """One attempt, up or down, whether the ledger still shows it or not."""
 
     version: str
     direction: str
@@ -116,9 +116,9 @@ class AttemptReport:
 @value
 class RunReport:
     """
-    A whole call: the migrations that it dealt with, the indexes that it waited for.
+    A whole call: its migrations, and the indexes that it waited for.
 
-    :param aliases: those that it found, or those that it switched; ``None`` where there was none to deal with
+    :param aliases: found or switched by the call; ``None`` if aliases were not part of it
     """
 
     outcome: Outcome
@@ -134,7 +134,7 @@ class RunReport:
 
 @value
 class RunFinished(Event):
-    """The last event of every call, also of one that failed or was cancelled."""
+    """The last event of every call, also if the call failed or was cancelled."""
 
     report: RunReport
 
@@ -150,7 +150,7 @@ class RunFinished(Event):
 
 
 def to_json(report: RunReport) -> dict[str, Any]:
-    """Turn a report into plain values with the keys that others script against; times are ISO 8601 in UTC."""
+    """Convert a report to plain values with the keys that other programs rely on. Times are ISO 8601 in UTC."""
     document: dict[str, Any] = {
         "outcome": report.outcome.value,
         "database": report.database,
@@ -197,7 +197,7 @@ def _migration(migration: MigrationReport) -> dict[str, Any]:
 
 
 def index_json(index: IndexReport) -> dict[str, Any]:
-    """Turn an index of a report into plain values."""
+    """Convert an index of a report to plain values."""
     return {
         "collection": index.collection,
         "name": index.name,
@@ -238,5 +238,5 @@ def _error(error: StoredError | None) -> dict[str, str] | None:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    """Round to milliseconds; what somebody else stored as no number of seconds is unknown, as JSON has no such."""
+    """Round to milliseconds. A stored value that is not a finite number becomes ``None``, since JSON has none."""
     return round(seconds, 3) if seconds is not None and math.isfinite(seconds) else None

@@ -1,4 +1,4 @@
-"""Ready-made sinks: events as log records, and one event for several sinks. No I/O but that of ``logging``."""
+"""Provide ready-made sinks: events as log records, and one event for several sinks. No I/O except by ``logging``."""
 
 import logging
 
@@ -9,10 +9,10 @@ LOGGER = "mydocs.migrations"
 
 def logging_sink(event: Event) -> None:
     """
-    Log an event as one record of the logger ``mydocs.migrations``; what takes events where a caller names no sink.
+    Log an event as one record of the logger ``mydocs.migrations``. This is the default sink.
 
     The message is a sentence. The event itself is the record's attribute ``event``, for handlers that write fields.
-    Where nobody has set logging up, nothing is written, not even a warning.
+    If logging is not configured, nothing is written, not even a warning.
     """
     logger = logging.getLogger(LOGGER)
     if logger.isEnabledFor(event.level):
@@ -20,7 +20,7 @@ def logging_sink(event: Event) -> None:
 
 
 def fan_out(*sinks: Sink) -> Sink:
-    """Make one sink that hands each event to several; one that raises is logged and keeps it from no other."""
+    """Return one sink that passes each event to several. If one of them raises, the others still receive the event."""
 
     def take(event: Event) -> None:
         for sink in sinks:

@@ -1,10 +1,10 @@
 """
-A sink for OpenTelemetry, the extra ``mydocs[otel]``: spans for a call, its steps, its index waits, and metrics.
+A sink for OpenTelemetry (extra ``mydocs[otel]``): spans for a call, its steps and its index waits, and metrics.
 
-Spans are started and ended by hand and never made current, so nothing is left in the caller's context; that of the
-call becomes a child of what is current when the sink is made. Attributes are names, counts, states and the type of an
-error; its text, from which credentials were taken before, is the status of the span. Definitions and documents are
-in no event, and so in no span.
+Spans are started and ended explicitly and never made current, so the caller's context stays unchanged. The span of the
+call is a child of the span that is current when the sink is made. Attributes are names, counts, states and the type of
+an error. The text of an error, without credentials, is the status of the span. Events, and so spans, contain no
+definitions and no documents.
 """
 
 import threading
@@ -39,11 +39,11 @@ def opentelemetry_sink(
     *, tracer_provider: "TracerProvider | None" = None, meter_provider: "MeterProvider | None" = None
 ) -> Sink:
     """
-    Make a sink for one call after the other; calls that overlap want one each.
+    Return a sink for consecutive calls. Calls that overlap need one each.
 
-    :param tracer_provider: where spans go; the global one where it is not given
+    :param tracer_provider: receives the spans; by default the global one
     :param meter_provider: likewise for metrics
-    :raises ImportError: where the extra is not installed
+    :raises ImportError: if the extra is not installed
     """
     try:
         from opentelemetry import metrics, trace
@@ -63,7 +63,7 @@ class _Meters:
 
 
 class _Spans:
-    """What is open at the moment: the call, a step, and the indexes that are waited for."""
+    """The open spans: the call, a step, and the awaited indexes."""
 
     def __init__(self, tracer: Any, meters: _Meters) -> None:
         from opentelemetry import context, trace
@@ -102,7 +102,7 @@ class _Spans:
                 self._index_changed(event)
             case RunFinished():
                 self._finished(event)
-            case _:  # what the spans and the events above say already
+            case _:  # the spans and events above already contain it
                 pass
 
     def _step_finished(self, event: StepFinished) -> None:
@@ -117,7 +117,7 @@ class _Spans:
     def _index_changed(self, event: IndexChanged) -> None:
         key = event.collection, event.name
         if key not in self._indexes:
-            # As old as the request, since a fast build is ready at the first look.
+            # Starts with the request, since a fast build is ready at the first look.
             began = time.time_ns() - int(event.seconds * NANOSECONDS)
             self._indexes[key] = self._span(f"index {event.collection}.{event.name}", event, began)
         span = self._indexes[key]
@@ -135,7 +135,7 @@ class _Spans:
                     self._fail(self._indexes[key], "IndexFailed", index.reason or "")
                 self._end_index(key, index.state, index.seconds)
         for span in (*self._indexes.values(), self._step):
-            if span is not None:  # of a script's own wait, or of a step that could not be recorded
+            if span is not None:  # still open: a script's own wait, or a step that was not recorded
                 span.end()
         attributes = {"mydocs.outcome": report.outcome.value}
         run, self._run, self._step, self._indexes = self._run, None, None, {}
@@ -185,5 +185,5 @@ def _facts(event: LeaseWaiting | LeaseTaken | Warned | BatchDone) -> dict[str, A
 
 
 def _present(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what has no value: a backend would show it as if it had one."""
+    """Leave out attributes without a value, which a backend would show as if they had one."""
     return {key: value for key, value in attributes.items() if value != ""}
