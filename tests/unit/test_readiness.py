@@ -285,7 +285,7 @@ def test_of_two_indexes_of_one_name_the_one_that_was_asked_for_is_picked() -> No
 
 
 NEVER_SEEN = (
-    "it was never listed; if it is not wanted any more, `drop_search_indexes` in a migration takes it off the list"
+    "it was never listed; if you no longer want it, call `drop_search_indexes` in a migration to take it off the list"
 )
 READY, FAILED = parse(atlas()), parse(atlas(status="FAILED", queryable=False, message="x"))
 SELF_FAILED = parse(atlas(status="FAILED", queryable=False, type=None, message="x"))

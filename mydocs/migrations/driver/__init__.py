@@ -1,1 +1,1 @@
-"""The one seam to Motor and PyMongo Async."""
+"""Adapt Motor and PyMongo Async: the one place that knows the drivers."""

@@ -1,7 +1,8 @@
 """
-How long to pause between the tries of a command, and how often to try. I/O is the call's own.
+Pause between the tries of a command, and limit their number. I/O is the call's own.
 
-A module of its own, which `retry` imports after a first failure: importing tenacity takes as long as several commands.
+A module of its own, which `retry` imports after a first failure: the import of tenacity takes as long as several
+commands.
 """
 
 import logging
@@ -17,39 +18,39 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 IsWorth = Callable[[BaseException], bool]
 
-# For one idempotent command. A poll that waits for a state is a loop with a deadline and not a retry.
+# For one idempotent command. A poll that waits for a state is a loop with a deadline, not a retry.
 RETRY = AsyncRetrying(
     wait=wait_random_exponential(multiplier=0.2, max=2.0),
     sleep=anyio.sleep,
     before_sleep=before_sleep_log(logger, logging.INFO),
     reraise=True,
 )
-# For a look of somebody who waits: there is time, and whoever is waited for may be waiting for the same server.
+# For a look of a waiting task: it has time, and the run that it waits for may wait for the same server.
 PATIENT = RETRY.copy(wait=wait_random_exponential(multiplier=0.2, max=10.0))
 
 
 async def soon(call: Callable[[], Awaitable[T]], failure: Exception, is_worth: IsWorth, *, seconds: float) -> T:
     """
-    Go on after a first failure.
+    Retry after a first failure.
 
-    :param is_worth: whether another try may end otherwise
-    :param seconds: no new try is made later than this
+    :param is_worth: tells whether another try may succeed
+    :param seconds: time limit for the start of the last try
     """
     retry = RETRY.copy(retry=retry_if_exception(is_worth), stop=stop_after_delay(seconds))
     return await retry(_after(failure, call))
 
 
 async def patiently(call: Callable[[], Awaitable[T]], failure: Exception, is_worth: IsWorth, *, seconds: float) -> T:
-    """Go on after a first failure, with longer pauses; none of them ends later than ``seconds`` from now."""
+    """Retry after a first failure, with longer pauses. No pause ends later than ``seconds`` from now."""
     retry = PATIENT.copy(retry=retry_if_exception(is_worth), stop=stop_before_delay(seconds))
     return await retry(_after(failure, call))
 
 
 def _after(failure: Exception, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-    """Make the try that has failed the first of tenacity's, so that it pauses before the next one."""
+    """Return a call that first raises the failure that has happened, so that tenacity pauses before the next try."""
     failed = [failure]
 
-    async def attempt() -> T:  # tenacity awaits only what is defined as a coroutine, and a lambda is not
+    async def attempt() -> T:  # tenacity awaits only coroutine functions, and a lambda is none
         if failed:
             raise failed.pop()
         return await call()

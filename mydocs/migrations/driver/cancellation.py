@@ -1,9 +1,10 @@
 """
-Finish work although its caller is cancelled, and pass the cancellation on after it.
+Finish work although its caller is cancelled, then raise the cancellation. No I/O of its own.
 
-The work runs in a task of its own, which no cancellation of the caller reaches. It is handed an :class:`Interruption`.
-What that runs is cancelled. What that finishes is not, but has only a few seconds left. When the work has ended, the
-caller's cancellation is raised again, so that nobody in between has to remember it.
+The work runs in a task of its own, which a cancellation of the caller does not reach. The work receives an
+:class:`Interruption`. A cancellation ends what :meth:`Interruption.run` awaits. It does not end what
+:meth:`Interruption.finish` awaits, but leaves it only a few seconds. When the work has ended, the caller's cancellation
+is raised again, so no code in between has to keep it.
 """
 
 import asyncio
@@ -21,10 +22,10 @@ T = TypeVar("T")
 
 class Interruption:
     """
-    The cancellation of a caller, as the work sees it that goes on.
+    The cancellation of a caller, as seen by the work that continues.
 
-    ``requested``: whether the caller was cancelled. ``from_within``: whether the work's own task was cancelled, which
-    only the script can have done, as nobody else knows of that task.
+    ``requested``: whether the caller was cancelled. ``from_within``: whether the work's own task was cancelled. Only
+    the script can have done this, since no other code knows that task.
     """
 
     def __init__(self) -> None:
@@ -35,15 +36,19 @@ class Interruption:
         self._scope: anyio.CancelScope | None = None
 
     def check(self) -> None:
-        """:raises asyncio.CancelledError: where the caller was cancelled"""
+        """
+        Raise the cancellation if there is one.
+
+        :raises asyncio.CancelledError: if the caller was cancelled
+        """
         if self.requested:
             raise asyncio.CancelledError
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """
-        Await the part that a cancellation ends. It is not begun where that has come before.
+        Await the part that a cancellation ends. It does not start if the cancellation came before.
 
-        :raises asyncio.CancelledError: where it was cancelled, by the caller's cancellation or by itself
+        :raises asyncio.CancelledError: if it was cancelled, by the caller's cancellation or by itself
         """
         if self.requested:
             work.close()
@@ -52,7 +57,7 @@ class Interruption:
         while not task.done():
             try:
                 await asyncio.wait([task])
-            except asyncio.CancelledError:  # the task of the work itself: see `from_within`
+            except asyncio.CancelledError:  # the task of the work itself was cancelled: see `from_within`
                 self.from_within = True
                 task.cancel()
         self._task = None
@@ -62,9 +67,9 @@ class Interruption:
         """
         Await a part that a cancellation does not end.
 
-        :param what: names it in the error
-        :param limit: seconds that it may take; after a cancellation it has those of ``Limits.grace`` at most
-        :raises ServerUnreachable: where it takes longer; it is cancelled then, and not waited for any more
+        :param what: its name in the error
+        :param limit: its time limit in seconds; after a cancellation at most ``Limits.grace``
+        :raises ServerUnreachable: if it takes longer; it is cancelled, and not awaited any more
         """
         task = asyncio.ensure_future(work)
         begun = asyncio.get_running_loop().time()
@@ -83,7 +88,7 @@ class Interruption:
         """
         Cancel what :meth:`run` runs.
 
-        :param repeated: at each of its awaits, as anyio does it; else once, so that its cleanup may await
+        :param repeated: cancel at each of its awaits, as anyio does; else once, so that its cleanup may await
         """
         self.requested = True
         if not self._asked.done():
@@ -103,7 +108,7 @@ async def run_to_the_end(work: Callable[[Interruption], Coroutine[Any, Any, T]])
     """
     Await work that decides itself which of its parts a cancellation ends.
 
-    :raises asyncio.CancelledError: the caller's, once the work has ended; its cause is what the work has raised
+    :raises asyncio.CancelledError: the caller's, once the work has ended; its cause is the work's own error
     """
     interruption = Interruption()
     task = asyncio.ensure_future(work(interruption))
@@ -111,7 +116,7 @@ async def run_to_the_end(work: Callable[[Interruption], Coroutine[Any, Any, T]])
     repeated = False
     while not task.done():
         try:
-            # anyio would raise its cancellation again at once; asyncio's comes once, and one of anyio may follow.
+            # anyio cancels again at each await. asyncio cancels once, and a cancellation of anyio may follow.
             with anyio.CancelScope(shield=repeated):
                 await asyncio.wait([task])
         except asyncio.CancelledError as error:
@@ -129,11 +134,11 @@ async def to_the_end(work: Coroutine[Any, Any, T], what: str, *, limit: float | 
     Await one piece of work that a cancellation does not end; see :meth:`Interruption.finish`.
 
     :raises asyncio.CancelledError: the caller's cancellation, once the work has ended or its time is up
-    :raises ServerUnreachable: where the time is up
+    :raises ServerUnreachable: if the time is up
     """
     return await run_to_the_end(lambda interruption: interruption.finish(work, what, limit=limit))
 
 
 def _forget(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
-        task.exception()  # nobody waits for it any more, and asyncio would complain
+        task.exception()  # no task awaits it any more, and asyncio would log its error

@@ -1,4 +1,4 @@
-"""The database as a driver gives it, and the clients and sessions made from it. I/O only where one is made or ended."""
+"""Handle a driver's database: its client, and sessions and clients made from it. I/O only to make or end one."""
 
 import inspect
 import threading
@@ -29,7 +29,7 @@ Collection: TypeAlias = AsyncIOMotorCollection[Document] | AsyncCollection[Docum
 
 
 def why_unknown(db: Database) -> str:
-    """Say why the driver knows no server, in brackets; empty where it knows one, or has no reason yet."""
+    """Return in brackets why the driver knows no server; an empty text if it knows one, or has no reason yet."""
     topology = client_of(db).topology_description
     errors = {without_dump(str(server.error)) for server in topology.server_descriptions().values() if server.error}
     return "" if topology.has_known_servers or not errors else f" ({'; '.join(sorted(errors))})"
@@ -39,7 +39,7 @@ def database_of(collection: Collection) -> Database:
     """
     Return the database that a collection belongs to.
 
-    :raises UsageError: where it is not a collection of a driver that is awaited
+    :raises UsageError: if it is not a collection of an asynchronous driver
     """
     if not isinstance(collection, AsyncIOMotorCollection | AsyncCollection):
         raise UsageError(
@@ -52,9 +52,9 @@ def database_of(collection: Collection) -> Database:
 
 def check_database(db: object) -> None:
     """
-    Say what to pass where somebody passes something else, before that fails somewhere inside.
+    Refuse an object of another type at once, with a message that says what to pass.
 
-    :raises UsageError: where this is not a database of a driver that can be awaited
+    :raises UsageError: if it is not a database of an asynchronous driver
     """
     if isinstance(db, AsyncIOMotorDatabase | AsyncDatabase):
         return
@@ -70,13 +70,13 @@ def check_database(db: object) -> None:
 
 
 def client_of(db: Database | SyncDatabase[Document]) -> Any:
-    """Return the driver's own client: what pools, listeners and sessions hang on."""
-    # Not by asking for the attribute: PyMongo's own clients would answer with a database of that name.
+    """Return the driver's own client, which has the pools, listeners and sessions."""
+    # Do not test for the attribute: PyMongo's own clients would return a database of that name.
     return db.client.delegate if isinstance(db, AsyncIOMotorDatabase) else db.client
 
 
 def addresses(db: Database) -> frozenset[object]:
-    """The hosts of the deployment, as far as the driver knows them."""
+    """Return the hosts of the deployment, as far as the driver knows them."""
     return frozenset(client_of(db).topology_description.server_descriptions())
 
 
@@ -85,7 +85,7 @@ def sync_database(db: Database) -> Iterator[SyncDatabase[Document]]:
     """
     Yield a synchronous database on the same deployment, for threads.
 
-    Motor is a shell around one, which is yielded as it is; for PyMongo Async one is made and closed at the end.
+    Motor wraps one, which is yielded as it is. For PyMongo Async one is made, and closed at the end.
     """
     if isinstance(db, AsyncIOMotorDatabase):
         yield db.delegate
@@ -102,7 +102,7 @@ def sync_database(db: Database) -> Iterator[SyncDatabase[Document]]:
 
 @contextmanager
 def private_database(db: Database) -> Iterator[SyncDatabase[Document]]:
-    """Yield a synchronous database with a connection of its own, which no script can take all of."""
+    """Yield a synchronous database with a connection of its own, which scripts cannot use up."""
     arguments = arguments_of(db)
     if arguments is None:
         with sync_database(db) as shared:
@@ -113,22 +113,22 @@ def private_database(db: Database) -> Iterator[SyncDatabase[Document]]:
 
 
 def arguments_of(db: Database) -> dict[str, Any] | None:
-    """What the client was made from; the same that PyMongo's ``_duplicate()`` reads."""
+    """Return the arguments from which the client was made, as PyMongo's ``_duplicate()`` reads them."""
     return getattr(client_of(db), "_init_kwargs", None)
 
 
 _open_lock = threading.Lock()
 
 
-_kept_open: dict[int, tuple[int, Callable[[], Any]]] = {}  # client → how many keep it open, its own `close`
+_kept_open: dict[int, tuple[int, Callable[[], Any]]] = {}  # client → number of runs that keep it open, its own `close`
 
 
 @contextmanager
 def kept_open(db: Database, is_script: Callable[[], bool]) -> Iterator[None]:
     """
-    Let scripts close the run's client without effect: what follows them needs it.
+    Make ``close`` of the run's client do nothing if a script calls it, since the run still needs the client.
 
-    :param is_script: whether it is a script that calls; an application's own ``close`` does what it says
+    :param is_script: tells whether a script makes the call; an application's own ``close`` works as usual
     """
     client = client_of(db)
     with _open_lock:
@@ -144,7 +144,7 @@ def kept_open(db: Database, is_script: Callable[[], bool]) -> Iterator[None]:
             if count > 1:
                 _kept_open[id(client)] = count - 1, close
             else:
-                del client.close  # the instance's; that of the class comes out again
+                del client.close  # the instance's, so that the class's own is found again
 
 
 def _closing_unless(close: Callable[[], Any], is_script: Callable[[], bool]) -> Callable[[], Any]:
@@ -154,7 +154,7 @@ def _closing_unless(close: Callable[[], Any], is_script: Callable[[], bool]) -> 
 
 @asynccontextmanager
 async def session_of(db: Database) -> AsyncIterator[Any]:
-    """Yield a session of the database's client, ended afterwards."""
+    """Yield a session of the database's client, and end it afterwards."""
     started = db.client.start_session()
     session = await started if isinstance(started, Awaitable) else started
     try:
@@ -165,7 +165,7 @@ async def session_of(db: Database) -> AsyncIterator[Any]:
 
 
 def without_secrets(db: Database, text: str) -> str:
-    """Take the client's credentials, and whatever looks like a login in a URL, out of a text."""
+    """Remove the client's credentials, and anything that looks like a login in a URL, from a text."""
     return redact(text, _secrets_of(client_of(db)))
 
 

@@ -1,8 +1,8 @@
 """
-Send commands to the server, the only way in which the runner itself does.
+Send the runner's own commands to the server. The runner sends none in any other way. I/O.
 
-One command on the wire a call, on the primary, without read or write concern of the handle, and no retry by the driver:
-what is sent again is decided in `retry` alone, and how long an answer is waited for is decided here.
+Each call is one command on the wire, on the primary, without the read or write concern of the handle, and without a
+retry by the driver. Only `retry` decides what is sent again, and this module decides how long to wait for an answer.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from mydocs.migrations.limits import limits
 T = TypeVar("T")
 
 
-# Not as the application has set it for its client; and a date beyond the year 9999, or text that is no UTF-8, which
-# somebody else has stored, is to be met where it is read and not to spoil the whole reply.
+# Not as the application has set its client. Also, a stored date beyond the year 9999, or text that is not UTF-8, must
+# fail where it is read, and not spoil the whole reply.
 OWN_CODEC: CodecOptions[Any] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
 )
 MAJORITY = {"w": "majority"}  # a standalone server accepts it too
-EMPTY_BATCHES = 20  # in a row, of one cursor; a sharded cluster may give one while a shard has nothing yet
-LISTING_MILLISECONDS = 10_000  # on the server; a listing that takes longer is asked for again
-# What works on documents takes as long as it takes, where they are the application's.
+EMPTY_BATCHES = 20  # in a row, of one cursor; a sharded cluster may send one while a shard has no result yet
+LISTING_MILLISECONDS = 10_000  # time limit on the server; a listing that takes longer is requested again
+# Commands that work on the application's documents have no limit. On these collections they have one.
 _ON_DOCUMENTS = frozenset({"aggregate", "count", "delete", "distinct", "find", "findAndModify", "insert", "update"})
-OWN_COLLECTIONS = ("_migrations", "_search_aliases")  # and those whose names begin so
+OWN_COLLECTIONS = ("_migrations", "_search_aliases")  # prefixes of names
 
 
 async def command(
@@ -46,11 +46,11 @@ async def command(
     """
     Send one command once.
 
-    :param session: one of :func:`session_of`, where the command is part of its transaction
-    :param codec_options: how the reply is decoded; by default not as the application has set it for its client
-    :param long: whether to wait for the answer without a limit; decided by the command if not given
+    :param session: from :func:`session_of`, if the command is part of its transaction
+    :param codec_options: how the reply is decoded; by default independent of the application's client
+    :param long: whether to wait for the answer without a limit; by default the command decides
     :raises OperationFailure: also for an error of a single write, which drivers leave inside the reply
-    :raises NoAnswer: where the server does not answer within ``Limits.answer``
+    :raises NoAnswer: if the server does not answer within ``Limits.answer``
     """
     asked = db.command(dict(body), session=session, codec_options=codec_options)
     takes_long = _takes_long(body) if long is None else long
@@ -63,13 +63,13 @@ async def command(
 
 async def answered(db: Database, asked: Awaitable[T], what: str) -> T:
     """
-    Await what the runner itself has asked the server for; nothing of that waits without a limit.
+    Await a request of the runner itself. None of them waits without a limit.
 
-    The driver's search for a server has its own limit, ``serverSelectionTimeoutMS``, which comes on top. A thread in
-    which Motor waits for the answer cannot be stopped and is left to itself.
+    The driver's search for a server has its own limit, ``serverSelectionTimeoutMS``, in addition. A thread in which
+    Motor waits for the answer cannot be stopped, and is left alone.
 
-    :param what: names it in the error
-    :raises NoAnswer: where it has no answer within ``Limits.answer``
+    :param what: its name in the error
+    :raises NoAnswer: if there is no answer within ``Limits.answer``
     """
     client = client_of(db)
     limit = limits().answer
@@ -87,7 +87,7 @@ async def answered(db: Database, asked: Awaitable[T], what: str) -> T:
 
 
 def _takes_long(body: Mapping[str, Any]) -> bool:
-    """Whether a server may rightly be long about a command: it builds an index, or works on the application's data."""
+    """Return whether a command may rightly take long: it builds an index, or works on the application's data."""
     name = next(iter(body))
     if name == "createIndexes":
         return True
@@ -101,7 +101,7 @@ def _label(body: Mapping[str, Any]) -> str:
 
 
 async def command_again(db: Database, body: Mapping[str, Any]) -> Document:
-    """Send one idempotent command, again after each transient error."""
+    """Send one idempotent command, and again after each transient error."""
     return await again(lambda: command(db, body))
 
 
@@ -109,9 +109,9 @@ async def documents(
     db: Database, body: Mapping[str, Any], *, codec_options: CodecOptions[Any] = OWN_CODEC
 ) -> list[Document]:
     """
-    Send a command that answers with a cursor once, and read it to its end.
+    Send a command with a cursor once, and read the cursor to its end.
 
-    :raises NoAnswer: also where the cursor gives nothing any more and does not end
+    :raises NoAnswer: also if the cursor returns nothing more and does not end
     """
     long, empty = _takes_long(body), 0
     cursor = (await command(db, body, codec_options=codec_options, long=long))["cursor"]
@@ -135,9 +135,9 @@ async def documents_again(
     patiently: bool = False,
 ) -> list[Document]:
     """
-    Read what a command finds, from its start again after each transient error.
+    Read the documents of a command, from the start again after each transient error.
 
-    :param patiently: as one does who waits; see :func:`again_patiently`
+    :param patiently: retry as a waiting task does; see :func:`again_patiently`
     """
     read = partial(documents, db, body, codec_options=codec_options)
     return await (again_patiently(read) if patiently else again(read))
@@ -145,9 +145,9 @@ async def documents_again(
 
 async def search_listing(db: Database, collection: str, names: Sequence[str]) -> list[Document]:
     """
-    List the search indexes of a collection in one command; of a collection that does not exist there are none.
+    List the search indexes of a collection in one command. A collection that does not exist has none.
 
-    :param names: asked for one by one where the server finds the whole listing too large
+    :param names: requested one by one if the whole listing is too large for the server
     """
 
     def ask(selector: Mapping[str, str]) -> Mapping[str, Any]:
@@ -163,7 +163,7 @@ async def search_listing(db: Database, collection: str, names: Sequence[str]) ->
 
 
 async def standard_listing(db: Database, where: str) -> list[Document]:
-    """List the standard indexes of a collection; of one that does not exist there are none."""
+    """List the standard indexes of a collection. A collection that does not exist has none."""
     try:
         listed = await documents_again(db, {"listIndexes": where, "cursor": {"batchSize": 1000}})
     except OperationFailure as error:
@@ -174,7 +174,7 @@ async def standard_listing(db: Database, where: str) -> list[Document]:
 
 
 async def ensure_collection(db: Database, name: str) -> None:
-    """Create a collection where it is absent: search commands never do."""
+    """Create a collection if it is absent, which search commands never do."""
     try:
         await command_again(db, {"create": name})
     except OperationFailure as error:

@@ -1,9 +1,9 @@
 """
-What each kind of server says about search indexes, and what it means. Pure.
+Define the words of each kind of server about search indexes, and their meanings. Pure.
 
-One place to add a dialect: its rows here. An error's code alone says little (20, 59, 125 and 8000 have several meanings
-each), so a row may ask for a text as well. How a dialect lists its indexes is read in
-:func:`mydocs.migrations.indexes.readiness.parse`, which takes every field for optional.
+To add a dialect, add its rows here. The code of an error alone says little (20, 59, 125 and 8000 have several meanings
+each), so a row may also require a text. :func:`mydocs.migrations.indexes.readiness.parse` reads the listing of every
+dialect; it treats each field as optional.
 """
 
 import re
@@ -14,25 +14,25 @@ from mydocs.migrations.values import value
 
 
 class Meaning(StrEnum):
-    """What an error says of a search index, or of all of them."""
+    """What an error means for a search index, or for all of them."""
 
     NO_SEARCH = "no search"  # this server has no search indexes
-    UNKNOWN = "unknown"  # this server knows no such command or stage
+    UNKNOWN = "unknown"  # this server does not know such a command or stage
     STARTING = "starting"  # the search process behind the server does not answer at the moment
-    NO_ROOM = "no room"  # there are as many indexes as there may be
-    NAME_TAKEN = "name taken"  # an index of that name is there, perhaps one that is being deleted
-    GONE = "gone"  # there is no such index, or there soon is none
-    NOT_BY_UPDATE = "not by update"  # a definition that is right and that no update leads to
-    READ_AS_SEARCH = "read as search"  # the definition of a vector index was taken for one of a search index
+    NO_ROOM = "no room"  # the limit for the number of indexes is reached
+    NAME_TAKEN = "name taken"  # an index of that name exists, perhaps one that is being deleted
+    GONE = "gone"  # the index does not exist, or is being deleted
+    NOT_BY_UPDATE = "not by update"  # the definition is right, but an update cannot reach it
+    READ_AS_SEARCH = "read as search"  # the definition of a vector index was read as that of a search index
 
 
 @value
 class Words:
     """
-    One way in which a server says something.
+    One form in which a server says something.
 
-    :param codes: of the error; none for any
-    :param text: what its message holds, in lower or upper case; nothing for any
+    :param codes: of the error; none means any
+    :param text: a pattern for its message, in lower or upper case; an empty one means any
     """
 
     meaning: Meaning
@@ -45,7 +45,7 @@ DIALECTS: dict[str, tuple[Words, ...]] = {
         Words(meaning=Meaning.NO_SEARCH, codes=(31082, 115, 6047401)),
         Words(meaning=Meaning.NO_SEARCH, codes=(59, 40324), text="SearchIndex"),
         Words(meaning=Meaning.UNKNOWN, codes=(59, 40324)),
-        # On purpose without a retryable label (search_index_common.cpp).
+        # Has no retryable label, on purpose (search_index_common.cpp).
         Words(meaning=Meaning.STARTING, codes=(125,), text="Search Index Management service|Error processing request"),
         Words(meaning=Meaning.GONE, codes=(26, 27)),  # no such collection, no such index
     ),
@@ -68,7 +68,7 @@ DIALECTS: dict[str, tuple[Words, ...]] = {
 
 
 def says(code: int | None, text: str, meaning: Meaning) -> bool:
-    """Whether an error says this, in the words of whichever server."""
+    """Return whether an error has this meaning in the words of any server."""
     return any(
         words.meaning is meaning
         and (not words.codes or code in words.codes)

@@ -1,4 +1,4 @@
-"""See the commands that a client sends, also one that the application has made. No I/O."""
+"""Observe the commands that a client sends, even if the application has made the client. No I/O."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from mydocs.migrations.driver.private_names import private
 
 
 class CommandTap(pymongo.monitoring.CommandListener):
-    """A driver listener that hands started commands and their ends on while it is open; see :func:`tapped`."""
+    """A driver listener that passes on the starts and ends of commands while it is open; see :func:`tapped`."""
 
     def __init__(self, started: Callable[[Any], None], ended: Callable[[Any], None]) -> None:
         self._started, self._ended = started, ended
@@ -38,15 +38,15 @@ _LISTENING = "_EventListeners__enabled_for_commands"
 
 def check_driver(db: Database) -> None:
     """
-    Say before the first script runs what would stop every one.
+    Check before the first script what every script needs.
 
-    :raises NotPossible: where this version of PyMongo lacks what :func:`tapped` needs
+    :raises NotPossible: if this version of PyMongo lacks what :func:`tapped` needs
     """
     _listeners(db)
 
 
 def _listeners(db: Database | SyncDatabase[Document]) -> tuple[Any, list[Any], list[Any]]:
-    """Return what a client tells its events to, its listeners to commands, and those of clients that are made later."""
+    """Return a client's event publisher, its command listeners, and the listeners of clients that are made later."""
     purpose = "see what scripts do to indexes"
     own = private(client_of(db).options.pool_options, "_event_listeners", "pymongo", purpose)
     private(own, _LISTENING, "pymongo", purpose)
@@ -61,12 +61,12 @@ def _listeners(db: Database | SyncDatabase[Document]) -> tuple[Any, list[Any], l
 @contextmanager
 def tapped(db: Database | SyncDatabase[Document], tap: CommandTap) -> Iterator[None]:
     """
-    Let a listener see all commands of a client that exists already, and of clients that are made meanwhile.
+    Let a listener observe all commands of an existing client, and of clients that are made meanwhile.
 
-    Drivers take listeners only when a client is made, and an application makes its own; so this reaches into the
-    client's lists of listeners and takes it out again.
+    Drivers accept listeners only when a client is made, and the application has made its own. So this adds the listener
+    to the client's internal lists, and removes it at the end.
 
-    :raises NotPossible: where this version of PyMongo has no such lists
+    :raises NotPossible: if this version of PyMongo has no such lists
     """
     own, of_own, of_later = _listeners(db)
     with _tap_lock:
@@ -76,7 +76,7 @@ def tapped(db: Database | SyncDatabase[Document], tap: CommandTap) -> Iterator[N
     try:
         yield
     finally:
-        tap.is_open = False  # a client that was made meanwhile keeps it for good
+        tap.is_open = False  # a client that was made meanwhile keeps the listener
         with _tap_lock:
             of_later.remove(tap)
             of_own.remove(tap)

@@ -1,7 +1,7 @@
 """
-The private names of other libraries that scripts cannot be run without, and what is said of a version that lacks one.
+Get private names of other libraries that are needed to run scripts, or report that a version lacks one. No I/O.
 
-Up to which versions they were seen to hold stands beside the dependencies in `pyproject.toml`. No I/O.
+`pyproject.toml` says, beside the dependencies, up to which versions they were seen to exist.
 """
 
 import sys
@@ -12,10 +12,10 @@ from mydocs.migrations.errors import NotPossible
 
 def private(owner: object, name: str, library: str, purpose: str) -> Any:
     """
-    Return an attribute that is none of a library's public ones.
+    Return a private attribute of a library.
 
-    :param purpose: what it is needed for, after "to"
-    :raises NotPossible: where the installed version has none of this name
+    :param purpose: what it is needed for; the message puts it after "to"
+    :raises NotPossible: if the installed version does not have it
     """
     try:
         return getattr(owner, name)

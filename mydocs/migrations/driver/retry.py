@@ -15,19 +15,19 @@ T = TypeVar("T")
 
 def is_worth_another_try(error: BaseException) -> bool:
     """
-    Whether to send a command again at once.
+    Return whether to send a command again at once.
 
-    Not where the driver found no server at all: it has waited as long as the URL says (``serverSelectionTimeoutMS``,
-    30 s by default), which is the operator's word on how long a server may be away.
+    Not if the driver found no server at all: it has then waited for ``serverSelectionTimeoutMS`` (30 s by default), the
+    time that the operator allows for a server to be away.
     """
     return is_transient(error) and not isinstance(error, ServerSelectionTimeoutError)
 
 
 async def again(call: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
     """
-    Await ``call()``, again after each transient error; only for what is idempotent.
+    Await ``call()``, and again after each transient error. Only for idempotent calls.
 
-    :param seconds: no new try later than this after the first; those of ``Limits.retries`` if not given
+    :param seconds: time from the first try to the start of the last; ``Limits.retries`` by default
     """
     until = time.monotonic() + (limits().retries if seconds is None else seconds)
     try:
@@ -42,7 +42,7 @@ async def again(call: Callable[[], Awaitable[T]], *, seconds: float | None = Non
 
 
 async def again_patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """Await ``call()`` as one does who waits: again after each transient error, for ``Limits.patience`` in all."""
+    """Await ``call()`` as a waiting task does: again after each transient error, for ``Limits.patience`` in all."""
     until = time.monotonic() + limits().patience
 
     async def attempt() -> T:

@@ -1,4 +1,4 @@
-"""What a call hands on to all that it does: the database, its own id, and where its events go. No I/O."""
+"""Define what a call passes on to all its parts: the database, its own id, and the sink of its events. No I/O."""
 
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.reporting.events import Event, Sink, Warned, emit
@@ -10,7 +10,7 @@ class Session:
     """
     One call on one database.
 
-    :param run_id: what the call signs lease, ledger entries and events with; new for each call
+    :param run_id: identifies the call in lease, ledger entries and events; new for each call
     """
 
     db: Database
@@ -18,9 +18,9 @@ class Session:
     sink: Sink
 
     def emit(self, event: Event) -> None:
-        """Tell the caller what has happened; a sink that raises stops nothing."""
+        """Pass an event to the caller. A sink that raises stops nothing."""
         emit(self.sink, event)
 
     def warn(self, message: str) -> None:
-        """Tell the caller what an operator should know and what stops nothing."""
+        """Warn the caller about a fact that an operator should know and that stops nothing."""
         self.emit(Warned(message=message))

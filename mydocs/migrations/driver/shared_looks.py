@@ -1,9 +1,9 @@
 """
-Share looks at one thing between the tasks of an event loop that wait for it: whoever's turn comes first looks for all.
+Share looks at one thing between the tasks of an event loop that wait for it. No I/O of its own.
 
-Two hundred tasks that wait for the same ledger or the same indexes cost hardly more than one, and see the end when the
-most eager of them does. What a look sees counts only for those who asked before it began, so nobody takes an answer
-for news that is older than its own question.
+Each look serves all of these tasks. Two hundred tasks that wait for the same ledger or the same indexes cost little
+more than one, and all see the end at the first look that shows it. A look counts only for tasks that asked before it
+began, so no task gets an answer that is older than its own question.
 """
 
 import asyncio
@@ -23,22 +23,22 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Looks(Generic[T]):
-    """The looks that some tasks share. ``members`` counts those tasks."""
+    """The looks that several tasks share. ``members`` counts these tasks."""
 
     members: int = 0
     _begun: int = 0
-    _ended: int = 0  # the number of the last look that has an answer
+    _ended: int = 0  # number of the last look that has an answer
     _is_looking: bool = False
     _answer: T | Exception | None = None
     _news: anyio.Event = field(default_factory=anyio.Event)
 
     async def next(self, ask: Callable[[], Awaitable[T]], *, within: float) -> T:
         """
-        Return what the first look sees that begins from now on, whoever takes it.
+        Return the result of the first look that begins from now on, whichever task makes it.
 
-        :param ask: takes a look, if it is this task that does
+        :param ask: makes a look, if this task is the one that does
         :param within: seconds after which this task looks if no other one has
-        :raises PyMongoError: what the look raised; of another task's look only what would have met all of them
+        :raises PyMongoError: the error of the look; of another task's look only an error that every task would get
         """
         wanted = self._begun + 1
         due = anyio.current_time() + within
@@ -49,7 +49,7 @@ class Looks(Generic[T]):
                 await self._news.wait()
         if isinstance(self._answer, Exception):
             raise self._answer.with_traceback(None)
-        return self._answer  # type: ignore[return-value]  # a look that has ended has an answer
+        return self._answer  # type: ignore[return-value]  # after a look has ended there is an answer
 
     async def _look(self, ask: Callable[[], Awaitable[T]]) -> T:
         self._begun += 1
@@ -57,7 +57,7 @@ class Looks(Generic[T]):
         try:
             found = await ask()
         except PyMongoError as error:
-            # A refusal may be meant for this task's login alone, and a closed client is nobody else's.
+            # A refusal may concern this task's login alone, and a closed client belongs to one task.
             if server_errors.is_transient(error):
                 self._answer, self._ended = error, self._begun
             raise
@@ -70,7 +70,7 @@ class Looks(Generic[T]):
             self._news = anyio.Event()
 
 
-_shared: dict[Hashable, Looks[Any]] = {}  # of those who wait at this moment, and of nobody else
+_shared: dict[Hashable, Looks[Any]] = {}  # only the looks of tasks that wait at this moment
 
 
 @contextmanager

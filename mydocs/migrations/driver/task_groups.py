@@ -1,4 +1,4 @@
-"""Do several things at the same time, and end in one error. No I/O of its own."""
+"""Run several tasks at the same time, and end in one error. No I/O of its own."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +10,9 @@ from anyio.abc import TaskGroup
 @asynccontextmanager
 async def one_error_group() -> AsyncIterator[TaskGroup]:
     """
-    Open a task group whose first failure ends the others and leaves alone: one error, never a group of them.
+    Open a task group whose first failure ends the others and is raised alone, never as a group.
 
-    :raises Exception: what the first task to fail has raised, unchanged
+    :raises Exception: the error of the first task that failed, unchanged
     """
     try:
         async with anyio.create_task_group() as group:

@@ -1,1 +1,1 @@
-"""Search and standard indexes: definitions, readiness, the wait, and what scripts call."""
+"""Manage search and standard indexes: definitions, readiness, the wait, and the helpers for scripts."""

@@ -1,9 +1,9 @@
 """
-Let an alias name a search index, once that can be queried. I/O.
+Switch an alias to a search index, once that can be queried. I/O.
 
-An alias is a document of `_search_aliases`, which applications read (:mod:`mydocs.search_aliases`). It is switched by
-one write to one document, so whoever reads it gets the old name or the new one. Each write carries the term of its run,
-and none goes over one of a later term: a holder of the lease that was paused switches nothing after its successor did.
+An alias is a document of `_search_aliases`, which applications read (:mod:`mydocs.search_aliases`). One write to one
+document switches it, so a reader gets the old name or the new one. Each write carries the term of its run and never
+replaces one of a later term: a paused holder of the lease switches nothing after its successor did.
 """
 
 from collections.abc import Sequence
@@ -31,18 +31,18 @@ async def switch_search_alias(
     collection: Collection, alias: str, to: str, *, timeout: float | None = 3600.0
 ) -> SearchAlias:
     """
-    Wait until a search index can be queried, then let the alias name it; applications follow within seconds.
+    Wait until a search index can be queried, then switch the alias to it. Applications follow within seconds.
 
-    An alias that names it already stays as it is. The way back is the same call with the old index, and takes no time
-    as long as that index exists.
+    An alias that already names it stays as it is. To switch back, make the same call with the old index; it takes no
+    time as long as that index exists.
 
     :param to: the name of the index
     :param timeout: seconds for the wait, or ``None`` for no limit
     :return: the alias as it is now
-    :raises IndexFailed: where the build has failed, or there is no such index; the alias is as before
-    :raises NotReady: where the time is up; the alias is as before
-    :raises IndexConflict: where the alias names an index of another collection
-    :raises LeaseLost: where a later run has switched the alias
+    :raises IndexFailed: if the build has failed, or the index does not exist; the alias is unchanged
+    :raises NotReady: if the time is up; the alias is unchanged
+    :raises IndexConflict: if the alias names an index of another collection
+    :raises LeaseLost: if a later run has switched the alias
     """
     context().refuse_in_transaction("switch_search_alias", IN_TRANSACTION)
     names: tuple[object, object] = alias, to
@@ -67,16 +67,16 @@ async def switch_search_alias(
 
 async def make_way(db: Database, where: str, names: Sequence[str]) -> None:
     """
-    See that no application asks for indexes that are about to be dropped.
+    Make sure that no application uses indexes that are about to be dropped.
 
-    Waits where an alias has named one of them until a few seconds ago, since an application may not have noticed.
+    Wait if an alias named one of them until a few seconds ago, since an application may still have it in its cache.
 
-    :raises IndexConflict: where an alias names one of them
+    :raises IndexConflict: if an alias names one of them
     """
     of_these = {"$in": list(names)}
     query = {"collection": where, "$or": [{"index": of_these}, {"previous": of_these}]}
     seconds = {"$divide": [{"$subtract": ["$$NOW", "$switched_at"]}, 1000]}
-    age = {"$cond": [{"$eq": [{"$type": "$switched_at"}, "date"]}, seconds, None]}  # somebody may have edited it
+    age = {"$cond": [{"$eq": [{"$type": "$switched_at"}, "date"]}, seconds, None]}  # it may have been edited by hand
     pipeline = [{"$match": query}, {"$set": {"age": age}}]
     found = await commands.documents_again(db, {"aggregate": COLLECTION, "pipeline": pipeline, "cursor": {}})
     named = [f"{alias['_id']} names {alias['index']}" for alias in found if alias.get("index") in names]
@@ -110,13 +110,13 @@ async def _write(db: Database, where: str, alias: str, to: str, run: RunStamp | 
             ) from error
         if run is not None and found.get("run", {}).get("term", 0) > run.term:
             raise LeaseLost(run.term) from error
-        reply = await commands.command_again(db, command)  # two were the first ever, and the other one was quicker
+        reply = await commands.command_again(db, command)  # two runs created the alias at the same time
     (switched,) = parse_aliases([reply["value"]], "_id")
     return switched
 
 
 def _switch(where: str, alias: str, to: str, run: RunStamp | None) -> dict[str, Any]:
-    """Switch in one write. Sent again it finds its own result, and changes neither ``previous`` nor the time."""
+    """Return the command for the switch. Sent again it changes neither ``previous`` nor the time."""
     conditions: list[dict[str, Any]] = [{"$or": [{"collection": where}, {"collection": {"$exists": False}}]}]
     if run is not None:
         conditions.append({"$or": [{"run.term": {"$lte": run.term}}, {"run.term": {"$exists": False}}]})
@@ -126,7 +126,7 @@ def _switch(where: str, alias: str, to: str, run: RunStamp | None) -> dict[str, 
         "index": {"$literal": to},
         "previous": {"$ifNull": [{"$cond": [is_so, "$previous", "$index"]}, None]},
         "switched_at": {"$cond": [is_so, {"$ifNull": ["$switched_at", "$$NOW"]}, "$$NOW"]},
-        # Also of a run that changes nothing: it is the term by which an earlier holder's late write is told.
+        # Set even if nothing changes: by this term a late write of an earlier holder is recognised.
         "run": {"$literal": run_document(run)},
     }
     return {

@@ -1,8 +1,8 @@
 """
-Hold back builds of search indexes, so that at most so many go on at a time (`run --max-building`). I/O.
+Limit how many search indexes build at the same time (`run --max-building`). I/O.
 
-A helper asks before it submits, and submits no more than it is given. What the script does without the helpers is not
-held back; it counts as soon as it builds.
+A helper asks before it submits, and submits no more than it is allowed to. Builds that the script starts without a
+helper are not held back. They count as soon as they build.
 """
 
 import random
@@ -28,9 +28,9 @@ SIGN_OF_LIFE_SECONDS = 30.0
 @asynccontextmanager
 async def free_slots(db: Database, wanted: int) -> AsyncIterator[int]:
     """
-    Yield how many of the wanted builds may be submitted now, one at the least; waits until one may.
+    Yield how many of the wanted builds may be submitted now, at least one. Wait until one may.
 
-    Nothing else of the step submits until the block ends. There is no limit to the wait but that of the builds.
+    No other task of the step submits until the block ends. The wait has no limit except that of the builds.
     """
     captured = capture.of_database(db.name)
     if captured is None or captured.max_building is None:
@@ -58,7 +58,7 @@ async def _free(db: Database, captured: Capture, limit: int) -> int:
 
 
 async def _look(db: Database, captured: Capture) -> list[Track]:
-    """Look at the collections with indexes that may be building; what was seen ready or failed is not asked again."""
+    """Look at the collections whose indexes may be building. One that was seen ready or failed is not read again."""
     now = time.monotonic()
     server_now = captured.now()
     open_tracks: dict[str, list[Track]] = {}
@@ -80,7 +80,7 @@ async def _look(db: Database, captured: Capture) -> list[Track]:
 
 
 def _is_building(track: Track, captured: Capture) -> bool:
-    """Whether an index takes a slot. One that this step has asked for may not be listed yet."""
+    """Return whether an index takes a slot. One that this step has asked for may not be listed yet."""
     if track.outcome is not None:
         return False
     absent = track.verdict.state is IndexState.ABSENT

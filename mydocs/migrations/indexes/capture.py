@@ -1,16 +1,16 @@
 """
-Which indexes a script touched, however it did so.
+Record which indexes a script touches, in whatever way it does so. No I/O.
 
 While a script runs, a listener sees the commands that it sends: those of our helpers, of Motor or PyMongo, of
-``db.command`` and of lightodm alike. What they did is recorded here and nowhere else; a helper only adds what it wants
-an index to be, which is news where it sent nothing. The end of a collection is that of its indexes; one that is renamed
-takes them along, since they follow its UUID.
+``db.command`` and of lightodm. Only this module records what they did. A helper adds only what it wants an index to be,
+which is needed if it sent no command. The end of a collection is the end of its indexes. A renamed collection keeps
+its indexes, since they follow its UUID.
 
-The application may use the same client meanwhile. So of the run's client those commands count whose task or thread has
-the step's context: the script's own tasks, `asyncio.to_thread`, and what Motor does for them. A thread that an async
-script starts in another way (`threading.Thread`, `loop.run_in_executor`) has none, unless it is given
-`contextvars.copy_context().run`; what it does to indexes is not recorded. A plain script has a process of its own, in
-which everything counts.
+The application may use the same client meanwhile. So a command of the run's client counts only if its task or thread
+has the step's context: the script's own tasks, `asyncio.to_thread`, and what Motor does for them. If an async script
+starts a thread in another way (`threading.Thread`, `loop.run_in_executor`), the thread has the context only with
+`contextvars.copy_context().run`; otherwise what it does to indexes is not recorded. A plain script has a process of its
+own, in which every command counts.
 """
 
 import threading
@@ -38,20 +38,20 @@ from mydocs.migrations.scripts.script_context import ScriptContext
 
 _CREATE, _UPDATE, _DROP = "createSearchIndexes", "updateSearchIndex", "dropSearchIndex"
 _CREATE_STANDARD, _MODIFY_STANDARD, _DROP_STANDARD = "createIndexes", "collMod", "dropIndexes"
-# Not dropDatabase: the ledger goes with the database.
+# Not dropDatabase, which drops the ledger as well.
 _DROP_COLLECTION, _RENAME, _LIST = "drop", "renameCollection", "aggregate"
 _SEEN = frozenset(
     {_CREATE, _UPDATE, _DROP, _CREATE_STANDARD, _MODIFY_STANDARD, _DROP_STANDARD, _DROP_COLLECTION, _LIST}
 )
 UNANSWERED: Mapping[str, Any] = {"unanswered": True}
-"""In place of a reply, where the connection was lost: the command may have been executed, or not."""
+"""Replaces the reply if the connection was lost: the command may have been executed or not."""
 
 current: ContextVar["Capture | None"] = ContextVar("mydocs_capture", default=None)
 """What the script under way did so far, for the helpers that it calls."""
 
 
 Seen: TypeAlias = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
-"""Takes a command's name, its body and the reply."""
+"""Receives a command's name, its body and the reply."""
 
 
 class Capture:
@@ -65,7 +65,7 @@ class Capture:
         max_building: int | None = None,
     ) -> None:
         """
-        Start with nothing.
+        Start without records.
 
         :param context: the script's; its clock tells when an index was asked for
         :param tracked: what the ledger says of indexes; asked once, and only where an index is found, changed or goes
@@ -82,7 +82,7 @@ class Capture:
         self._records: dict[tuple[str, str], TrackedIndex] = {}
         self._unanswered: dict[tuple[str, str], TrackedIndex] = {}
         self._found: dict[tuple[str, str], TrackedIndex] = {}
-        self._names: dict[tuple[str, str], str] = {}  # (collection, id) → name, for commands that say only the id
+        self._names: dict[tuple[str, str], str] = {}  # (collection, id) → name, for commands that contain only the id
 
     @cached_property
     def _ledger(self) -> dict[tuple[str, str], TrackedIndex]:
@@ -90,16 +90,16 @@ class Capture:
 
     @property
     def records(self) -> tuple[TrackedIndex, ...]:
-        """The latest word on each index, in the order in which they were first touched."""
+        """Return the latest record of each index, in the order in which they were first touched."""
         with self._lock:
             return tuple(self._records.values())
 
     def records_after(self, earlier: Iterable[TrackedIndex], *, interrupted: bool) -> tuple[TrackedIndex, ...]:
         """
-        The records of all attempts at a script together: what an earlier one made is not forgotten by a later one.
+        Return the records of all attempts at a script together: a later attempt does not forget an earlier one's.
 
-        :param earlier: what the attempts before have recorded
-        :param interrupted: the last of them could record nothing; what this one found there may be its work
+        :param earlier: the records of the previous attempts
+        :param interrupted: the last of them may have recorded nothing; what this one found may be its work
         """
         with self._lock:
             found = self._found if interrupted else {}
@@ -109,28 +109,28 @@ class Capture:
 
     def note(self, index: TrackedIndex) -> None:
         """
-        Take a helper's word on what an index is to be, once it is so.
+        Record a helper's result: what an index is to be.
 
-        Where the script has sent a command for it, that says what was done; where it has not, the index is unchanged.
+        If the script has sent a command for the index, that decides the action. Otherwise the index is unchanged.
         """
         known = self.record_of(*index.key)
         asked_at = None if known is None else known.asked_at
         self._record(replace(index, action=IndexAction.UNCHANGED, asked_at=asked_at or self.now()))
 
     def record_of(self, collection: str, name: str) -> TrackedIndex | None:
-        """What script and ledger say of an index."""
+        """Return the record of an index from script or ledger."""
         with self._lock:
             known = self._records.get((collection, name))
         return known or self._ledger.get((collection, name))
 
     def note_alias(self, alias: SearchAlias) -> None:
-        """Take it as the latest word on what an alias names."""
+        """Record the latest target of an alias."""
         with self._lock:
             before = self._aliases.get(alias.alias)
             self._aliases[alias.alias] = alias if before is None else replace(alias, previous=before.previous)
 
     def aliases_after(self, earlier: Iterable[SearchAlias]) -> tuple[SearchAlias, ...]:
-        """What all attempts at a script have let aliases name; ``previous`` is from before the first of them."""
+        """Return the aliases switched by all attempts at a script; ``previous`` is from before the first of them."""
         with self._lock:
             before = {alias.alias: alias for alias in earlier}
             now = {
@@ -140,18 +140,18 @@ class Capture:
             return tuple((before | now).values())
 
     def search_indexes(self) -> list[TrackedIndex]:
-        """The search indexes that should be there, as far as ledger and script tell."""
+        """Return the search indexes that should exist according to ledger and script."""
         now = self._ledger | {index.key: index for index in self.records}
         return [i for i in now.values() if i.type.is_search and i.action is not IndexAction.DROPPED]
 
     def has_asked_for(self, index: TrackedIndex) -> bool:
-        """Whether this step has created or changed an index."""
+        """Return whether this step has created or changed an index."""
         with self._lock:
             known = self._records.get(index.key)
         return known is not None and known.action is not IndexAction.UNCHANGED
 
     def type_of(self, collection: str, name: str) -> IndexType | None:
-        """What kind of index it is, as far as script and ledger tell."""
+        """Return the type of an index according to script and ledger, or ``None``."""
         known = self.record_of(collection, name)
         return None if known is None else known.type
 
@@ -161,7 +161,7 @@ class Capture:
 
     def seen(self, command: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """
-        Read a command of those that :func:`listener` picks.
+        Record a command that :func:`listener` has selected.
 
         :param reply: the server's, or :data:`UNANSWERED`
         """
@@ -208,15 +208,15 @@ class Capture:
 
     def _search_changed(self, command: str, collection: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         if not reply.get("ok") and reply != UNANSWERED:
-            if command == _UPDATE:  # PyMongo lets a missing collection pass (Collection.update_search_index)
+            if command == _UPDATE:  # PyMongo ignores a missing collection (Collection.update_search_index)
                 missing = f"{reply.get('errmsg', 'refused')}; the driver does not say so, and nothing was updated"
                 self.context.emit(Warned(message=f"{command} on {collection}: {missing}"))
             return
         name: str | None = body.get("name") or self._names.get((collection, str(body.get("id"))))
         if name is None:
             message = (
-                f"{command} on {collection} by the id {body.get('id')}, which this script has not listed: nobody can "
-                "say which index that is, so it is not recorded; use the index's name"
+                f"{command} on {collection} by the id {body.get('id')}, which this script has not listed: the name of "
+                "that index is unknown, so it is not recorded; use the index's name"
             )
             self.context.emit(Warned(message=message))
             return
@@ -228,7 +228,7 @@ class Capture:
                 collection=collection,
                 name=name,
                 type=known or kind_of(None, definition or {}),
-                # Also after a create of the same script: what counts is that an earlier definition may be listed.
+                # Also after a create of the same script: an earlier definition may still be listed.
                 action=IndexAction.UPDATED if updated else IndexAction.DROPPED,
                 definition=definition,
                 asked_at=self.now(),
@@ -242,7 +242,7 @@ class Capture:
             definition = standard_definitions.standard_definition(document)
             name = str(document.get("name") or standard_definitions.standard_name(document["key"]))
             index = self._standard(collection, name, IndexAction.CREATED, definition)
-            # Of several only the number of new ones is told; the ledger knows which were there.
+            # For several indexes the reply has only the number of new ones. The ledger knows which existed.
             known = self.record_of(collection, name)
             there = known is not None and known.action is not IndexAction.DROPPED and known.definition == definition
             if reply != UNANSWERED and (new == 0 or (new < len(asked) and there)):
@@ -251,7 +251,7 @@ class Capture:
                 self._record(index, reply)
 
     def _standard_changed(self, collection: str, change: Any) -> None:
-        """Read the part of a `collMod` that concerns an index."""
+        """Record the part of a `collMod` that concerns an index."""
         if not isinstance(change, Mapping):
             return
         options = {name: value for name, value in change.items() if name not in ("name", "keyPattern")}
@@ -279,7 +279,7 @@ class Capture:
         )
 
     def _names_of(self, collection: str, which: Any) -> list[str]:
-        """The names that a command means by a name, several names, a key, or `*`."""
+        """Return the names that a command means by a name, several names, a key, or `*`."""
         if isinstance(which, list | tuple):
             return [str(name) for name in which]
         there = [index for index in self._there(collection) if index.type is IndexType.STANDARD]
@@ -292,7 +292,7 @@ class Capture:
         return [] if which is None else [str(which)]
 
     def _collection_gone(self, collection: str) -> None:
-        """Take note that the indexes of a collection are gone with it."""
+        """Record that the indexes of a collection are gone with it."""
         for index in self._there(collection):
             self._forget(index)
         with self._lock:
@@ -300,13 +300,13 @@ class Capture:
 
     def _collection_renamed(self, before: str | None, after: str | None) -> None:
         """
-        Take note that the indexes of a collection are found under its new name.
+        Record that the indexes of a collection are now under its new name.
 
-        :param before: ``None`` where it came from another database
-        :param after: ``None`` where it went to another database, where it has another UUID and so no search index
+        :param before: ``None`` if it came from another database
+        :param after: ``None`` if it went to another database, where it has another UUID and so no search index
         """
         if after is not None:
-            self._collection_gone(after)  # with dropTarget there was one
+            self._collection_gone(after)  # dropTarget may have dropped one
         moved = self._there(before) if before is not None else []
         if before is not None:
             self._collection_gone(before)
@@ -315,7 +315,7 @@ class Capture:
                 self._record(replace(index, collection=after, action=IndexAction.UNCHANGED))
 
     def _there(self, collection: str) -> list[TrackedIndex]:
-        """The indexes that are there at this moment, as far as ledger and script tell."""
+        """Return the indexes that exist at this moment, according to ledger and script."""
         with self._lock:
             return [
                 index
@@ -327,7 +327,7 @@ class Capture:
         self._record(replace(index, action=IndexAction.DROPPED, definition=None, id=None, asked_at=self.now()))
 
     def _listing_seen(self, collection: str, reply: Mapping[str, Any]) -> None:
-        """Learn from a listing that the script itself has asked for: the names of ids, and what it found there."""
+        """Learn from a listing that the script itself has requested: the names of ids, and what it found."""
         for document in reply.get("cursor", {}).get("firstBatch", ()):
             name, definition = document.get("name"), document.get("latestDefinition")
             if isinstance(name, str) and document.get("status") != "DELETING":
@@ -351,8 +351,8 @@ class Capture:
             before = self._records.get(index.key)
             dropped = before is not None and before.action is IndexAction.DROPPED
             if index.action is IndexAction.CREATED:
-                # The id of an index that took another one's place tells the two apart; a self-managed server answers a
-                # create for what is there with an id that is nobody's.
+                # An index that took another one's place is recognised by its id. A self-managed server answers a
+                # create for an existing index with an id that belongs to none.
                 action = IndexAction.REPLACED if dropped else IndexAction.CREATED
                 index = replace(index, action=action, id=index.id if dropped else None)
             if reply == UNANSWERED:
@@ -360,12 +360,12 @@ class Capture:
                 return
             attempt = self._unanswered.pop(index.key, None)
             if index.action is IndexAction.UNCHANGED and attempt is not None:
-                before = attempt  # it has arrived, then
+                before = attempt  # so the command has arrived
             self._records[index.key] = _after(before, index)
 
 
 def _created(reply: Mapping[str, Any], asked: int) -> int:
-    """How many indexes a reply to `createIndexes` says are new; a sharded cluster answers by shard."""
+    """Return how many indexes are new by a reply to `createIndexes`. A sharded cluster answers by shard."""
     shards = reply.get("raw")
     replies = list(shards.values()) if isinstance(shards, Mapping) else [reply]
     counts = [(each.get("numIndexesBefore"), each.get("numIndexesAfter")) for each in replies]
@@ -374,7 +374,7 @@ def _created(reply: Mapping[str, Any], asked: int) -> int:
 
 
 def _after(before: TrackedIndex | None, index: TrackedIndex) -> TrackedIndex:
-    """Merge two observations of one index: what the script has made stays made where it is found later."""
+    """Merge two observations of one index. What the script has created stays created if it is found later."""
     made = before is not None and before.action not in (IndexAction.UNCHANGED, IndexAction.DROPPED)
     if before is not None and made and index.action is IndexAction.UNCHANGED:
         replaced = before.action is IndexAction.REPLACED
@@ -405,10 +405,10 @@ def under_way(capture: Capture, database: str) -> Iterator[None]:
 
 def listener(database: str, seen: Seen, *, is_wanted: Callable[[], bool] = lambda: True) -> listeners.CommandTap:
     """
-    Make a driver's listener for the commands that concern indexes of a database.
+    Return a driver's listener for the commands that concern indexes of a database.
 
-    :param seen: takes each of them with the server's reply
-    :param is_wanted: whether to take the command that the calling task or thread sends
+    :param seen: receives each of them with the server's reply
+    :param is_wanted: tells whether a command of the calling task or thread counts
     """
     pending: dict[tuple[object, int], tuple[str, Mapping[str, Any]]] = {}
 
@@ -429,8 +429,8 @@ def listener(database: str, seen: Seen, *, is_wanted: Callable[[], bool] = lambd
 
 
 def _of_a_failure(command: str, failure: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Give the reply that a failure stands for; ``None`` where nothing was done."""
-    if "code" not in failure:  # the driver's own: the connection was lost
+    """Return the reply that a failure amounts to, or ``None`` if nothing was done."""
+    if "code" not in failure:  # the driver's own failure: the connection was lost
         return UNANSWERED
     gone = dialects.says(failure["code"], str(failure.get("errmsg")), Meaning.GONE)
     return {"ok": 1} if command in (_DROP, _DROP_STANDARD) and gone else None
@@ -438,9 +438,9 @@ def _of_a_failure(command: str, failure: Mapping[str, Any]) -> Mapping[str, Any]
 
 def note(index: TrackedIndex, database: str) -> None:
     """
-    Tell the step under way, if there is one, what a helper has brought an index to, and pass it on as an event.
+    Record what a helper has made of an index in the present step, if there is one, and emit it as an event.
 
-    :param database: the index's own; one that is not the step's is none that the ledger speaks of
+    :param database: the index's own; the ledger contains only indexes of the step's database
     """
     capture = current.get()
     if capture is None:
@@ -451,7 +451,7 @@ def note(index: TrackedIndex, database: str) -> None:
     else:
         message = (
             f"{index} was {index.action.value} in the database {database}, and this run is on {capture.database}: "
-            "nothing waits for that index, and `check` does not look at it"
+            "nothing waits for that index, and `check` does not read it"
         )
         capture.context.emit(Warned(message=message))
     defined = IndexDefined(collection=index.collection, name=index.name, type=index.type, action=index.action.value)
@@ -459,13 +459,13 @@ def note(index: TrackedIndex, database: str) -> None:
 
 
 def of_database(database: str) -> Capture | None:
-    """The capture of the step under way, where that is one on this database."""
+    """Return the capture of the present step if it is on this database."""
     capture = current.get()
     return capture if capture is not None and capture.database in (None, database) else None
 
 
 def records_of(database: str, collection: str) -> dict[str, TrackedIndex]:
-    """What the step under way did to the indexes of a collection, by name; nothing where there is none."""
+    """Return what the present step did to the indexes of a collection, by name; nothing without a step."""
     capture = of_database(database)
     return (
         {}
@@ -475,13 +475,13 @@ def records_of(database: str, collection: str) -> dict[str, TrackedIndex]:
 
 
 def type_of(database: str, collection: str, name: str) -> IndexType | None:
-    """What kind of index it is, as far as the step under way and the ledger tell."""
+    """Return the type of an index according to the present step and the ledger, or ``None``."""
     capture = of_database(database)
     return None if capture is None else capture.type_of(collection, name)
 
 
 def unanswered(database: str, command: Mapping[str, Any]) -> None:
-    """Tell the step under way of a helper's command for which no answer was waited any longer."""
+    """Record in the present step that a helper stopped to wait for the answer to its command."""
     capture = of_database(database)
     if capture is not None:
         capture.seen(next(iter(command)), command, UNANSWERED)
@@ -489,7 +489,7 @@ def unanswered(database: str, command: Mapping[str, Any]) -> None:
 
 def check_names(helper: str, names: Iterable[object]) -> None:
     """
-    Say what to pass where a helper takes the names of indexes and gets something else, a list for instance.
+    Refuse arguments that are not names of indexes, for instance a list, with a message that says what to pass.
 
     :raises UsageError: before anything is sent
     """
@@ -504,6 +504,6 @@ def _lists_indexes(command: Mapping[str, Any]) -> bool:
 
 
 def _within(database: str, namespace: object) -> str | None:
-    """The collection that a namespace names, where it is one of the database."""
+    """Return the collection of a namespace if it belongs to the database."""
     name, _, collection = str(namespace).partition(".")
     return collection if name == database else None

@@ -1,11 +1,11 @@
 """
-Decide whether two search index definitions mean the same, and what a change takes. Pure: no I/O, no driver.
+Decide whether two search index definitions mean the same, and which change leads from one to the other. Pure.
 
-A definition is brought into a canonical form in which every option that we know is present, with its default where the
-definition is silent. So an option that the listing has and the canonical form of what was asked for has not is one that
-we do not know and nobody asked for: a newer server filled it in, and it does not count. Three things are never taken
-for such an option: the name of a field, anything inside a value that users structure themselves (custom analyzers,
-synonyms, stored source), and every option in the tables below; there, more in the listing is a change.
+A definition is converted to a canonical form, in which every option that we know is present, with its default if the
+definition does not set it. So an option of the listing that the canonical form of the request does not contain is
+unknown to us and was not asked for: a newer server added it, and it does not count. Three things are never taken for
+such an option: the name of a field, anything inside a value that users structure themselves (custom analyzers,
+synonyms, stored source), and every option in the tables below. There, more in the listing is a change.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,30 +17,30 @@ from mydocs.migrations.values import value
 
 
 class Change(StrEnum):
-    """What brings a search index to the definition that was asked for."""
+    """What gives a search index the definition that was asked for."""
 
-    CREATE = "create"  # there is no index of that name
+    CREATE = "create"  # the index does not exist
     NOTHING = "nothing"
     UPDATE = "update"  # the old definition answers until the new one is built
     REPLACE = "replace"  # drop and create: no server changes the type of an index
 
     @property
     def answers_meanwhile(self) -> bool:
-        """Whether queries on the index are answered until the change is built."""
+        """Return whether queries on the index are answered while the change is built."""
         return self is not Change.REPLACE
 
 
 class Options(dict[str, Any]):
-    """A level where a key that only the listing has does not count."""
+    """A level of a definition. A key that only the listing has does not count."""
 
 
 class Types(dict[str, Options]):
-    """How one field is indexed, by type: a field may be a string and an autocomplete field at once."""
+    """The settings of one field, by type: a field may be a string and an autocomplete field at the same time."""
 
 
 _ABSENT: Final = object()
 
-# The server's own fallback: mongot, SearchIndexDefinition.DEFAULT_FALLBACK_ANALYZER.
+# The server's own default: mongot, SearchIndexDefinition.DEFAULT_FALLBACK_ANALYZER.
 _ANALYZER = "lucene.standard"
 
 _SEARCH: Final[Mapping[str, Any]] = {
@@ -59,13 +59,13 @@ _VECTOR: Final[Mapping[str, Any]] = {"fields": [], "nestedRoot": None, "numParti
 _BM25 = {"type": "bm25"}
 _NUMBER = {"representation": "double", "indexIntegers": True, "indexDoubles": True}
 _HNSW = {"maxEdges": 16, "numEdgeCandidates": 100}
-# numDimensions, quantization and similarity of an embedding field are missing on purpose: who does not ask for them
-# gets what the embedding model's entry in the server's catalogue says. A guess here would rebuild, and pay for, the
-# whole index at every run.
+# numDimensions, quantization and similarity of an embedding field are missing on purpose: their defaults come from the
+# embedding model's entry in the server's catalogue. A wrong guess here would rebuild, and pay for, the whole index at
+# every run.
 _EMBEDDING = {"model": None, "modality": "text", "indexingMethod": "hnsw", "hnswOptions": None, "engine": "lucene"}
 
-# What the server takes, and may list, for an option that a field's definition leaves out: the `withDefault` values of
-# mongot's *FieldDefinition classes. None: no default, but an option that we know.
+# The value that the server uses, and may list, for an option that a field's definition leaves out: the `withDefault`
+# values of mongot's *FieldDefinition classes. None: there is no default, but we know the option.
 _FIELD: Final[Mapping[str, Mapping[str, Any]]] = {
     "autocomplete": {
         "analyzer": _ANALYZER,
@@ -92,7 +92,7 @@ _FIELD: Final[Mapping[str, Mapping[str, Any]]] = {
         "similarity": _BM25,
         "store": True,
     },
-    "text": _EMBEDDING,  # the name of autoEmbed in its first preview
+    "text": _EMBEDDING,  # the name of autoEmbed in its first preview version
     "token": {"normalizer": "none"},
     "vector": {
         "engine": "lucene",
@@ -104,7 +104,7 @@ _FIELD: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 _EMBEDDING_TYPES = ("autoEmbed", "text")
-_SORT = {"order": 1, "noData": "lowest"}  # of a field in `sort`: mongot, UserFieldSortOptions
+_SORT = {"order": 1, "noData": "lowest"}  # for a field in `sort`: mongot, UserFieldSortOptions
 
 
 @value
@@ -112,8 +112,8 @@ class SearchKind:
     """
     A kind of index that the search process builds.
 
-    :param tells: whether a definition is one of this kind
-    :param canonical: the form in which two of its definitions can be compared
+    :param tells: tells whether a definition is of this kind
+    :param canonical: converts a definition to the form in which two of them can be compared
     """
 
     tells: Callable[[Definition], bool]
@@ -121,7 +121,7 @@ class SearchKind:
 
 
 def kind_of(word: object, definition: Definition) -> IndexType:
-    """Tell the type of an index from the server's word for it; self-managed servers have none, its definition has."""
+    """Return the type of an index from the server's word or, on self-managed servers, from the definition."""
     for kind in SEARCH_KINDS:
         if word == kind.value:
             return kind
@@ -129,7 +129,7 @@ def kind_of(word: object, definition: Definition) -> IndexType:
 
 
 def normalise(index_type: IndexType, definition: Definition) -> Options:
-    """Bring the definition of an index of the search process into the form in which two of them can be compared."""
+    """Convert the definition of a search or vector index to the form in which two of them can be compared."""
     return SEARCH_KINDS[index_type].canonical(definition)
 
 
@@ -151,7 +151,7 @@ def _search(definition: Definition) -> Options:
     options["analyzer"], options["searchAnalyzer"] = analyzer, _other_than(analyzer, inherited[1])
     options["analyzers"] = _by_name(options["analyzers"], _custom_analyzer)
     options["synonyms"] = _by_name(options["synonyms"], dict)
-    # Atlas lists no type set that no `dynamic` names, and it has no effect (Terraform provider, search_index).
+    # Atlas does not list a type set that no `dynamic` names. It has no effect (Terraform provider, search_index).
     named = set(_named_type_sets(options["mappings"]))
     options["typeSets"] = _by_name(options["typeSets"], lambda item: _type_set(item, inherited))
     if isinstance(options["typeSets"], dict):
@@ -159,21 +159,21 @@ def _search(definition: Definition) -> Options:
     options["storedSource"] = _stored_source(options["storedSource"])
     if isinstance(options["mappings"], dict):
         options["mappings"] = _field({**options["mappings"], "type": "document"}, inherited)
-    if isinstance(options["sort"], dict):  # the one place where the order of keys has a meaning
+    if isinstance(options["sort"], dict):  # the only place where the order of keys has a meaning
         options["sort"] = [[key, _sort_field(value)] for key, value in options["sort"].items()]
     return options
 
 
 def differences(index_type: IndexType, asked: Definition, listed: Definition) -> tuple[str, ...]:
-    """Say in one line for each key path what would change."""
+    """Return one line for each key path that differs."""
     return tuple(compare(normalise(index_type, asked), normalise(index_type, listed)))
 
 
 def change(asked_type: IndexType, asked: Definition, listed_type: IndexType, listed: Definition) -> Change:
     """
-    Decide what brings the listed index to the asked definition; an update that changes nothing is never it.
+    Decide what gives the listed index the requested definition. The answer is never an update that changes nothing.
 
-    Some servers refuse some updates (self-managed ones those of fields that embed by themselves); only they know.
+    Some servers refuse some updates (self-managed ones those of auto-embedding fields). This cannot be known here.
     """
     if asked_type is not listed_type:
         return Change.REPLACE
@@ -183,7 +183,7 @@ def change(asked_type: IndexType, asked: Definition, listed_type: IndexType, lis
 
 
 def compare(asked: Any, listed: Any, path: str = "") -> Iterator[str]:
-    """Yield the differences of two values in canonical form, a line for each key path."""
+    """Yield the differences of two values in canonical form, one line for each key path."""
     if isinstance(asked, Types) and isinstance(listed, Types):
         yield from _compare_types(asked, listed, path)
     elif isinstance(asked, Options) and isinstance(listed, Options):
@@ -200,12 +200,12 @@ def compare(asked: Any, listed: Any, path: str = "") -> Iterator[str]:
 
 
 def filled(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
-    """Lay what was given over the defaults; a null counts as not given."""
+    """Return the defaults overlaid with the given values. A null counts as not given."""
     return Options({**defaults, **{key: plain(value) for key, value in given.items() if value is not None}})
 
 
 def plain(value: Any) -> Any:
-    """Copy a value that a driver took or gave into plain dicts and lists."""
+    """Copy a value from or for a driver into plain dicts and lists."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -224,7 +224,7 @@ def _compare_types(asked: Types, listed: Types, path: str) -> Iterator[str]:
 
 
 def _same(asked: Any, listed: Any) -> bool:
-    # In Python True == 1, but a server never lists the one for the other; 1 and 1.0 it does.
+    # In Python True == 1, but no server lists one for the other. It does list 1 for 1.0.
     if isinstance(asked, bool) or isinstance(listed, bool):
         return asked is listed
     return bool(asked == listed)
@@ -256,7 +256,7 @@ def _field(item: Mapping[str, Any], inherited: tuple[Any, Any]) -> Options:
     if kind == "embeddedDocuments":
         options["storedSource"] = _stored_source(options["storedSource"])
     if kind == "string":
-        # Compared is what takes effect: the field's own search analyzer, its analyzer, the index's search analyzer.
+        # Compare the effective analyzer: the field's own search analyzer, its analyzer, the index's search analyzer.
         own = options["analyzer"]
         searches = options["searchAnalyzer"] or own or inherited[1]
         options["analyzer"] = own or inherited[0]
@@ -275,7 +275,7 @@ def _field(item: Mapping[str, Any], inherited: tuple[Any, Any]) -> Options:
 
 
 def _other_than(analyzer: Any, search_analyzer: Any) -> Any:
-    """Leave out a search analyzer that only repeats the analyzer, so that one change is one line."""
+    """Leave out a search analyzer that equals the analyzer, so that one change is one line."""
     return None if search_analyzer == analyzer else search_analyzer
 
 
@@ -287,7 +287,7 @@ def _types(value: Any, inherited: tuple[Any, Any]) -> Any:
     items = value if isinstance(value, list) else [value]
     names = [item["type"] for item in items if isinstance(item, dict) and isinstance(item.get("type"), str)]
     if not items or len(set(names)) != len(items):
-        return value  # not a field definition: compared as it is
+        return value  # not a field definition: compare it as it is
     return Types({item["type"]: _field(item, inherited) for item in items})
 
 
@@ -322,7 +322,7 @@ def _type_set(item: Mapping[str, Any], inherited: tuple[Any, Any]) -> dict[str, 
 
 
 def _named_type_sets(value: Any) -> Iterator[str]:
-    """Yield the names of the type sets that a `dynamic` names, at whatever depth of the mappings."""
+    """Yield the names of the type sets that a `dynamic` names, at any depth of the mappings."""
     if isinstance(value, dict):
         dynamic = value.get("dynamic")
         if isinstance(dynamic, dict) and isinstance(dynamic.get("typeSet"), str):
@@ -335,13 +335,13 @@ def _named_type_sets(value: Any) -> Iterator[str]:
 
 
 def _sort_field(value: Any) -> Any:
-    """Give the short form of how one field is sorted, its order alone, where it says no more than that."""
+    """Return the short form of a field's sort, its order alone, if the long form adds nothing."""
     options = {**_SORT, **value} if isinstance(value, dict) else None
     return options["order"] if options is not None and options == {**_SORT, "order": options["order"]} else value
 
 
 def _stored_source(value: Any) -> Any:
-    """Leave out what has no effect: all but nothing is all, and what stores any field stores `_id` (mongot)."""
+    """Remove what has no effect: "all except nothing" is all, and `_id` is stored with any field (mongot)."""
     if value == {"exclude": []}:
         return True
     if value == {"include": []}:
@@ -364,4 +364,4 @@ SEARCH_KINDS: Final[dict[IndexType, SearchKind]] = {
     IndexType.SEARCH: SearchKind(tells=lambda definition: "mappings" in definition, canonical=_search),
     IndexType.VECTOR: SearchKind(tells=_is_vector, canonical=_vector),
 }
-"""One row for each kind of index of the search process; whatever tells or compares kinds reads it."""
+"""One row for each kind of search index; every comparison reads this table."""

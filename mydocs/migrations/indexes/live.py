@@ -1,4 +1,4 @@
-"""What is live and what was asked for: the indexes that nobody accounts for, and the differences. Pure."""
+"""Compare live and requested indexes: those that no migration asked for, and the differences. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,12 +15,12 @@ from mydocs.migrations.indexes.standard_definitions import (
 from mydocs.migrations.model import Definition, IndexType, TrackedIndex
 from mydocs.migrations.values import value
 
-LARGEST_TIDIED = 200  # keys; each is tried against the whole definition
+LARGEST_TIDIED = 200  # keys; each is tried with a comparison of the whole definition
 
 
 @value
 class LiveIndexes:
-    """What a collection has: index documents as they are listed, and search indexes."""
+    """The indexes of a collection: index documents as listed, and search indexes."""
 
     standard: tuple[Definition, ...]
     search: tuple[readiness.Listed, ...] = ()
@@ -29,10 +29,10 @@ class LiveIndexes:
 @value
 class Compared:
     """
-    What a comparison has shown.
+    The result of a comparison.
 
-    :param unaccounted: live indexes that nobody asked for, with what they would have to be asked for
-    :param differences: a line for each index or key in which the two are not the same
+    :param unaccounted: live indexes that no migration asked for, with the definition to ask for
+    :param differences: a line for each index or key that differs
     """
 
     unaccounted: tuple[TrackedIndex, ...]
@@ -43,7 +43,7 @@ def compare_live(
     live: Mapping[str, LiveIndexes], asked: Sequence[TrackedIndex], documents_of: Mapping[str, Sequence[Definition]]
 ) -> Compared:
     """
-    Compare the live indexes of some collections with what was asked for.
+    Compare the live indexes of some collections with the requested ones.
 
     :param asked: by migrations
     :param documents_of: collection → the index documents of the project's own list
@@ -77,7 +77,7 @@ def compare_live(
         searched = {index.name: index for index in of if index.type.is_search}
         listed_names = set()
         for item in has.search:
-            if item.name is None:  # a shape that no server of today sends
+            if item.name is None:  # no present server sends such a document
                 continue
             listed_names.add(item.name)
             index = searched.get(item.name)
@@ -116,9 +116,9 @@ def _search(collection: str, name: str, listed: readiness.Listed) -> TrackedInde
 
 def without_defaults(definition: Definition, is_same: Callable[[Definition], bool]) -> Definition:
     """
-    Leave out what a server has filled in, as far as that changes nothing.
+    Remove the options that a server has added, as far as this does not change the meaning.
 
-    :param is_same: whether a form of the definition means the same as the whole of it
+    :param is_same: tells whether a form of the definition means the same as the whole
     """
     if _size(definition) > LARGEST_TIDIED:
         return definition
@@ -133,20 +133,24 @@ def _size(value: Any) -> int:
 
 
 def _tidied(value: Any, fits: Callable[[Any], bool]) -> Any:
-    """:param fits: whether a form of this value may stand in its place"""
+    """
+    Remove such options from one value.
+
+    :param fits: tells whether a form of this value can replace it
+    """
     if isinstance(value, Mapping):
         kept = dict(value)
         for key in value:
             rest = {name: item for name, item in kept.items() if name != key}
-            if key != "dynamic" and fits(rest):  # a default that people write
+            if key != "dynamic" and fits(rest):  # a default that people write explicitly
                 kept = rest
             else:
-                kept[key] = _tidied(kept[key], lambda item, key=key, rest=dict(kept): fits({**rest, key: item}))  # type: ignore[misc]  # mypy knows no defaults of a lambda
+                kept[key] = _tidied(kept[key], lambda item, key=key, rest=dict(kept): fits({**rest, key: item}))  # type: ignore[misc]  # mypy ignores a lambda's defaults
         return kept
     if isinstance(value, list):
         items = list(value)
         for place, item in enumerate(value):
             before, after = items[:place], items[place + 1 :]
-            items[place] = _tidied(item, lambda new, before=before, after=after: fits([*before, new, *after]))  # type: ignore[misc]  # likewise
+            items[place] = _tidied(item, lambda new, before=before, after=after: fits([*before, new, *after]))  # type: ignore[misc]  # as above
         return items
     return value

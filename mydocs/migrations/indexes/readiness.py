@@ -2,7 +2,7 @@
 Decide from a listed document whether an index is ready, and from several looks how a wait ends. Pure: no clock, no I/O.
 
 Every field of a listing is optional: self-managed servers send no ``type``, local ones ``latestVersion`` in place of
-``latestDefinitionVersion`` and no ``statusDetail``; what has the wrong type counts as absent.
+``latestDefinitionVersion`` and no ``statusDetail``. A field of the wrong type counts as absent.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,16 +14,16 @@ from mydocs.migrations.limits import Limits
 from mydocs.migrations.model import Definition, IndexState, IndexType, TrackedIndex
 from mydocs.migrations.values import value
 
-SHOWN_DIFFERENCES = 3  # of the key paths that differ; the first ones tell whose definition it is
-GONE_LOOKS = 3  # the look that misses it, and two more: a listing may skip an index once while a host restarts
+SHOWN_DIFFERENCES = 3  # of the key paths that differ; the first ones show whose definition it is
+GONE_LOOKS = 3  # the first look without it and two more: a listing may skip an index while a host restarts
 
-MAX_GAP = 10.0  # seconds: bounds how late a build of more than 200 s is seen
-GAP_SHARE = 0.05  # of the age: an index is seen ready at most a twentieth of its build time late
-JITTER = 0.1  # either way, so that 200 replicas do not look at the same moment
+MAX_GAP = 10.0  # seconds: the most by which a build of more than 200 s is seen late
+GAP_SHARE = 0.05  # of the age: an index is seen ready late by at most a twentieth of its build time
+JITTER = 0.1  # of the gap, up or down, so that 200 replicas do not look at the same moment
 
 _VANISHED = "it was listed and is gone; somebody dropped it"
 _NEVER_SEEN = (
-    "it was never listed; if it is not wanted any more, `drop_search_indexes` in a migration takes it off the list"
+    "it was never listed; if you no longer want it, call `drop_search_indexes` in a migration to take it off the list"
 )
 ANOTHER = "still shows the previous index"
 DIFFERS = "shows another definition, perhaps the previous one"
@@ -36,7 +36,7 @@ _STATES: Final[Mapping[str, IndexState]] = {
     "FAILED": IndexState.FAILED,
     "DELETING": IndexState.ABSENT,
     "DOES_NOT_EXIST": IndexState.ABSENT,
-    # The words of the older interfaces.
+    # The words of older interfaces.
     "IN_PROGRESS": IndexState.BUILDING,
     "MIGRATING": IndexState.BUILDING,
     "STEADY": IndexState.READY,
@@ -45,7 +45,7 @@ _STATES: Final[Mapping[str, IndexState]] = {
 
 @value
 class Host:
-    """What one host reports. ``version`` is that of the definition it serves, ``staged`` that it builds another one."""
+    """The report of one host. ``version`` is of the definition that it serves; ``staged``: it builds another one."""
 
     status: str | None = None
     queryable: bool | None = None
@@ -74,9 +74,9 @@ class Listed:
 @value
 class Verdict:
     """
-    What one look says about an index.
+    The result of one look at an index.
 
-    :param differences: from the definition that was asked for, where that alone keeps it from being ready
+    :param differences: from the requested definition, if only these keep it from being ready
     """
 
     state: IndexState
@@ -90,16 +90,16 @@ class Verdict:
 @value
 class Track:
     """
-    The wait for one index so far; times are monotonic seconds.
+    The wait for one index so far. Times are monotonic seconds.
 
-    :param asked_at: when the index was asked for; the start of the wait where nobody knows
-    :param since: what the seconds of a report count from: a build of an earlier run ended nobody knows when
-    :param listed: what the last look found
+    :param asked_at: when the index was asked for, or the start of the wait if that is unknown
+    :param since: start of the seconds in a report; the end of an earlier run's build is not known
+    :param listed: the result of the last look
     :param seen: it was listed at least once
-    :param missing_looks: how many looks in a row did not find it
-    :param failed_since: the first of the looks in a row that found it failed
-    :param different_since: the first of the looks in a row that found nothing wrong with it but its definition
-    :param outcome: ``READY`` or ``FAILED`` once it is settled, then nothing changes any more
+    :param missing_looks: number of consecutive looks that did not find it
+    :param failed_since: the first of the consecutive looks that found it failed
+    :param different_since: the first of the consecutive looks in which only its definition was wrong
+    :param outcome: ``READY`` or ``FAILED`` at the end of the wait for it; it does not change any more
     """
 
     index: TrackedIndex
@@ -117,7 +117,7 @@ class Track:
 
 
 def parse(document: object) -> Listed:
-    """Read a listed document, whichever server sent it; never raises."""
+    """Read a listed document of any server. Never raise."""
     fields = _mapping(document)
     definition = fields.get("latestDefinition")
     definition = definition if isinstance(definition, Mapping) else None
@@ -140,18 +140,18 @@ def parse(document: object) -> Listed:
 
 
 def serves_nothing(listed: Listed) -> bool:
-    """Whether an index has failed and no earlier definition of it answers queries."""
+    """Return whether an index has failed and no earlier definition of it answers queries."""
     if listed.status != "FAILED":
         return False
     if listed.queryable is not None:
         return not listed.queryable
     told = [host.queryable for host in listed.hosts if host.queryable is not None]
-    # Where nothing tells, an index that was never updated has no earlier definition.
+    # If no field tells, an index that was never updated has no earlier definition.
     return not any(told) if told else listed.version == 0
 
 
 def by_name(listing: Iterable[Listed]) -> dict[str, list[Listed]]:
-    """Sort a listing by names; what has none is none that anybody asked for."""
+    """Group a listing by name, without documents that have none."""
     found: dict[str, list[Listed]] = {}
     for listed in listing:
         if listed.name is not None:
@@ -160,7 +160,7 @@ def by_name(listing: Iterable[Listed]) -> dict[str, list[Listed]]:
 
 
 def pick(target: TrackedIndex, named: Iterable[Listed]) -> Listed | None:
-    """Choose the index' document of those of its name; while an index is replaced, two may be listed."""
+    """Return the index's document among those of its name. While an index is replaced, two may be listed."""
     return min(
         named,
         key=lambda listed: (_is_another(target, listed), _STATES.get(listed.status or "") is IndexState.ABSENT),
@@ -169,15 +169,15 @@ def pick(target: TrackedIndex, named: Iterable[Listed]) -> Listed | None:
 
 
 def judge(target: TrackedIndex, listed: Listed | None) -> Verdict:
-    """Tell the state of an index from somebody's view who wants to query it with the definition that was asked for."""
+    """Return the state of an index from the view of a query that needs the requested definition."""
     state = IndexState.ABSENT if listed is None else _STATES.get(listed.status or "", IndexState.PENDING)
     if listed is None or state is IndexState.ABSENT:
         return Verdict(state=IndexState.ABSENT, reason="not listed" if listed is None else "being deleted")
-    # A host that does not have the index is not a part of it: a shard without documents of the collection, for one.
+    # A host without the index does not count, for example a shard without documents of the collection.
     hosts = [host for host in listed.hosts if _STATES.get(host.status or "") is not IndexState.ABSENT]
     ready = sum(_host_ready(host, listed.version) for host in hosts)
-    # Where it is missing, READY vouches for it: no server lists an index as READY that does not answer queries, while
-    # the reverse (BUILDING or FAILED with the old definition serving) is common.
+    # If `queryable` is missing, READY implies it: no server lists an index as READY that does not answer queries. The
+    # reverse (BUILDING or FAILED while the old definition serves) is common.
     queryable = state is IndexState.READY if listed.queryable is None else listed.queryable
     reason: str | None = None
     different: tuple[str, ...] = ()
@@ -189,8 +189,8 @@ def judge(target: TrackedIndex, listed: Listed | None) -> Verdict:
     elif state is IndexState.READY:
         reason = _not_yet(target, listed, queryable, ready, len(hosts))
         # Right after an update the old version can still be listed as READY and queryable.
-        # Of a new index the definition is compared as well: a later script may have updated it and been rolled back,
-        # and a self-managed server may have taken a create for one of the index that it has.
+        # The definition of a new index is compared as well: a later script may have updated it and been rolled back,
+        # and a self-managed server may have answered a create with the index that it already had.
         if reason is None and target.definition is not None and listed.definition is not None:
             different = differences(target.type, target.definition, listed.definition)
             reason = DIFFERS if different else None
@@ -210,13 +210,13 @@ def judge(target: TrackedIndex, listed: Listed | None) -> Verdict:
 
 
 def begin(index: TrackedIndex, *, asked_at: float, since: float) -> Track:
-    """Start to wait for an index; the times as in :class:`Track`."""
+    """Return the start of a wait for an index. For the times see :class:`Track`."""
     verdict = Verdict(state=IndexState.PENDING, reason="not looked at yet")
     return Track(index=index, asked_at=asked_at, since=since, verdict=verdict)
 
 
 def look(track: Track, listed: Listed | None, now: float, limits: Limits) -> Track:
-    """Take one good answer of the server into account; an index that is settled stays as it is."""
+    """Return the track after one good answer of the server. A track with an outcome stays as it is."""
     if track.outcome is not None:
         return track
     if listed is not None and listed is track.listed and _is_patient(track.verdict):
@@ -230,7 +230,7 @@ def look(track: Track, listed: Listed | None, now: float, limits: Limits) -> Tra
         track,
         listed=listed,
         verdict=verdict,
-        # The index that is about to be replaced does not count: it goes before its successor is listed.
+        # The index that will be replaced does not count: it disappears before its successor is listed.
         seen=track.seen or not (absent or listed is None or _is_another(track.index, listed)),
         missing_looks=track.missing_looks + 1 if absent else 0,
         failed_since=known if failed else None,
@@ -244,7 +244,7 @@ def look(track: Track, listed: Listed | None, now: float, limits: Limits) -> Tra
         return _settle(track, IndexState.FAILED, _other_definition(verdict.differences), now)
     if track.seen and track.missing_looks >= GONE_LOOKS:
         return _settle(track, IndexState.FAILED, _VANISHED, now)
-    # Not at the first look alone, though a script may have gone on for an hour since it asked for the index.
+    # Not at the first look, even if the script continued for an hour after it asked for the index.
     looked = track.missing_looks >= GONE_LOOKS
     if absent and not track.seen and looked and now - track.since >= limits.appear:
         return _settle(track, IndexState.FAILED, _NEVER_SEEN, now)
@@ -252,12 +252,12 @@ def look(track: Track, listed: Listed | None, now: float, limits: Limits) -> Tra
 
 
 def _is_patient(verdict: Verdict) -> bool:
-    """Whether time alone changes nothing: a build may take as long as it does."""
+    """Return whether the wait has no time limit of its own: a build may take as long as it does."""
     return verdict.state in (IndexState.PENDING, IndexState.BUILDING) and not verdict.differences
 
 
 def at_timeout(track: Track, now: float | None = None) -> Track:
-    """Settle what is failed, vanished or was never seen when the time is up; what is only late stays open."""
+    """End a track that is failed, vanished or was never seen when the time is up. A late one stays open."""
     if track.outcome is not None:
         return track
     if track.verdict.state is IndexState.FAILED:
@@ -269,10 +269,10 @@ def at_timeout(track: Track, now: float | None = None) -> Track:
 
 def gap(tracks: Iterable[Track], now: float, least: float, jitter: float) -> float:
     """
-    Give the seconds until the next look at a collection.
+    Return the seconds until the next look at a collection.
 
-    A grace or a deadline that ends in between does not shorten it: the build has failed already, and a look earlier
-    would only say so sooner.
+    A grace or a deadline that ends before it does not shorten it: the build has failed already, and an earlier look
+    would only report it sooner.
 
     :param least: seconds between two looks, ``Limits.look_gap``
     :param jitter: from ``-JITTER`` to ``JITTER``
@@ -286,17 +286,17 @@ def _settle(track: Track, outcome: IndexState, reason: str | None, now: float | 
 
 
 def _is_another(target: TrackedIndex, listed: Listed) -> bool:
-    """Tell whether this is the index that was dropped to make room: other id, or other type."""
-    # Where only the name is known, any type will do.
+    """Return whether this is the index that was dropped for the new one: another id, or another type."""
+    # If only the name is known, any type matches.
     other_type = target.definition is not None and listed.type not in (None, target.type)
     return other_type or (target.id is not None and listed.id != target.id)
 
 
 def _not_yet(target: TrackedIndex, listed: Listed, queryable: bool, ready: int, hosts: int) -> str | None:
-    """Say why an index that is listed as READY is not, or nothing where it is."""
+    """Return why an index that is listed as READY is not ready, or ``None`` if it is."""
     if not queryable:
         return "READY, but not queryable yet"
-    # A listing without a definition proves nothing: too late is better than too early.
+    # A listing without a definition proves nothing: it is better to be late than early.
     if target.definition is not None and listed.definition is None:
         return "the listing shows no definition"
     return f"{ready} of {hosts} hosts have the latest definition" if ready < hosts else None
@@ -309,7 +309,7 @@ def _other_definition(lines: tuple[str, ...]) -> str:
 
 
 def _message(hosts: Iterable[Host], status: str | None) -> str | None:
-    # One host's failure makes the whole index failed, while another may have something to say about its staleness.
+    # One host's failure makes the whole index failed. Another host may still explain why it is stale.
     blamed_first = sorted(hosts, key=lambda host: status not in (host.status, host.staged_status))
     return next((host.message for host in blamed_first if host.message), None)
 
@@ -328,7 +328,7 @@ def _host(entry: object) -> Host:
     fields = _mapping(entry)
     main, staged = _mapping(fields.get("mainIndex")), _mapping(fields.get("stagedIndex"))
     staged_status = _word(staged.get("status"))
-    # The newer definition's message first: it is the one that somebody waits for.
+    # The message of the newer definition comes first, since the wait is for that one.
     messages = (_text(part.get("message")) for part in (staged, main, fields))
     return Host(
         status=_word(fields.get("status")),

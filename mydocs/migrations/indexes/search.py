@@ -1,10 +1,10 @@
 """
-What scripts call to bring search indexes to their definitions: look first, then do the least that is needed.
+Bring search indexes to their definitions for scripts: read the listing, then do the least that is needed. I/O.
 
-"Ensure" creates what is absent (with its collection), does nothing where the definition is equivalent, and updates
-where it differs. An index that answers queries is dropped only for a caller who says so (``replace=True``). Search
-commands are never sent again blindly: after a lost reply the listing says what became of them, since on self-managed
-servers even an unchanged update rebuilds the index.
+"Ensure" creates an absent index (with its collection), does nothing if the definition is equivalent, and updates it if
+it differs. An index that answers queries is dropped only with ``replace=True``. Search commands are never repeated
+blindly: after a lost reply the listing shows what happened, since on self-managed servers even an unchanged update
+rebuilds the index.
 """
 
 import dataclasses
@@ -35,8 +35,10 @@ from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
 
-COLLECTIONS_AT_ONCE = 8  # Motor has five threads a core for everything
+COLLECTIONS_AT_ONCE = 8  # Motor has five threads a core for all its work
+
 NOT_REPLACED = "the server goes on deleting it, and the migration creates it when it runs again: `mydocs migrate run`"
+
 
 NO_INDEXES = "a transaction builds and drops no indexes; do it in a migration of its own"
 
@@ -56,20 +58,20 @@ async def ensure_search_indexes(
     replace: bool = False,
 ) -> tuple[TrackedIndex, ...]:
     """
-    Bring search and vector indexes to their definitions, all in one go; does not wait for their builds.
+    Give search and vector indexes their definitions, all in one step. Do not wait for their builds.
 
-    An index that answers queries goes on doing so: it is updated, and where that is impossible nothing is done. One
-    that a search alias names is not dropped with ``replace`` either.
+    An index that answers queries continues to do so. It is updated; if no update is possible, nothing is done. An index
+    that a search alias names is not dropped, even with ``replace``.
 
-    :param collection: where they belong; or for several collections, which are then worked on at the same time, a
-        mapping of each to its models
+    :param collection: of the indexes; or a mapping of several collections to their models, which are then handled at
+        the same time
     :param replace: drop and create an index that cannot be updated; no query is answered until it is built
-    :return: for each model, in their order, what was done
-    :raises IndexConflict: where an index cannot be updated, with the ways on; or would be dropped, and a search alias
-        names it
-    :raises IndexRefused: names each definition that the server does not take; the others are created
-    :raises SearchUnavailable: where the server has no search indexes
-    :raises UsageError: where something else than models is given
+    :return: what was done, for each model in order
+    :raises IndexConflict: if an index cannot be updated (the message names the two ways on), or would be dropped
+        although a search alias names it
+    :raises IndexRefused: names each definition that the server refuses; the others are created
+    :raises SearchUnavailable: if the server has no search indexes
+    :raises UsageError: if the argument is not a list of models
     """
     context().refuse_in_transaction("ensure_search_indexes", NO_INDEXES)
     works = []
@@ -88,9 +90,9 @@ async def ensure_search_indexes(
 
 def by_collection(collection: Any, models: Any, what_to_pass: str) -> Sequence[tuple[Any, Any]]:
     """
-    Give what a helper was called with as collections with their models.
+    Return the arguments of a helper as pairs of a collection and its models.
 
-    :raises UsageError: where it is neither of the two forms
+    :raises UsageError: if they have neither of the two forms
     """
     if not isinstance(collection, Mapping):
         return [(collection, models)]
@@ -103,10 +105,10 @@ async def at_the_same_time(
     works: Sequence[Callable[[], Awaitable[tuple[TrackedIndex, ...]]]], limit: int
 ) -> tuple[TrackedIndex, ...]:
     """
-    Do the work of several collections at the same time, and return its results in one.
+    Do the work of several collections at the same time, and return all results as one list.
 
-    :param limit: how many at once
-    :raises Exception: what the first to fail has raised, once all have come to their ends
+    :param limit: how many at the same time
+    :raises Exception: the error of the first that failed, once all have ended
     """
     done: dict[int, tuple[TrackedIndex, ...]] = {}
     errors: list[Exception] = []
@@ -129,13 +131,13 @@ async def at_the_same_time(
 
 async def drop_search_indexes(collection: Collection, *names: str) -> None:
     """
-    Drop search indexes by name; one that does not exist is no error. They leave the listing some time later.
+    Drop search indexes by name. An absent index is not an error. They leave the listing some time later.
 
-    Waits a few seconds first, where a search alias has named one of them until a moment ago.
+    If a search alias named one of them until a moment ago, wait a few seconds first.
 
-    :raises IndexConflict: where a search alias names one of them; nothing is dropped
-    :raises SearchUnavailable: where the server has no search indexes
-    :raises UsageError: where a name is no text
+    :raises IndexConflict: if a search alias names one of them; nothing is dropped
+    :raises SearchUnavailable: if the server has no search indexes
+    :raises UsageError: if a name is not a string
     """
     context().refuse_in_transaction("drop_search_indexes", NO_INDEXES)
     capture.check_names("drop_search_indexes", names)
@@ -153,11 +155,15 @@ class _Asked:
     name: str
     type: IndexType
     definition: Definition
-    replacing: bool = False  # the index of that name was dropped to make room for it
+    replacing: bool = False  # an index of that name was dropped for it
 
     @classmethod
     def of(cls, model: object) -> "_Asked":
-        """:raises UsageError: where it is not a model of a search index"""
+        """
+        Read a model of a search index.
+
+        :raises UsageError: if it is not one
+        """
         document = model.document if isinstance(model, SearchIndexModel) else model
         if not isinstance(document, Mapping):
             raise UsageError(f"a {type(model).__name__} is not a search index; {WHAT_TO_PASS}")
@@ -244,7 +250,7 @@ def _change(item: _Asked, found: Listed | None) -> Change:
         return Change.REPLACE
     change = definitions.change(item.type, item.definition, found.type or item.type, found.definition or {})
     if change is Change.NOTHING and found.status == "FAILED":
-        # An older definition serves. The same one again is what its author wants: the build shall be tried again.
+        # An older definition serves. The author asks for the same definition again, to repeat the failed build.
         return Change.UPDATE
     return change
 
@@ -267,10 +273,10 @@ def _conflict(where: str, *problems: str) -> IndexConflict:
 
 async def _create(db: Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
     """
-    Create indexes that the listing did not show, as many at a time as may be building.
+    Create indexes that the listing did not show, as many at a time as the limit for builds allows.
 
     :return: the server's id of each
-    :raises IndexRefused: names each definition that the server does not take
+    :raises IndexRefused: names each definition that the server refuses
     """
     ids: dict[str, str] = {}
     problems: list[str] = []
@@ -288,7 +294,7 @@ async def _create(db: Database, where: str, asked: Sequence[_Asked]) -> dict[str
 
 
 async def _create_batch(db: Database, where: str, asked: Sequence[_Asked]) -> dict[str, str]:
-    """Create indexes in one command, or one by one where the server refuses them together; see :func:`_create`."""
+    """Create indexes in one command, or one by one if the server refuses them together; see :func:`_create`."""
     try:
         return await _create_together(db, where, asked)
     except OperationFailure as error:
@@ -337,11 +343,11 @@ async def _create_together(db: Database, where: str, asked: Sequence[_Asked]) ->
                 raise
             if isinstance(error, ConnectionFailure):
                 capture.unanswered(db.name, command)
-            logger.info("creating search indexes on %s: %s; looking what is there", where, error)
+            logger.info("creating search indexes on %s: %s; reading the listing", where, error)
             await anyio.sleep(gap)
             gap = min(2 * gap, 10 * limits().gone_gap)
             if no_collection:
-                has_collection = False  # somebody may have dropped it since
+                has_collection = False  # it may have been dropped since
             listed = await _listed(db, where, missing)
             there = [item for item in missing if item.name in listed and _is_equal(item, listed[item.name])]
             other = [item.name for item in missing if item.name in listed and item not in there]
@@ -357,7 +363,7 @@ async def _create_together(db: Database, where: str, asked: Sequence[_Asked]) ->
 
 
 def _is_name_taken(error: BaseException) -> bool:
-    """Whether the dropped index of that name is not gone yet; a full cluster may have the same code."""
+    """Return whether the dropped index of that name still exists. A full cluster may send the same code."""
     return server_errors.says(error, Meaning.NAME_TAKEN) and not server_errors.says(error, Meaning.NO_ROOM)
 
 
@@ -372,11 +378,11 @@ def _is_no_answer_to_a_definition(error: OperationFailure) -> bool:
 
 async def _update(db: Database, where: str, item: _Asked) -> IndexAction:
     """
-    Send an update once, and again only where the listing shows that it did not arrive.
+    Send an update once, and again only if the listing shows that it did not arrive.
 
-    :return: what is to be recorded; ``CREATED`` where the index is gone and has to be created
-    :raises IndexConflict: where the server makes no such change by an update
-    :raises IndexRefused: where it does not take the definition
+    :return: the action to record; ``CREATED`` if the index is gone and must be created
+    :raises IndexConflict: if the server cannot make this change by an update
+    :raises IndexRefused: if the server refuses the definition
     """
     started = time.monotonic()
     command = {"updateSearchIndex": where, "name": item.name, "definition": item.definition}
@@ -384,7 +390,7 @@ async def _update(db: Database, where: str, item: _Asked) -> IndexAction:
         try:
             await commands.command(db, command)
         except PyMongoError as error:
-            if isinstance(error, OperationFailure) and error.code == 27:  # dropped by somebody since we looked
+            if isinstance(error, OperationFailure) and error.code == 27:  # dropped since the listing was read
                 return IndexAction.CREATED
             if isinstance(error, OperationFailure) and not _is_no_answer_to_a_definition(error):
                 if _is_no_update(item, error):
@@ -395,7 +401,7 @@ async def _update(db: Database, where: str, item: _Asked) -> IndexAction:
                 raise
             if isinstance(error, ConnectionFailure):
                 capture.unanswered(db.name, command)
-            logger.info("updating search index %s of %s: %s; looking what is there", item.name, where, error)
+            logger.info("updating search index %s of %s: %s; reading the listing", item.name, where, error)
             await anyio.sleep(limits().gone_gap)
             found = (await _listed(db, where, [item])).get(item.name)
             if found is None or not _is_equal(item, found):
@@ -404,13 +410,17 @@ async def _update(db: Database, where: str, item: _Asked) -> IndexAction:
 
 
 def _is_no_update(item: _Asked, error: OperationFailure) -> bool:
-    """Whether an update is refused as such, and not for what its definition says."""
+    """Return whether the server refuses the update as such, and not because of the definition."""
     read_as_search = item.type is IndexType.VECTOR and server_errors.says(error, Meaning.READ_AS_SEARCH)
     return read_as_search or server_errors.says(error, Meaning.NOT_BY_UPDATE)
 
 
 async def _drop(db: Database, where: str, name: str) -> bool:
-    """:return: whether there was such an index"""
+    """
+    Drop an index.
+
+    :return: whether it existed
+    """
     try:
         await retry.again(
             lambda: commands.command(db, {"dropSearchIndex": where, "name": name}), seconds=limits().search
@@ -437,7 +447,7 @@ async def until_gone(
     Wait until a dropped index has left the listing, by name and id.
 
     :param timeout: seconds, or ``None`` for no limit
-    :param limiter: how many may look at once, where several are waited for
+    :param limiter: limits how many waits look at the same time
     :raises NotReady: when the time is up
     """
     gap = limits().gone_gap
@@ -456,7 +466,7 @@ async def until_gone(
 
 
 async def _listed(db: Database, where: str, asked: Sequence[_Asked]) -> dict[str, Listed]:
-    """The indexes that are there to stay; one that is being deleted is not."""
+    """Return the listed indexes by name, without those that are being deleted."""
     names = [item.name for item in asked]
     documents = await retry.again(lambda: commands.search_listing(db, where, names), seconds=limits().search)
     listed = map(readiness.parse, documents)

@@ -1,7 +1,7 @@
 """
-Standard indexes: what scripts call to have them, and the application's own list, which is a step before the scripts.
+Create standard indexes: the helper for scripts, and the application's own list, a step before the scripts. I/O.
 
-What exists is kept: an index that stands in the way is an error, and is never dropped.
+Existing indexes are kept: a conflicting index is an error, and is never dropped.
 """
 
 import time
@@ -26,8 +26,8 @@ from mydocs.migrations.model import IndexAction, IndexType, TrackedIndex
 from mydocs.migrations.scripts.script_context import context
 
 WHAT_TO_PASS = 'pass a list of pymongo.IndexModel, such as [IndexModel("status")]'
-LONG_WORK = 3  # times `Limits.retries`; less of it than this is the retries' own time
-BUILD_TRIES = 100  # each of them took a minute and a half at least, which makes two and a half hours
+LONG_WORK = 3  # times `Limits.retries`; a shorter failure falls into the time of the retries
+BUILD_TRIES = 100  # each of them took a minute and a half at least: two and a half hours in all
 BUILDS_AT_ONCE = 3  # the server's own limit, maxNumActiveUserIndexBuilds; further builds would queue there
 
 _STANDARD_ACTIONS = {
@@ -42,15 +42,15 @@ async def ensure_indexes(
     models: Iterable[IndexModel] | None = None,
 ) -> tuple[TrackedIndex, ...]:
     """
-    Bring standard indexes to their definitions, in one build for all that are absent; returns when they are built.
+    Give standard indexes their definitions, in one build for all absent ones. Return when they are built.
 
     An index under another name with the same key and options counts as present. Expiry and hidden are changed in place.
 
-    :param collection: where they belong; or for several collections, which are then worked on at the same time, a
-        mapping of each to its models
-    :return: for each model, in their order, what was done
-    :raises IndexConflict: where an index with other options stands in the way; it is never dropped
-    :raises UsageError: where something else than models is given
+    :param collection: of the indexes; or a mapping of several collections to their models, which are then handled at
+        the same time
+    :return: what was done, for each model in order
+    :raises IndexConflict: if an index with other options is in the way; it is never dropped
+    :raises UsageError: if the argument is not a list of models
     """
     context().refuse_in_transaction("ensure_indexes", NO_INDEXES)
     works = []
@@ -90,7 +90,11 @@ async def _ensure(db: Database, where: str, documents: Sequence[Mapping[str, Any
 
 
 def _documents(models: object) -> list[dict[str, Any]]:
-    """:raises UsageError: where they are no models of standard indexes"""
+    """
+    Return the index documents of models.
+
+    :raises UsageError: if they are not models of standard indexes
+    """
     if isinstance(models, IndexModel | Mapping):
         raise UsageError(f"one {type(models).__name__} is not a list of standard indexes; {WHAT_TO_PASS}")
     if isinstance(models, str | bytes) or not isinstance(models, Iterable):
@@ -107,9 +111,9 @@ async def create_standard_indexes(db: Database, models: IndexModels) -> None:
     """
     Create the application's standard indexes: one command a collection, the collections at the same time.
 
-    Lists what is there only where the server refuses.
+    Existing indexes are listed only if the server refuses.
 
-    :raises IndexConflict: where an existing index stands in the way
+    :raises IndexConflict: if an existing index is in the way
     """
     limiter = anyio.CapacityLimiter(BUILDS_AT_ONCE)
 
@@ -135,9 +139,9 @@ async def _create_standard(db: Database, where: str, documents: Sequence[Mapping
     """
     Build standard indexes, however long it takes.
 
-    No time limit: one that expires aborts the build. After a lost connection the same command joins the build that goes
-    on, so a failure that comes after long work has a new budget of retries; but a build that is cut off again and again
-    does not get on.
+    There is no time limit, since an expired limit aborts the build. After a lost connection the same command joins the
+    running build, so a failure after long work gets a new budget of retries. The number of retries is limited, since a
+    build that is cut off again and again makes no progress.
     """
     command = {"createIndexes": where, "indexes": [dict(document) for document in documents]}
     for left in reversed(range(BUILD_TRIES)):

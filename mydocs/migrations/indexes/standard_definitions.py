@@ -1,4 +1,4 @@
-"""Decide what a standard index needs, from the asked document and what `listIndexes` shows. Pure: no I/O, no driver."""
+"""Decide what a standard index needs, from its document and the result of `listIndexes`. Pure: no I/O, no driver."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -9,26 +9,26 @@ from mydocs.migrations.model import Definition
 from mydocs.migrations.values import value
 
 Keys = str | Mapping[str, Any] | Sequence[str | tuple[str, Any]]
-"""The key of a standard index in any of the forms that a driver takes; a name alone is ascending."""
+"""The key of a standard index in any form that a driver accepts; a name alone means ascending."""
 
 
 class StandardAction(StrEnum):
-    """What brings a standard index to the form that was asked for."""
+    """What gives a standard index the form that was asked for."""
 
     CREATE = "create"
     PRESENT = "present"  # perhaps under another name
     MODIFY = "modify"  # in place, with collMod
-    CONFLICT = "conflict"  # an index stands in the way, and it is never dropped by itself
+    CONFLICT = "conflict"  # an index is in the way, and is never dropped automatically
 
 
 @value
 class StandardChange:
     """
-    What to do for one standard index.
+    The change that one standard index needs.
 
-    :param name: of the index that exists, or that is to be created
+    :param name: of the index that exists, or that will be created
     :param coll_mod: the value of `index` in a `collMod`
-    :param sentence: for a conflict: what, which, and what to do
+    :param sentence: for a conflict: what happened, which index, and what to do
     """
 
     action: StandardAction
@@ -37,7 +37,7 @@ class StandardChange:
     sentence: str | None = None
 
 
-# Filled in by the server or without a meaning any more; and the name, which is not what an index does.
+# Added by the server or without effect; and the name, which is not part of the definition.
 _IGNORED = frozenset({"v", "ns", "name", "background", "dropDups", "textIndexVersion", "2dsphereIndexVersion"})
 _NOT_KEPT = frozenset({"key", "name", "v", "ns", "background"})
 _FLAGS = ("unique", "sparse", "hidden")
@@ -57,7 +57,7 @@ _TEXT: Final[dict[str, Any]] = {
     "language_override": "language",
 }  # db.collection.createIndex, text options
 _2D: Final[dict[str, Any]] = {"bits": 26, "min": -180, "max": 180}  # db.collection.createIndex, 2d options
-# What the server lists for a collation of which only the locale was given; it adds the `version` of its tables.
+# What the server lists for a collation that was given by its locale alone; it also adds the `version` of its tables.
 _COLLATION = {
     "locale": None,
     "caseLevel": False,
@@ -72,7 +72,7 @@ _COLLATION = {
 
 
 def standard_definition(document: Definition) -> Definition:
-    """Give what the ledger keeps of an index document that was asked for: its key and its options."""
+    """Return the part of a requested index document that the ledger keeps: its key and its options."""
     return {
         "key": dict(_pairs(document["key"])),
         "options": {name: plain(value) for name, value in document.items() if name not in _NOT_KEPT},
@@ -80,17 +80,17 @@ def standard_definition(document: Definition) -> Definition:
 
 
 def index_document(name: str, definition: Definition) -> Definition:
-    """Give the index document that a kept definition stands for."""
+    """Return the index document of a stored definition."""
     return {"name": name, "key": definition.get("key") or {}, **(definition.get("options") or {})}
 
 
 def standard_name(keys: Keys) -> str:
-    """Give the name that the drivers give an index without one."""
+    """Return the name that the drivers give an index without one."""
     return "_".join(f"{field}_{direction}" for field, direction in _pairs(keys))
 
 
 def standard_document(document: Definition) -> Options:
-    """Bring an index document, asked for or listed, into the form in which two of them can be compared."""
+    """Convert an index document, requested or listed, to a form in which two of them can be compared."""
     given = {key: value for key, value in document.items() if key not in _IGNORED}
     pairs = _pairs(document.get("key", {}))
     kinds = {kind for _, kind in pairs if isinstance(kind, str)}
@@ -109,21 +109,21 @@ def standard_document(document: Definition) -> Options:
 
 
 def standard_equivalent(asked: Definition, listed: Definition) -> bool:
-    """Tell whether two index documents describe the same index, whatever their names."""
+    """Return whether two index documents describe the same index, whatever their names."""
     return not standard_differences(asked, listed)
 
 
 def standard_differences(asked: Definition, listed: Definition) -> tuple[str, ...]:
-    """Say in one line for each key path what would change."""
+    """Return one line for each key path that differs."""
     return tuple(compare(standard_document(asked), standard_document(listed)))
 
 
 def standard_change(asked: Definition, listed_all: Iterable[Definition]) -> StandardChange:
-    """Decide what one asked index needs, given all that its collection has now."""
+    """Decide what one requested index needs, given all that its collection has now."""
     listed_all = tuple(listed_all)
     wanted = standard_document(asked)
     name = str(asked.get("name") or standard_name(asked["key"]))
-    # An index of this name comes first: it is the one that a change in place is meant for.
+    # An index with this name comes first, since a change in place is meant for it.
     same_key = sorted(
         (listed for listed in listed_all if not any(compare(wanted["key"], standard_document(listed)["key"]))),
         key=lambda listed: listed.get("name") != name,
@@ -159,13 +159,13 @@ def _conflict(sentence: str, name: str) -> StandardChange:
 
 def _in_place(wanted: Options, present: Options) -> Mapping[str, Any]:
     """
-    Give the options that make up for all of the differences, or none at all.
+    Return the options that make up for all of the differences, or none at all.
 
-    An index is not made unique, although a server can: that is a promise about the data, for its owner to make.
+    An index is not made unique, although a server can: uniqueness is a promise about the data, which its owner makes.
     """
     changed = {line.partition(":")[0] for line in compare(wanted, present)}
     in_place: dict[str, Any] = {}
-    # The server sets a time to live on an index of one ordinary field only, and takes none away.
+    # The server adds a time to live only to an index of one ordinary field, and never removes one.
     single = len(wanted["key"]) == 1 and not isinstance(wanted["key"][0][1], str)
     if "expireAfterSeconds" in changed and wanted["expireAfterSeconds"] is not None and single:
         in_place["expireAfterSeconds"] = wanted["expireAfterSeconds"]
@@ -183,12 +183,12 @@ def _pairs(keys: Keys) -> list[tuple[str, Any]]:
 
 
 def _number(kind: Any) -> Any:
-    """A shell sends 1.0 for 1, and names the index without the fraction."""
+    """Return a whole number as an int. A shell sends 1.0 for 1, and names the index without the fraction."""
     return int(kind) if isinstance(kind, float) and kind.is_integer() else kind
 
 
 def _as_listed(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Put the two keys that the server lists in the place of the text fields."""
+    """Replace the text fields by the two keys that the server lists."""
     listed: list[tuple[str, Any]] = []
     for field, kind in pairs:
         if kind != "text":
@@ -201,7 +201,7 @@ def _as_listed(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
 def _collation(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    # "simple" is the binary comparison that an index has without a collation; the server lists none for it.
+    # "simple" is the binary comparison of an index without a collation, for which the server lists none.
     if value.get("locale") == "simple":
         return None
     return filled(_COLLATION, {key: item for key, item in value.items() if key != "version"})

@@ -1,7 +1,7 @@
 """
-The application's own list of standard indexes: its fingerprint and its names. No I/O.
+Compute the checksum and the names of the application's list of standard indexes. Pure.
 
-Apart from what creates them, since a run with nothing to do needs no more than this.
+Separate from the module that creates them, since a run with nothing to do needs only this.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ IndexModels: TypeAlias = Mapping[str, Sequence[IndexModel]]
 
 
 def standard_checksum(models: IndexModels) -> str:
-    """Fingerprint a list of standard indexes; the order of the collections does not count."""
+    """Return the checksum of a list of standard indexes. The order of the collections does not count."""
     documents = {
         name: [
             {key: list(value.items()) if key == "key" else value for key, value in model.document.items()}

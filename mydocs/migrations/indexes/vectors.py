@@ -1,11 +1,11 @@
 """
-Look whether the vectors of a collection are what a vector index takes. I/O: one aggregation, and what it counts.
+Check whether the vectors of a collection are what a vector index takes. I/O: one aggregation.
 
-READY says that an index is built, and nothing of what is in it: mongot leaves out a vector of another length without a
-word. The server sorts each document into one kind, and only counts and one `_id` of each kind travel.
+READY says that an index is built, but nothing about its contents: mongot silently leaves out a vector of another
+length. The server sorts each document into one kind. Only the counts and one `_id` of each kind travel.
 
-Vectors may be arrays of numbers or BSON binaries of subtype 9. Of a binary the server sees the size, the header and
-whether all is zero, but no single value; such vectors are counted as unseen.
+Vectors may be arrays of numbers or BSON binaries of subtype 9. Of a binary an expression sees the size, the header, and
+whether all bytes are zero, but no single value. Such vectors are counted as unseen.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,26 +22,26 @@ from mydocs.migrations.model import Definition, IndexType
 from mydocs.migrations.scripts.script_context import context
 from mydocs.migrations.values import value
 
-NORM_TOLERANCE = 0.01  # how far from 1 a norm may be under dotProduct
+NORM_TOLERANCE = 0.01  # allowed distance of a norm from 1 under dotProduct
 VECTOR_SUBTYPE = 9  # specifications/source/bson-binary-vector
 FLOAT32, INT8, PACKED_BIT = 0x27, 0x03, 0x10  # the first byte of such a binary; the second is its padding
 HEADER_BYTES = 2
 IN_TRANSACTION = (
-    "it looks at a whole collection, which takes longer than a transaction may; do it in a migration of its own"
+    "it reads a whole collection, which takes longer than a transaction may; do it in a migration of its own"
 )
 
 
 class VectorKind(StrEnum):
-    """What is said of a document and one path of an index; a document is of the first kind that is true of it."""
+    """The finding about a document and one path of an index. The first kind that applies counts."""
 
-    MISSING = "missing"  # no vector, which an index takes: only reported
+    MISSING = "missing"  # no vector, which an index allows: only reported
     TYPE = "type"
     LENGTH = "length"
     NOT_FINITE = "not finite"
     ZERO = "zero"
     NORM = "norm"
-    FILTER = "filter"  # no document has this path; of no document in particular
-    UNSEEN = "unseen"  # a binary, whose values the server does not see: only reported
+    FILTER = "filter"  # no document has this path; has no example
+    UNSEEN = "unseen"  # a binary, whose values an expression cannot see: only reported
 
 
 SAID = {
@@ -61,9 +61,9 @@ _ONLY_REPORTED = (VectorKind.MISSING, VectorKind.UNSEEN)
 @value
 class VectorFinding:
     """
-    What is so of some documents.
+    A finding about some documents.
 
-    :param path: the vector's, or the filter's
+    :param path: of the vector or the filter
     :param example: the `_id` of one of them
     """
 
@@ -81,9 +81,9 @@ class VectorFinding:
 @value
 class VectorReport:
     """
-    What a look at the vectors of an index has found.
+    The result of a check of an index's vectors.
 
-    :param documents: that were looked at
+    :param documents: how many were read
     :param sampled: they were a sample
     """
 
@@ -95,16 +95,16 @@ class VectorReport:
 
     @property
     def misfits(self) -> tuple[VectorFinding, ...]:
-        """What an index does not take, or takes without being able to find it."""
+        """Return the findings that an index does not take, or takes but cannot find."""
         return tuple(finding for finding in self.findings if finding.kind not in _ONLY_REPORTED)
 
     @property
     def missing(self) -> int:
-        """Documents without the vector; in an index of several vectors each path counts."""
+        """Return the number of missing vectors; in an index of several vectors each path counts."""
         return sum(finding.count for finding in self.findings if finding.kind is VectorKind.MISSING)
 
     def sentence(self, findings: Sequence[VectorFinding]) -> str:
-        """Say some of the findings in one line."""
+        """Return some of the findings on one line."""
         of = f"a sample of {self.documents}" if self.sampled else str(self.documents)
         return f"{self.collection}.{self.index}: of {of} documents " + "; ".join(map(str, findings))
 
@@ -113,12 +113,12 @@ async def check_vectors(collection: Collection, index_name: str, *, sample: int 
     """
     Count the documents whose vectors a vector index does not take, on the server, in one aggregation.
 
-    It reads every document once, or a sample; no document travels. On an empty collection there is nothing to find.
+    It reads every document once, or a sample. No document travels. On an empty collection nothing is found.
 
-    :param sample: look at so many documents, chosen by chance
+    :param sample: number of documents to read, chosen at random; ``None`` for all
     :raises VectorsUnfit: with the counts and one `_id` of each kind; documents without the vector are only reported
-    :raises IndexConflict: where there is no such index
-    :raises NotPossible: where the index has no vectors that can be looked at
+    :raises IndexConflict: if the index does not exist
+    :raises NotPossible: if the index has no vectors that can be checked
     """
     context().refuse_in_transaction("check_vectors", IN_TRANSACTION)
     wanted: object = sample
@@ -137,7 +137,7 @@ async def look(
     """
     Count, and raise nothing for what is found.
 
-    :raises NotPossible: where the definition has no vectors that can be looked at
+    :raises NotPossible: if the definition has no vectors that can be checked
     """
     stages = pipeline(where, name, definition, sample=sample)
     found = await commands.documents_again(db, {"aggregate": where, "pipeline": stages, "cursor": {}})
@@ -145,15 +145,15 @@ async def look(
 
 
 def has_vectors(definition: Definition) -> bool:
-    """Whether a definition has vectors that can be looked at: not embedded by the server, not inside of arrays."""
+    """Return whether a definition has vectors that can be checked: not embedded by the server, not inside arrays."""
     return bool(_fields(definition, "vector")) and "nestedRoot" not in definition
 
 
 def pipeline(where: str, name: str, definition: Definition, *, sample: int | None = None) -> list[dict[str, Any]]:
     """
-    Give the stages that sort documents into kinds, and then look for each filter.
+    Return the stages that sort documents into kinds, and then check each filter.
 
-    :raises NotPossible: where the definition has no vectors that can be looked at
+    :raises NotPossible: if the definition has no vectors that can be checked
     """
     if not has_vectors(definition):
         raise NotPossible(
@@ -167,7 +167,7 @@ def pipeline(where: str, name: str, definition: Definition, *, sample: int | Non
         {"$group": {"_id": "$found", "count": {"$sum": 1}, "example": {"$first": "$_id"}}},
     ]
     for field in _fields(definition, "filter"):
-        # In the whole collection also where the vectors are a sample: a rare field is none that nobody has.
+        # In the whole collection even if the vectors are a sample, since a sample may miss a rare field.
         identity = {"path": {"$literal": field["path"]}, "kind": {"$literal": VectorKind.FILTER.value}}
         has_path = [{"$match": {field["path"]: {"$exists": True}}}, {"$limit": 1}, {"$replaceWith": {"_id": identity}}]
         stages.append({"$unionWith": {"coll": where, "pipeline": has_path}})
@@ -177,7 +177,7 @@ def pipeline(where: str, name: str, definition: Definition, *, sample: int | Non
 def summarise(
     where: str, name: str, definition: Definition, found: Sequence[Mapping[str, Any]], *, sampled: bool
 ) -> VectorReport:
-    """Make a report of what the stages of :func:`pipeline` have given."""
+    """Convert the result of the stages of :func:`pipeline` to a report."""
     kinds = {(row["_id"]["path"], row["_id"]["kind"]): row for row in found}
     paths = [field["path"] for field in _fields(definition, "vector")]
     documents = sum(int(row["count"]) for (path, _), row in kinds.items() if path == paths[0] and "count" in row)
@@ -196,7 +196,7 @@ def summarise(
 
 
 async def _definition(db: Database, where: str, name: str) -> Definition:
-    """The definition that was asked for, as far as script and ledger tell; else the listed one."""
+    """Return the definition from the script or the ledger if it is known, else the listed one."""
     captured = capture.of_database(db.name)
     known = None if captured is None else captured.record_of(where, name)
     kind, definition = (None, None) if known is None else (known.type, known.definition)
@@ -217,7 +217,7 @@ def _fields(definition: Definition, kind: str) -> list[Mapping[str, Any]]:
 
 
 def _kind(field: Mapping[str, Any]) -> dict[str, Any]:
-    """The expression that says of what kind a document's vector is."""
+    """Return the expression that computes the kind of a document's vector."""
     vector, size, similarity = f"${field['path']}", int(field["numDimensions"]), field.get("similarity")
     type_of = {"$type": vector}
     branches = [
@@ -229,13 +229,13 @@ def _kind(field: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kind_of_array(vector: str, size: int, similarity: object) -> dict[str, Any]:
-    # The sum of the squares tells all at once: null where one is not a number, a decimal where one is, not finite where
-    # one is not, 0 where all are. Null sorts before numbers, and so does NaN before all others.
+    # The sum of the squares decides everything: it is null if one value is not a number, a decimal if one is, not
+    # finite if one is not, and 0 if all are 0. Null sorts before numbers, and NaN before all other numbers.
     square = {"$cond": [{"$isNumber": "$$this"}, {"$multiply": ["$$this", "$$this"]}, None]}
     squares = {"$reduce": {"input": vector, "initialValue": 0.0, "in": {"$add": ["$$value", square]}}}
     is_finite = {"$and": [{"$gte": ["$$squares", 0]}, {"$lt": ["$$squares", float("inf")]}]}
     branches: list[dict[str, Any]] = [
-        # mongot leaves a document out whose vector has a decimal (KnnVectorParser).
+        # mongot leaves out a document whose vector contains a decimal (KnnVectorParser).
         {"case": {"$eq": [{"$type": "$$squares"}, "decimal"]}, "then": VectorKind.TYPE.value},
         {"case": {"$not": [is_finite]}, "then": VectorKind.NOT_FINITE.value},
         {"case": {"$eq": ["$$squares", 0]}, "then": VectorKind.ZERO.value},
@@ -252,11 +252,11 @@ def _kind_of_binary(vector: str, size: int, similarity: object) -> dict[str, Any
     """
     Compare a binary with others of its size, which is all that an expression can do with one.
 
-    Binaries of one size are ordered by subtype and then by their bytes, so those with one header lie between two
+    Binaries of one size are ordered by subtype and then by their bytes. So those with one header lie between two
     bounds, and the lower bound is the vector of zeros.
     """
     forms = [(FLOAT32, 0, 4 * size), (INT8, 0, size)]
-    if similarity == "euclidean":  # the only one that bits have
+    if similarity == "euclidean":  # the only similarity for packed bits
         forms.append((PACKED_BIT, -size % 8, (size + 7) // 8))
     branches: list[dict[str, Any]] = []
     for dtype, padding, length in forms:

@@ -1,4 +1,4 @@
-"""Wait for all search indexes at once: one poller a collection, until every target is ready or has failed."""
+"""Wait for all search indexes at once: one poller a collection, until each index is ready or has failed. I/O."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ from mydocs.migrations.scripts.script_context import context
 
 logger = logging.getLogger(__name__)
 
-LISTINGS_AT_ONCE = 8  # collections; Motor has five threads a core for everything
+LISTINGS_AT_ONCE = 8  # collections; Motor has five threads a core for all its work
 SIGN_OF_LIFE_SECONDS = 30.0
 
 
@@ -39,14 +39,14 @@ async def wait_for(
     keep: Callable[[tuple[Track, ...]], None] = lambda _: None,
 ) -> tuple[Track, ...]:
     """
-    Return once every index is settled, or the time is up. Nothing is raised for an index that fails or is late.
+    Return once every index is ready or has failed, or the time is up. A failed or late index raises nothing here.
 
     :param timeout: seconds for all of them together, or ``None`` for no limit
-    :param server_now: the time by the server's clock, as ``asked_at`` is; ``None`` where nobody knows: then the wait
+    :param server_now: the server's present time, comparable with ``asked_at``; ``None`` if it is unknown: then the wait
         counts as the start of each build
-    :param since: monotonic seconds: of an index that was asked for earlier, the seconds are counted from there
-    :param keep: takes what was seen of each index by the end of the wait, also where it is cancelled
-    :raises PyMongoError: where the server cannot be asked any more, or refuses to answer
+    :param since: monotonic seconds: the start of the seconds in the report for an index that was asked for earlier
+    :param keep: receives the track of each index at the end of the wait, even if the wait is cancelled
+    :raises PyMongoError: if the server cannot be reached any more, or refuses to answer
     """
     now = time.monotonic()
     tracks: dict[str, list[Track]] = {}
@@ -63,7 +63,7 @@ async def wait_for(
     async def poll(poller: _Poller) -> None:
         try:
             await poller.run(limiter)
-        except Exception as error:  # noqa: BLE001  # raised below, alone and not in a group
+        except Exception as error:  # noqa: BLE001  # raised below, alone instead of in a group
             errors.append(error)
         if errors or all(other.is_settled for other in pollers):
             group.cancel_scope.cancel()
@@ -85,10 +85,10 @@ async def wait_for(
 
 def raise_unready(tracks: Iterable[Track], seconds: float) -> None:
     """
-    Judge a wait that has ended. A failed index wins over one that is late.
+    Judge a wait that has ended. A failed index takes precedence over a late one.
 
-    :raises IndexFailed: where a build has failed
-    :raises NotReady: where an index is late
+    :raises IndexFailed: if a build has failed
+    :raises NotReady: if an index is late
     """
     failed = [track for track in tracks if track.outcome is IndexState.FAILED]
     if failed:
@@ -103,11 +103,11 @@ async def wait_until_ready(collection: Collection, *names: str, timeout: float |
     """
     Wait inside a script until search indexes of one collection can be queried.
 
-    :param names: the indexes; none for all that the script has created or changed on this collection
+    :param names: the indexes; none means all that the script has created or changed on this collection
     :param timeout: seconds for all of them together, or ``None`` for no limit
-    :raises IndexFailed: once the others are settled, where a build has failed
-    :raises NotReady: where the time is up
-    :raises UsageError: where a name is no text
+    :raises IndexFailed: if a build has failed, once the others have ended
+    :raises NotReady: if the time is up
+    :raises UsageError: if a name is not a string
     """
     capture.check_names("wait_until_ready", names)
     db, where = database_of(collection), collection.name
@@ -121,7 +121,7 @@ async def wait_until_ready(collection: Collection, *names: str, timeout: float |
 
 
 class _Poller:
-    """Looks at one collection until all of its indexes are settled."""
+    """Look at one collection until each of its indexes is ready or has failed."""
 
     def __init__(self, db: Database, collection: str, tracks: Sequence[Track], sink: Sink | None) -> None:
         self._db, self._collection, self._sink = db, collection, sink
@@ -134,7 +134,7 @@ class _Poller:
 
     async def run(self, limiter: anyio.CapacityLimiter) -> None:
         names = tuple(sorted(track.index.name for track in self.tracks))
-        # Shared with those who ask for the same names: where a listing is too large, only those are listed.
+        # Shared with pollers that ask for the same names: if a listing is too large, only those are listed.
         with shared_looks(self._db, self._collection, names) as looks:
             await self._run(limiter, looks, names)
 
@@ -151,7 +151,7 @@ class _Poller:
             try:
                 documents = await looks.next(ask, within=within)
             except PyMongoError as error:
-                # A look that has hardly any time left says less than the server did before.
+                # A look with hardly any time left fails for that reason, and would hide the server's own error.
                 trouble = trouble if trouble and isinstance(error, server_errors.NoAnswer) else error
                 logger.info("listing the search indexes of %s: %s", self._collection, error)
             else:
@@ -177,7 +177,7 @@ class _Poller:
                 self._tell(new, now)
 
     def _parsed(self, documents: Sequence[Document]) -> list[Listed]:
-        """Read a listing; most of it is as it was at the look before, and not read again."""
+        """Parse a listing. Documents that are unchanged since the last look are not parsed again."""
         known = self._read
         self._read = [
             known[place]
