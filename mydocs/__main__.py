@@ -1,4 +1,4 @@
-"""Lets `python -m mydocs` do what `mydocs` does."""
+"""Run `mydocs` as `python -m mydocs`."""
 
 from mydocs.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The application's standard indexes: what its queries need besides search, created before any script runs."""
+"""List the application's standard indexes, for its queries other than search. They are created before the scripts."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,5 +1,5 @@
 """
-Which search index stands behind an alias, for the application that queries it. Reads `_search_aliases`.
+Find the search index behind an alias, for the application that queries it. I/O: reads `_search_aliases`.
 
 MongoDB has no aliases for search indexes, so the application asks for the name and puts it into its query. A migration
 switches the alias (`mydocs.migrations.switch_search_alias`), and the application follows within ``ttl`` seconds.
@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 COLLECTION = "_search_aliases"
 TTL_SECONDS = 10.0
-PATIENCE_SECONDS = 1.0  # for a new answer where an old one is known; longer means that the server is away
-PAUSE_SECONDS = 1.0  # without a new read after one that failed or is late
-# A connection may fall silent and never say so. With the time to live and the pause this is less than the 15 seconds
-# for which a migration leaves an index alone after a switch.
+PATIENCE_SECONDS = 1.0  # for a new answer if an old one is known; after that the server counts as away
+PAUSE_SECONDS = 1.0  # between a read that failed or is late and the next one
+# A connection may become silent without an error. The time to live plus the pause is less than the 15 seconds for which
+# a migration does not drop an index after a switch.
 READ_SECONDS = 3.0
-FIRST_READ_SECONDS = 30.0  # where there is no older answer; an election takes up to 12
+FIRST_READ_SECONDS = 30.0  # if there is no older answer; an election takes up to 12
 
 
 class SearchAliases:
     """
-    The aliases of one database. Keep one object for the life of the application: it is the cache.
+    The aliases of one database. Keep one object for the life of the application, since it is the cache.
 
     :param db: a Motor or a PyMongo Async database
     :param ttl: seconds for which an answer is used before the server is asked again
@@ -38,19 +38,18 @@ class SearchAliases:
         self._db = db
         self._ttl = ttl
         self._names: Mapping[str, str] = {}
-        self._fresh_until = -1.0  # on the clock of `_now`
+        self._fresh_until = -1.0  # by the clock of `_now`
         self._quiet_until = -1.0
         self._reading: asyncio.Task[BaseException | None] | None = None
 
     async def index(self, alias: str) -> str:
         """
-        Return the name of the search index that the alias stands for.
+        Return the name of the search index behind an alias.
 
-        All tasks that ask at the same time share one read. While the server is away, this is the last name that it
-        gave.
+        All tasks that ask at the same time share one read. While the server is away, the result is the last known name.
 
-        :raises KeyError: where there is no such alias
-        :raises pymongo.errors.PyMongoError: where the server was never reached and cannot be reached now
+        :raises KeyError: if the alias does not exist
+        :raises pymongo.errors.PyMongoError: if the server cannot be reached and no answer is known
         """
         if alias in self._names and _now() < max(self._fresh_until, self._quiet_until):
             return self._names[alias]
@@ -64,12 +63,12 @@ class SearchAliases:
         )
 
     async def _read(self, has_answer: bool) -> BaseException | None:
-        """Wait for a read that all askers share; not for long where there is an older answer to give."""
+        """Wait for a read that all tasks share, but not for long if an older answer is known."""
         if self._reading is None or self._reading.done():
-            # Not in the context of the one who asks first: its time limit or its transaction is not that of the others.
+            # In a context of its own: the first task's time limit or transaction must not apply to the others.
             self._reading = asyncio.create_task(self._ask(), context=Context())
         reading = self._reading
-        # Not cancelled with the one who waits: others wait for it, too.
+        # Not cancelled with the waiting task, since others wait for the same read.
         done, _ = await asyncio.wait({reading}, timeout=PATIENCE_SECONDS if has_answer else None)
         error = reading.result() if done else None
         if not done or error is not None:
@@ -82,14 +81,14 @@ class SearchAliases:
         from pymongo import ReadPreference
         from pymongo.errors import NetworkTimeout, PyMongoError
 
-        # From the primary: a secondary may show an index that is dropped by now.
+        # From the primary: a secondary may still show an index that has been dropped.
         aliases = self._db.get_collection(
             COLLECTION, codec_options=DEFAULT_CODEC_OPTIONS, read_preference=ReadPreference.PRIMARY
         )
         asked = _now()
         try:
-            # The driver's own limit ends a thread of Motor, too. But it is one for the choice of a server as well, and
-            # where nothing is known yet, that is for the client's settings to say.
+            # This limit of the driver also ends the thread of Motor. But it also limits the selection of a server. If
+            # no answer is known yet, the client's own settings decide about that.
             with pymongo.timeout(READ_SECONDS) if self._names else nullcontext():
                 async with asyncio.timeout(FIRST_READ_SECONDS):
                     found = await aliases.find({}, {"index": 1}).to_list(None)
@@ -104,6 +103,6 @@ class SearchAliases:
 
 
 def _now() -> float:
-    # The monotonic clock stands still while the machine is suspended, and what is in the cache gets older.
+    # The monotonic clock stands still while the machine is suspended, but the cached answers get older.
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)

@@ -1,5 +1,5 @@
 """
-See what migrations would do, by running them on a copy.
+Show what migrations would do, by running them on a copy.
 
-The one place where the runner and the local server meet: neither of the two imports the other, or this.
+This is the only place where the runner and the local server meet. Neither imports the other, or this package.
 """

@@ -1,4 +1,4 @@
-"""What the copy holds besides documents, and what a step has changed of it. Pure."""
+"""Compare the copy's collections, indexes and aliases before and after a step. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import field
@@ -15,7 +15,7 @@ from mydocs.preview.record import Record
 
 @value
 class SearchIndex:
-    """A search index; ``id`` is another one after it was dropped and created."""
+    """A search index. Its ``id`` changes if it is dropped and created."""
 
     id: str
     type: IndexType
@@ -24,7 +24,7 @@ class SearchIndex:
 
 @value
 class CollectionState:
-    """A collection; ``options`` as `listCollections` shows them, indexes by name."""
+    """A collection: ``options`` as in `listCollections`, and indexes by name."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     standard: Mapping[str, Definition] = field(default_factory=dict)
@@ -33,14 +33,14 @@ class CollectionState:
 
 @value
 class Catalogue:
-    """The collections of a database by name, and for each alias its collection and the index that it names."""
+    """The collections of a database by name, and for each alias its collection and its index."""
 
     collections: Mapping[str, CollectionState] = field(default_factory=dict)
     aliases: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def catalogue_effects(before: Catalogue, after: Catalogue, record: Record) -> Iterator[Effect]:
-    """Yield what has changed, in the order in which an operator cares: collections, indexes, aliases."""
+    """Yield what has changed, the most important first: collections, indexes, aliases."""
     old = dict(before.collections)
     for source, target in record.renamed:
         if source in old and target not in before.collections:
@@ -108,7 +108,7 @@ def _search(collection: str, was: CollectionState, now: CollectionState) -> Iter
     for name in sorted(was.search.keys() | now.search.keys()):
         old, new = was.search.get(name), now.search.get(name)
         if new is None:
-            assert old is not None  # it is a key of one of the two
+            assert old is not None  # the key is in one of the two
             yield Effect(
                 kind=EffectKind.DROP_INDEX, collection=collection, name=name, type=old.type, answers_meanwhile=False
             )

@@ -1,8 +1,8 @@
 """
-Run one pending script on the copy, in a process of its own that knows no other address. I/O.
+Run one pending script on the copy, in a process that can reach no other address. I/O.
 
-It is told what to do by a line of JSON on its standard input and leaves its answer in a file. What runs the script is
-the runner itself, with the copy's ledger: so helpers, plain scripts and transactions are what they are in a run.
+It receives its task as a line of JSON on its standard input, and writes its answer to a file. The runner itself runs
+the script, with the copy's ledger. So helpers, plain scripts and transactions work as in a run.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Be the process."""
+    """Run the script. This is the main function of the process."""
     job: dict[str, Any] = json.loads(sys.stdin.readline())
     sys.path[:] = job["path"]
     answer = asyncio.run(_run(job))
@@ -25,7 +25,7 @@ def main() -> None:
 
 async def _run(job: dict[str, Any]) -> dict[str, Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Motor's word on its end of life
+        warnings.simplefilter("ignore", DeprecationWarning)  # Motor warns of its end of life
         from motor.motor_asyncio import AsyncIOMotorClient
     from pymongo import AsyncMongoClient
 

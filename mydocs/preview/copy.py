@@ -1,4 +1,4 @@
-"""Make the copy: a local server in memory that holds what was read, and tells what a step has changed. Blocking I/O."""
+"""Make the copy: a local server in memory, filled from the source, that shows what a step has changed. Blocking I/O."""
 
 import secrets
 import threading
@@ -22,11 +22,11 @@ from mydocs.preview.record import NOT_IMPLEMENTED, OWN, Sent
 from mydocs.preview.source import Source, SourceCollection
 
 USER = "plan"
-_NOT_COPIED = frozenset({"v", "ns", "background"})  # of an index; the copy says its own
+_NOT_COPIED = frozenset({"v", "ns", "background"})  # keys of an index for which the copy has its own values
 
 
 class Recorder(Controls):
-    """Keeps each command with its answer."""
+    """Record each command with its answer."""
 
     def __init__(self) -> None:
         super().__init__(keep=1_000)
@@ -41,7 +41,7 @@ class Recorder(Controls):
                 self._sent.append(sent)
 
     def take(self) -> list[Sent]:
-        """Return what has come since the last time."""
+        """Return what was recorded since the last call."""
         with self._taking:
             taken, self._sent = self._sent, []
         return taken
@@ -52,7 +52,7 @@ class LocalCopy:
     """
     The copy of one database.
 
-    :param notes: what the copy could not be given
+    :param notes: what could not be copied
     """
 
     server: LocalServer
@@ -62,11 +62,11 @@ class LocalCopy:
     notes: list[str] = field(default_factory=list)
 
     def sent(self) -> list[Sent]:
-        """Return the commands that came from elsewhere since the last time."""
+        """Return the commands of other clients since the last call."""
         return self.recorder.take()
 
     def catalogue(self) -> Catalogue:
-        """Look at everything but the documents."""
+        """Read everything except the documents."""
         collections = {}
         for listed in self.database.list_collections():
             name = listed["name"]
@@ -96,7 +96,7 @@ class LocalCopy:
         return CollectionState(options=dict(listed.get("options") or {}), standard=standard, search=search)
 
     def fill(self, source: Source) -> None:
-        """Put in what was read."""
+        """Fill the copy from the source."""
         for name, documents in source.own.items():
             self._insert(name, documents)
         views = [collection for collection in source.collections if collection.kind == "view"]
@@ -132,7 +132,7 @@ class LocalCopy:
             self._try({"createSearchIndexes": collection.name, "indexes": [spec]}, what)
 
     def _insert(self, name: str, documents: Any) -> None:
-        for document in documents:  # one by one: one that the copy refuses must not cost the others
+        for document in documents:  # one by one, so that a refused document does not prevent the others
             command = {"insert": name, "documents": [document], "bypassDocumentValidation": True}
             self._try(command, f"a document of {name}")
 
@@ -154,7 +154,7 @@ class LocalCopy:
 
 @contextmanager
 def local_copy(database: str, source: Source) -> Iterator[LocalCopy]:
-    """Run a server in memory, with a login that nobody else knows, until the block ends."""
+    """Run a server in memory, with a secret login, until the block ends."""
     settings = SearchSettings(dialect=_dialect(source), pending_seconds=0.0, build_seconds=0.0, delete_seconds=0.0)
     password = secrets.token_urlsafe(16)
     server = LocalServer(user=USER, password=password, search=settings)
@@ -171,7 +171,7 @@ def local_copy(database: str, source: Source) -> Iterator[LocalCopy]:
 
 
 def _dialect(source: Source) -> Dialect:
-    """Tell from the listing of search indexes whose it is."""
+    """Return the dialect of the source by its listing of search indexes."""
     listed = [index for collection in source.collections for index in collection.search]
     if any("latestVersion" in index for index in listed):
         return Dialect.ATLAS_LOCAL

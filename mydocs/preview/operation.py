@@ -1,5 +1,5 @@
 """
-Say what a run would do to a database, without touching it: run the pending scripts on a copy, and see what they did.
+Plan: show what a run would do to a database, without changing it. Run the pending scripts on a copy and compare. I/O.
 
 files and ledger → plan → read the source within limits → fill the copy → each step in a process of its own → compare.
 """
@@ -38,8 +38,8 @@ from mydocs.preview.process import Copy, run_step
 from mydocs.preview.record import OWN, Record, WriteKind, Writes, read_record
 from mydocs.preview.source import Source, count, read_source
 
-TEXT_LENGTH = 200  # characters of a filter in a line
-MOST_FILTERS = 5  # of one kind of write to one collection; more are one effect together
+TEXT_LENGTH = 200  # characters of a filter on a line
+MOST_FILTERS = 5  # for one kind of write to one collection; more are reported as one effect
 _KINDS = {
     WriteKind.INSERT: EffectKind.INSERT,
     WriteKind.UPDATE: EffectKind.UPDATE,
@@ -64,12 +64,12 @@ async def plan(
     Foresee what :func:`mydocs.migrations.migrate` would do, by running the pending scripts on a copy in memory.
 
     The database is only read: its catalogue, the ledger, and for each collection at most ``sample`` documents, 16 MB
-    and 30 s. Each script runs in a process that can reach nothing but the copy. It ends at the first that fails.
+    and 30 s. Each script runs in a process that can reach only the copy. The plan ends at the first script that fails.
 
-    :param sample: documents of each collection
-    :param show: documents before and after for each effect on documents
+    :param sample: number of documents of each collection
+    :param show: number of documents to show before and after each effect on documents
     :param script_timeout: seconds for one script, ``None`` for no limit
-    :raises PlanError: where :func:`mydocs.migrations.migrate` would refuse the files or the plan
+    :raises PlanError: if :func:`mydocs.migrations.migrate` would refuse the files or the plan
     """
     started = time.monotonic()
     if sample < 0 or show < 0:
@@ -96,7 +96,7 @@ async def plan(
 
 
 class _Trial:
-    """The steps of a plan on one copy, one after the other."""
+    """The steps of a plan, run on one copy one after the other."""
 
     def __init__(
         self, db: Database, source: Source, copy: LocalCopy, directory: Path, show: int, timeout: float | None
@@ -110,7 +110,7 @@ class _Trial:
             motor=isinstance(db, AsyncIOMotorDatabase),
             tz_aware=bool(db.codec_options.tz_aware),
         )
-        # Where each collection of the copy comes from; one that a step has made comes from nowhere and is whole.
+        # The source of each collection of the copy. One that a step has created has no source and is complete.
         self._sources = {collection.name: collection for collection in source.collections}
         self._notes = [*(c.note for c in source.collections if c.note), *copy.notes]
 
@@ -138,14 +138,14 @@ class _Trial:
         async with AsyncMongoClient[dict[str, Any]](self._copy.server.url, tz_aware=True) as client:
             try:
                 await create_standard_indexes(client[self._db.name], models)
-            except Exception as error:  # noqa: BLE001  # it is a part of what is foreseen
+            except Exception as error:  # noqa: BLE001  # the plan reports it
                 return StoredError(type=type(error).__name__, message=str(error))
         return None
 
     async def _finish(
         self, steps: list[PlannedStep], step: PlannedStep, before: Catalogue, texts: Mapping[str, Any] | None = None
     ) -> Catalogue:
-        """Add what a step has done to the steps; returns the catalogue after it."""
+        """Add the effects of a step to the steps. Return the catalogue after it."""
         record = read_record(self._db.name, self._copy.sent())
         after = await anyio.to_thread.run_sync(self._copy.catalogue)
         effects = [await self._with_documents(effect) for effect in catalogue_effects(before, after, record)]
@@ -159,7 +159,7 @@ class _Trial:
             unknown += [doubt] if doubt else []
         unknown += await self._missed(record)
         unknown += [
-            f"it writes to the database {name}, and the copy has {self._db.name} only"
+            f"it writes to the database {name}, and the copy contains only {self._db.name}"
             for name in sorted(record.other_databases)
         ]
         if self._show and texts is not None:
@@ -185,7 +185,7 @@ class _Trial:
         return replace(effect, documents=int(reply["n"]))
 
     async def _effect(self, writes: Writes, record: Record) -> tuple[Effect | None, str | None]:
-        """Make the effect of some writes, and say what is not known of it."""
+        """Return the effect of some writes, and a sentence about what is unknown."""
         name, doubt, documents = writes.collection, None, writes.done
         if writes.pipelines:
             origin, pipeline = writes.pipelines[0]
@@ -223,7 +223,7 @@ class _Trial:
         return Effect(kind=_KINDS[writes.kind], collection=writes.collection, detail=detail, documents=documents)
 
     async def _missed(self, record: Record) -> list[str]:
-        """Say which documents a script asks for and the sample lacks."""
+        """Return a sentence for each filter whose documents are not in the sample."""
         missed = []
         for read in record.empty_reads:
             if not self._is_whole(read.collection):
@@ -236,12 +236,12 @@ class _Trial:
         return missed
 
     async def _texts(self) -> dict[str, dict[str, str]]:
-        """Keep the documents of the copy as texts, where they are to be shown."""
+        """Return the documents of the copy as texts, if they are to be shown."""
         return await anyio.to_thread.run_sync(partial(_documents_of, self._copy)) if self._show else {}
 
 
 def _merged(found: list[Writes]) -> Iterator[Writes]:
-    """Put writes of one kind to one collection together where they have too many filters for a line each."""
+    """Merge writes of one kind to one collection if they have too many filters for a line each."""
     groups: dict[tuple[WriteKind, str], list[Writes]] = {}
     for writes in found:
         groups.setdefault((writes.kind, writes.collection), []).append(writes)

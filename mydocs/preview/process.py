@@ -1,4 +1,4 @@
-"""Start the process of a step, and end it when its time is up or nobody waits any more. I/O."""
+"""Start the process of a step, and end it when its time is up or the caller is cancelled. I/O."""
 
 import contextlib
 import json
@@ -20,14 +20,14 @@ from mydocs.migrations.model import StoredError
 from mydocs.migrations.values import value
 
 GUARD = Path(__file__).parent / "guard"
-ERRORS = "stderr"  # the name of the file that holds what the process wrote there
-LEAVE_SECONDS = 5.0  # for what a process still does after its answer
+ERRORS = "stderr"  # name of the file with the process's standard error
+LEAVE_SECONDS = 5.0  # for the end of the process after its answer
 _START = "from mydocs.preview.child import main; main()"
 
 
 @value
 class Copy:
-    """Where the copy is, and how its scripts are to see it."""
+    """The address of the copy, and how scripts see it."""
 
     url: str
     user: str
@@ -42,7 +42,7 @@ async def run_step(copy: Copy, directory: Path, version: str, timeout: float | N
     Run one script on the copy to its end.
 
     :param timeout: seconds; then the process and its children are killed
-    :return: what it raised, ``None`` where it came to its end
+    :return: the error that it raised, or ``None`` if it reached its end
     """
     with tempfile.TemporaryDirectory(prefix="mydocs-plan-") as scratch:
         answer = Path(scratch) / "answer"
@@ -95,10 +95,10 @@ def _last_line(path: Path) -> str:
 
 
 def _environment(copy: Copy) -> dict[str, str]:
-    """Give what a script finds in its environment: the copy where it would find the database, and no credentials."""
+    """Return the environment of a script: the copy in place of the database, and no credentials."""
     address = urlsplit(copy.url)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MONGO_", "MYDOCS_"))}
-    # The project first: what starts is this mydocs, wherever it was imported from.
+    # The project comes first, so that the process starts this mydocs, wherever it was imported from.
     paths = [str(GUARD), str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **kept,
@@ -116,7 +116,7 @@ def _wait(process: "subprocess.Popen[bytes]", timeout: float | None, answer: Pat
     try:
         process.wait(timeout)
     except subprocess.TimeoutExpired:
-        return answer.exists()  # it had its end, and something that it started has not
+        return answer.exists()  # the script has ended, but a process that it started has not
     return True
 
 

@@ -1,4 +1,4 @@
-"""What a script has sent to the copy: writes with their filters, reads that found nothing, and refusals. Pure."""
+"""Read from the commands what a script did on the copy: writes, reads that found nothing, and refusals. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 from mydocs.migrations.values import value
 
-# The runner's own; what a script does to aliases shows in their documents.
+# The runner's own collections. What a script does to aliases is seen in the alias documents.
 OWN = ("_migrations", "_migrations_lock", "_migrations_log", "_search_aliases")
 NOT_IMPLEMENTED = 238
 
@@ -28,7 +28,7 @@ class Sent:
 
 
 class WriteKind(StrEnum):
-    """What a statement does to documents."""
+    """The effect of a statement on documents."""
 
     INSERT = "insert"
     UPDATE = "update"
@@ -40,9 +40,9 @@ class Writes:
     """
     The writes of one kind to one collection with one filter.
 
-    :param filter: what says which documents; ``None`` for inserts and where only ``_id`` does
-    :param done: documents that they touched on the copy
-    :param single: statements that touch one document at most, where all of them do; else ``None``
+    :param filter: selects the documents; ``None`` for inserts, and if only ``_id`` selects them
+    :param done: number of documents that they changed on the copy
+    :param single: number of statements, if each changes at most one document; else ``None``
     """
 
     kind: WriteKind
@@ -64,7 +64,7 @@ class Read:
 
 @dataclass(slots=True)
 class Record:
-    """What one step has done, read from its commands."""
+    """What one step has done, according to its commands."""
 
     writes: list[Writes] = field(default_factory=list)
     empty_reads: list[Read] = field(default_factory=list)
@@ -76,9 +76,9 @@ class Record:
 
 
 def read_record(database: str, commands: Iterable[Sent]) -> Record:
-    """Tell what a script did from the commands that arrived while it ran."""
+    """Return what a script did, from the commands that arrived while it ran."""
     record = Record()
-    latest: dict[str, Mapping[str, Any]] = {}  # the filter with which a collection was read last
+    latest: dict[str, Mapping[str, Any]] = {}  # the last filter with which a collection was read
     found: list[Read] = []
     for sent in commands:
         if not sent.reply.get("ok"):
@@ -179,14 +179,14 @@ def _writes(sent: Sent) -> Iterator[Writes]:
 
 
 def _shared(total: int, parts: int) -> list[int]:
-    """Give all documents of a command to its first statement: together they make one effect in most cases."""
+    """Assign all documents of a command to its first statement: usually the statements make one effect together."""
     return [total, *[0] * (parts - 1)] if parts else []
 
 
 def _add(record: Record, new: Writes, latest: Mapping[str, Mapping[str, Any]]) -> None:
     if new.filter is not None:
         stripped = without_id(new.filter)
-        if stripped is None:  # by `_id` alone: the read that has found it says which documents these are
+        if stripped is None:  # only `_id`: the filter of the last read selects the documents
             stripped = latest.get(new.collection)
             new.single = None
         elif stripped != new.filter:
@@ -208,7 +208,7 @@ def _add(record: Record, new: Writes, latest: Mapping[str, Mapping[str, Any]]) -
 
 
 def _is_guard(whole: Mapping[str, Any], stripped: Mapping[str, Any], read: Mapping[str, Any] | None) -> bool:
-    """Whether a write names one document by its `_id`, and by its other fields only makes sure that it is as read."""
+    """Return whether a write selects one document by ``_id`` and uses its other fields only to check for changes."""
     return read is not None and stripped != read and _pins_id(whole)
 
 
@@ -223,9 +223,9 @@ def _pins_id(query: Mapping[str, Any]) -> bool:
 
 def without_id(query: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """
-    Take the conditions on ``_id`` out of a filter: batches and loops walk by them.
+    Remove the conditions on ``_id`` from a filter, since batches and loops walk by them.
 
-    :return: ``None`` where nothing else was there
+    :return: ``None`` if no other condition is left
     """
     rest: dict[str, Any] = {}
     for key, wanted in query.items():

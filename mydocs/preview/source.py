@@ -1,4 +1,4 @@
-"""Read of a database what its copy needs, within limits. Only reads. I/O."""
+"""Read what the copy needs from the database, within limits. I/O: reads only."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +16,8 @@ from mydocs.preview.record import OWN
 
 BYTES = 16_000_000  # of the documents of one collection
 SECONDS = 30.0  # for the documents of one collection, and for one count
-BATCH = 100  # documents a reply; of the largest documents one reply holds 16 MB
-AT_ONCE = 8  # collections
+BATCH = 100  # documents a reply; a reply of the largest documents holds 16 MB
+AT_ONCE = 8  # collections at the same time
 _LATE = 50  # MaxTimeMSExpired
 _VIEW = 166  # CommandNotSupportedOnView
 _RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
@@ -26,10 +26,10 @@ _RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 @value
 class SourceCollection:
     """
-    A collection as it is.
+    A collection of the source.
 
     :param documents: a sample, as they are stored
-    :param complete: whether these are all of them
+    :param complete: whether these are all documents
     """
 
     name: str
@@ -44,7 +44,7 @@ class SourceCollection:
 
 @value
 class Source:
-    """What the copy is made of: the ledger's documents and the aliases as they are, and the collections."""
+    """The content for the copy: all ledger documents and aliases, and the collections."""
 
     own: Mapping[str, Sequence[Any]]
     collections: Sequence[SourceCollection]
@@ -54,7 +54,7 @@ async def read_source(db: Database, sample: int) -> Source:
     """
     Read collections, indexes, search listing, ledger, aliases and some documents of each collection.
 
-    :param sample: documents of each collection at most
+    :param sample: the largest number of documents of each collection
     """
     listed = await commands.documents_again(db, {"listCollections": 1, "cursor": {}})
     found: dict[str, SourceCollection] = {}
@@ -76,7 +76,7 @@ async def read_source(db: Database, sample: int) -> Source:
 
 
 async def count(db: Database, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> int | None:
-    """Count what a pipeline finds; ``None`` where that takes longer than 30 s, or the server refuses it."""
+    """Count the results of a pipeline; ``None`` if it takes longer than 30 s, or the server refuses it."""
     body = {
         "aggregate": collection,
         "pipeline": [*pipeline, {"$count": "n"}],

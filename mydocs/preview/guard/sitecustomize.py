@@ -1,8 +1,8 @@
 """
-Keep a process that tries scripts, and every Python that it starts, from reaching anything but the copy.
+Prevent a process that tries scripts, and every Python that it starts, from reaching anything except the copy.
 
-Python imports a module of this name when it starts. It asks for nothing of ours, so that it also works where nothing of
-ours can be imported. Only a plan sets the variable; without it nothing is done.
+Python imports a module of this name when it starts. It imports nothing of mydocs, so that it also works if mydocs
+cannot be imported. Only a plan sets the variable; without it the module does nothing.
 """
 
 import functools
@@ -15,16 +15,16 @@ LOCAL = ("127.0.0.1", "localhost")
 
 
 class OnlyTheCopy(PermissionError):
-    """A script of a plan asked for something outside of the copy."""
+    """A script of a plan tried to reach something outside of the copy."""
 
 
 def refuse(what: str) -> None:
-    """Say what was asked for, and that it was not done."""
+    """Raise an error that names the request and says that it was not made."""
     raise OnlyTheCopy(f"a plan lets scripts reach its copy only, and this one asks for {what}; nothing was sent there")
 
 
 def audit(event: str, arguments: tuple[Any, ...]) -> None:
-    """Look at what the interpreter is about to do."""
+    """Check an action of the interpreter before it happens."""
     if event == "socket.connect":
         address = arguments[1]
         if isinstance(address, tuple) and f"{address[0]}:{address[1]}" == ADDRESS:
@@ -47,7 +47,7 @@ def audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def check_hosts(host: Any, port: Any) -> None:
-    """Refuse a client of another server before it tries to connect, for which a driver takes its time."""
+    """Refuse a client of another server before it connects, since a driver would retry for a long time."""
     from pymongo.uri_parser import parse_uri
 
     given = [host] if host is None or isinstance(host, str) else list(host)
@@ -62,7 +62,7 @@ def check_hosts(host: Any, port: Any) -> None:
 
 
 def guarded(initialise: Any) -> Any:
-    """Wrap the initialiser of a class of clients."""
+    """Wrap the initialiser of a client class."""
 
     @functools.wraps(initialise)
     def checked(self: Any, host: Any = None, port: Any = None, *arguments: Any, **options: Any) -> None:
@@ -78,6 +78,6 @@ if ADDRESS:
         import pymongo
 
         for kind in (pymongo.MongoClient, pymongo.AsyncMongoClient):
-            kind.__init__ = guarded(kind.__init__)  # type: ignore[method-assign]  # it is what all clients are made by
+            kind.__init__ = guarded(kind.__init__)  # type: ignore[method-assign]  # every client is made by it
     except ImportError:
         pass
