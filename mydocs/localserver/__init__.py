@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Clock", "DirectoryInUse", "LocalServer", "ManualClock", "SearchSettings", "ServerError", "SystemClock"]
 
-# Imported on first use: the pytest plugin is loaded in each test run, also in those that start no server.
+# Imported at first use: the pytest plugin is loaded in every test run, also in those that start no server.
 _HOMES = {
     "Clock": "clock",
     "ManualClock": "clock",

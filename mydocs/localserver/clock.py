@@ -1,4 +1,4 @@
-"""The clock, where tests import it from."""
+"""Export the clocks, for tests to import."""
 
 from mydocs.localserver.control.clock import Clock, ManualClock, SystemClock
 

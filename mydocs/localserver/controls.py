@@ -1,4 +1,4 @@
-"""Record and faults, where tests import them from."""
+"""Export record and faults, for tests to import."""
 
 from mydocs.localserver.control.controls import Controls
 from mydocs.localserver.control.faults import CommandOutcome, Cut, Fault, Hung, Recorded

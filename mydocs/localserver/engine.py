@@ -27,14 +27,15 @@ Document = dict[str, Any]
 log = logging.getLogger(__name__)
 
 SEARCH_PREFIX = "search/"
-CLOSE_SECONDS = 1.0  # for the command that is under way; a server stops within two seconds in all
+CLOSE_SECONDS = 1.0  # for the running command; a server stops within two seconds in all
 
 
 class Engine:
     """
-    Everything behind the sockets. Safe for threads: one command at a time has the lock, the handshake needs none.
+    The part of the server behind the sockets. Safe for threads: one command at a time has the lock, the handshake needs
+    none.
 
-    :param path: the database file, or None to keep everything in memory
+    :param path: the database file, or ``None`` to keep everything in memory
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Engine:
         self._replies: dict[bytes, tuple[int, dict[Any, Document]]] = {}
 
     def close(self) -> None:
-        """Close the database; a command that takes too long loses it, and what it had not committed."""
+        """Close the database. A command that takes too long loses it, and its uncommitted writes."""
         in_peace = self.lock.acquire(timeout=CLOSE_SECONDS)
         try:
             self.transactions.close()
@@ -74,9 +75,9 @@ class Engine:
 
     def run(self, name: str, database: str, body: Document, greeting: Greeting) -> Document:
         """
-        Execute a command and return its reply; an error is a reply too.
+        Execute a command and return its reply. An error is a reply, too.
 
-        Whatever it wrote is committed when this returns.
+        All its writes are committed when this returns.
         """
         try:
             command = command_named(name)
@@ -99,21 +100,21 @@ class Engine:
         return {**reply, **_unmet(given)}
 
     def timed(self, reply: Document) -> Document:
-        """Return a reply with the times that each member of a replica set says: drivers read on from there."""
+        """Add the times that each member of a replica set reports, from which drivers continue to read."""
         at = self._operation_time
         signature = {"hash": bytes(20), "keyId": Int64(0)}
         return {**reply, "operationTime": at, "$clusterTime": {"clusterTime": at, "signature": signature}}
 
     def timestamp(self) -> Timestamp:
-        """Return a time later than any before; the time of the latest operation from now on."""
+        """Return a time later than any before. It is the time of the latest operation from now on."""
         self._ticks += 1
-        # A clock that is set back must not turn the order of operations round.
+        # A clock that is set back must not reverse the order of operations.
         seconds = max(self._operation_time.time, int(self.clock.now().timestamp()))
         self._operation_time = Timestamp(seconds, self._ticks)
         return self._operation_time
 
     def end_session(self, session: bytes) -> None:
-        """Forget what belongs to a session."""
+        """Forget the state of a session."""
         with self.lock:
             self.transactions.end_session(session)
             self.cursors.end_session(session)
@@ -136,7 +137,7 @@ class Engine:
         if latest == number and statement in replies:
             return replies[statement]
         reply = self._outside(command, self._context(database, body, self.store, session), body)
-        # In memory only: after a restart the one write that was under way may be done again when it is sent again.
+        # In memory only: after a restart, the last write is executed again if a driver repeats it.
         self._replies[session] = (number, {**(replies if latest == number else {}), statement: reply})
         return reply
 
@@ -148,7 +149,7 @@ class Engine:
                 delete_expired(self.store, context.now)
             reply = command.run(context, body)
         except CommandError:
-            # What was done before the error stays done: an ordered insert keeps the documents before the wrong one.
+            # Writes before the error stay: an ordered insert keeps the documents before the wrong one.
             self._commit()
             raise
         except BaseException:
@@ -217,7 +218,7 @@ class Engine:
 
 
 def error_reply(error: CommandError) -> Document:
-    """Return an error as it is answered."""
+    """Return the reply for an error."""
     labels = {"errorLabels": list(error.labels)} if error.labels else {}
     return {
         "ok": 0.0, "errmsg": error.message, "code": error.code, "codeName": error.code_name, **error.extra, **labels
@@ -225,12 +226,12 @@ def error_reply(error: CommandError) -> Document:
 
 
 def _session(body: Mapping[str, Any]) -> bytes | None:
-    """Return the id of the session that a command belongs to."""
+    """Return the id of a command's session."""
     return session_id(body["lsid"]) if "lsid" in body else None
 
 
 def _statement(body: Mapping[str, Any]) -> Any:
-    """Return what tells one statement of a retryable command from another: its numbers, the first being 0."""
+    """Return the numbers that identify one statement of a retryable command; the first is 0."""
     return tuple(body["stmtIds"]) if "stmtIds" in body else body.get("stmtId", 0)
 
 
@@ -246,7 +247,7 @@ def _check_limit(body: Mapping[str, Any]) -> None:
 
 
 def _check_transactional(name: str, database: str, body: Mapping[str, Any], *, starts: bool, ends: bool) -> None:
-    """Refuse what no command of a transaction may ask for."""
+    """Refuse options that no command of a transaction may have."""
     if not ends and database in ("admin", "config", "local"):
         raise CommandError(263, f"Cannot run command against the '{database}' database in a transaction.")
     if not ends and "writeConcern" in body:
@@ -262,8 +263,8 @@ def _check_transactional(name: str, database: str, body: Mapping[str, Any], *, s
             )
 
 
-MOST_MEMBERS = 50  # of a replica set, and so the most that a write concern may ask for
-# Commands that read at a level of the client's choice; all others know "local" alone, except to begin a transaction.
+MOST_MEMBERS = 50  # the largest replica set, and so the largest number in a write concern
+# Commands with a read concern of the client's choice. All others accept only "local", except to begin a transaction.
 READS = frozenset({"find", "aggregate", "count", "distinct"})
 WRITES_NOTHING = READS - {"aggregate"} | {"getMore", "killCursors", "listIndexes", "listCollections", "listDatabases"}
 
@@ -280,7 +281,7 @@ def _check_api(name: str, command: Command | Plain, body: Mapping[str, Any]) -> 
 
 
 def _unmet(body: Mapping[str, Any]) -> Document:
-    """Report a write concern that one member cannot meet: what was written is written all the same."""
+    """Return the error for a write concern that one member cannot meet. The writes are kept."""
     wanted = body.get("writeConcern", {}).get("w", 1)
     if isinstance(wanted, str):
         problem = (

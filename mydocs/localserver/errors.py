@@ -1,10 +1,10 @@
-"""What a command is refused with (a code, its name, a sentence), and why a server cannot start. Pure."""
+"""Define the errors of commands (a code, its name, a message), and the errors of a server's start. Pure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# The names of codes, as src/mongo/base/error_codes.yml lists them; only those that this server answers with.
+# The names of the codes that this server uses, from src/mongo/base/error_codes.yml.
 CODE_NAMES = {
     1: "InternalError",
     2: "BadValue",
@@ -74,7 +74,7 @@ class CommandError(Exception):
     """
     A command is refused.
 
-    :param code: the server's number; its name is looked up in ``CODE_NAMES``
+    :param code: the server's number; ``CODE_NAMES`` has its name
     :param extra: further fields of the reply, such as ``keyPattern``
     :param labels: error labels of the reply, such as ``TransientTransactionError``
     """
@@ -91,14 +91,14 @@ class CommandError(Exception):
 
 
 class NotKnown(CommandError):
-    """Something that a MongoDB server may know and this one does not: refused by name, never answered wrongly."""
+    """A MongoDB server may know this, but this server does not. It is refused by name, and never answered wrongly."""
 
     def __init__(self, what: str) -> None:
         super().__init__(238, f"the local server of mydocs does not implement {what}")
 
 
 class ServerError(Exception):
-    """The server cannot start; the message says why and what to do."""
+    """The server cannot start. The message says why and what to do."""
 
 
 class DirectoryInUse(ServerError):

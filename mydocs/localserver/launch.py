@@ -18,23 +18,23 @@ from mydocs.localserver.search import SearchSettings
 from mydocs.localserver.server import HOST, LocalServer, url_of
 
 PASSWORD_VARIABLE = "MYDOCS_LOCAL_PASSWORD"
-JOIN_SECONDS = 10.0  # how long somebody who finds the directory taken looks for the server's address
+JOIN_SECONDS = 10.0  # how long to look for the server's address if the directory is locked
 LOOK_SECONDS = 0.05  # between two looks; a server needs about as long to start
 
 
 class PasswordMissing(ServerError):
-    """A user is named, and the environment holds no password."""
+    """A user is given, but the environment has no password."""
 
 
 @contextlib.contextmanager
 def local_url(directory: Path, *, search: SearchSettings | None = None) -> Iterator[str]:
     """
-    Yield the address of a server for the directory: one that ends with the block, or one that runs already.
+    Yield the address of a server for the directory: a new one that ends with the block, or a running one.
 
-    Whoever comes first runs it. At the end of its block it waits for those who joined meanwhile: each of them holds
-    `users.lock` shared, and the server is only stopped under the exclusive lock.
+    The first process runs the server. At the end of its block it waits for the processes that have joined: each of them
+    holds `users.lock` shared, and the server is only stopped under the exclusive lock.
 
-    :raises ServerError: there is a server, but no way to connect to it
+    :raises ServerError: if a server runs, but cannot be connected to
     """
     deadline = time.monotonic() + JOIN_SECONDS
     while True:
@@ -43,7 +43,7 @@ def local_url(directory: Path, *, search: SearchSettings | None = None) -> Itera
             server.start()
         except DirectoryInUse:
             with contextlib.ExitStack() as joined:
-                # Taken before the address is read: while it is held, the server that has the address stays.
+                # Locked before the address is read: while the lock is held, the server with this address stays.
                 joined.enter_context(_users_lock(directory, fcntl.LOCK_SH))
                 url = _running_url(directory)
                 if url is not None:
@@ -61,7 +61,7 @@ def local_url(directory: Path, *, search: SearchSettings | None = None) -> Itera
                 with _users_lock(directory, fcntl.LOCK_EX):
                     server.stop()
             finally:
-                server.stop()  # at once, where the wait for the others was interrupted
+                server.stop()  # at once, if the wait for the others was interrupted
 
 
 def serve(
@@ -75,14 +75,14 @@ def serve(
     """
     Run a server until SIGINT or SIGTERM. Call it in the main thread.
 
-    :param announce: called with each line that somebody who started the server should read
-    :raises ServerError: it cannot start
-    :raises PasswordMissing: a user is named and the environment holds no password
+    :param announce: receives each line for the person who started the server
+    :raises ServerError: if it cannot start
+    :raises PasswordMissing: if a user is given, but the environment has no password
     """
     password = os.environ.get(PASSWORD_VARIABLE) if user else None
     if user and not password:
         raise PasswordMissing(f"--user needs a password; set it in the environment variable {PASSWORD_VARIABLE}")
-    # A pipe and no threading.Event: a handler that meets its own thread in `wait` would wait for itself.
+    # A pipe, not a threading.Event: a signal handler that interrupts `wait` in the same thread would deadlock.
     ended, ending = os.pipe()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -108,18 +108,18 @@ def serve(
 def _users_lock(directory: Path, kind: int) -> Iterator[IO[str]]:
     with opened(directory / "users.lock") as file:
         fcntl.flock(file, kind)
-        yield file  # closing the file gives the lock back, and so does the end of the process
+        yield file  # closing the file releases the lock, and so does the end of the process
 
 
 def _running_url(directory: Path) -> str | None:
-    """Return the address of the server that has the directory, or None when it is starting or stopping."""
+    """Return the address of the server that has the directory, or ``None`` while it starts or stops."""
     try:
         found = json.loads((directory / "server.json").read_text())
     except (FileNotFoundError, ValueError):
         return None
     port, user = int(found["port"]), found.get("user")
     try:
-        # What a killed server has left behind names a port where nobody listens.
+        # The address of a killed server names a port that is closed.
         socket.create_connection((HOST, port), timeout=JOIN_SECONDS).close()
     except OSError:
         return None

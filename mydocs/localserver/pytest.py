@@ -1,4 +1,4 @@
-"""The pytest plugin: `-p mydocs.localserver.pytest`. Starts servers in this process, on loopback, in memory."""
+"""The pytest plugin: `-p mydocs.localserver.pytest`. Starts servers in this process, on loopback, in memory. I/O."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import pytest
 
 from mydocs.localserver.control.clock import ManualClock
 
-# A plugin is imported for each test run, so what only its fixtures need is imported there.
+# A plugin is imported in every test run, so its fixtures import what they need themselves.
 if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorDatabase
 
@@ -19,10 +19,10 @@ DATABASE = "test"
 @pytest.fixture
 def local_clock() -> ManualClock:
     """
-    The clock of `local_server`.
+    Return the clock of `local_server`.
 
-    It follows real time until the test moves it: ``local_clock.advance(60)`` ends each build that takes up to a minute
-    and spends no time.
+    It follows real time until the test moves it: ``local_clock.advance(60)`` ends each build that takes up to a minute,
+    without waiting.
     """
     return ManualClock(running=True)
 
@@ -30,7 +30,7 @@ def local_clock() -> ManualClock:
 @pytest.fixture
 def local_search_settings() -> "SearchSettings":
     """
-    What holds for all search indexes of `local_server`: build times, quota, kind of server.
+    Return the settings of all search indexes of `local_server`: build times, quota, kind of server.
 
     Override it in a ``conftest.py``, a module or a class. With ``SearchSettings(pending_seconds=0, build_seconds=0,
     delete_seconds=0)`` every index is ready at once.
@@ -43,7 +43,7 @@ def local_search_settings() -> "SearchSettings":
 @pytest.fixture
 def local_server(local_clock: ManualClock, local_search_settings: "SearchSettings") -> "Iterator[LocalServer]":
     """
-    A new, empty server for one test, in memory.
+    Yield a new, empty server in memory for one test.
 
     ``local_server.search`` decides how the builds of one index go: ``search.outcome("vec", fails="out of space")``.
     ``local_server.controls`` records every command and makes faults: ``controls.cut_after(command="insert")``.
@@ -56,16 +56,16 @@ def local_server(local_clock: ManualClock, local_search_settings: "SearchSetting
 
 @pytest.fixture
 def local_url(local_server: "LocalServer") -> str:
-    """The connection string of `local_server`, for any driver."""
+    """Return the connection string of `local_server`, for any driver."""
     return local_server.url
 
 
 @pytest.fixture
 def local_db(local_url: str) -> "Iterator[AsyncIOMotorDatabase[dict[str, Any]]]":
     """
-    An empty Motor database on `local_server`, for a test that is a coroutine.
+    Yield an empty Motor database on `local_server`, for a test that is a coroutine.
 
-    Its client binds itself to the event loop of its first operation, so any plugin that runs coroutines will do.
+    Its client binds itself to the event loop of its first operation, so any plugin for coroutines works.
     """
     from motor.motor_asyncio import AsyncIOMotorClient
 

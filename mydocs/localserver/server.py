@@ -24,10 +24,10 @@ from mydocs.localserver.wire import messages, scram
 
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"  # never another interface: this server is for the machine that it runs on
+HOST = "127.0.0.1"  # never another interface: this server is for its own machine
 BACKLOG = 512  # connections that may wait to be accepted; a few hundred clients start at once in tests
-ACCEPT_AGAIN_SECONDS = 0.05  # between two tries to accept a connection when there is no room for one
-STOP_SECONDS = 0.8  # for all threads together; one that a command keeps longer is left to end by itself
+ACCEPT_AGAIN_SECONDS = 0.05  # between two tries to accept a connection if a limit is reached
+STOP_SECONDS = 0.8  # for all threads together; a thread whose command takes longer ends by itself
 
 
 __all__ = ["DirectoryInUse", "LocalServer", "ServerError", "url_of"]
@@ -35,11 +35,11 @@ __all__ = ["DirectoryInUse", "LocalServer", "ServerError", "url_of"]
 
 class LocalServer:
     """
-    A server for a laptop and for tests, over MongoDB's wire protocol; it is not MongoDB.
+    A server for a laptop and for tests, over MongoDB's wire protocol. It is not MongoDB.
 
-    :param directory: where the data are; None keeps them in memory, and they end with the server
+    :param directory: of the data; ``None`` keeps them in memory, until the server ends
     :param port: 0 takes a free one
-    :param user: with ``password``: what a client has to log in with; without, anybody on this machine may connect
+    :param user: with ``password``: the login of a client; without it, anybody on this machine may connect
     :param clock: the time for `$$NOW` and for the life of search indexes
     :param search: how its search indexes behave
     """
@@ -73,7 +73,7 @@ class LocalServer:
 
     @property
     def url(self) -> str:
-        """The connection string, with the credentials that it takes."""
+        """Return the connection string, with credentials."""
         return url_of(self.port, self.user, self._password)
 
     @property
@@ -88,10 +88,10 @@ class LocalServer:
 
     def start(self) -> "LocalServer":
         """
-        Listen; when this returns, clients can connect.
+        Listen. When this returns, clients can connect.
 
-        :raises DirectoryInUse: another server has the directory
-        :raises ServerError: the port is taken, or the directory cannot be used
+        :raises DirectoryInUse: if another server has the directory
+        :raises ServerError: if the port is taken, or the directory cannot be used
         """
         path = None
         if self.directory is not None:
@@ -125,7 +125,7 @@ class LocalServer:
         return self
 
     def stop(self) -> None:
-        """Close all connections and end all threads; what was acknowledged is stored."""
+        """Close all connections and end all threads. Acknowledged writes are stored."""
         self.controls.close()
         listener, self._listener = self._listener, None
         if listener is not None:
@@ -140,7 +140,7 @@ class LocalServer:
         if engine is not None:
             engine.close()
         if self._lock_file is not None and self.directory is not None:
-            # First the address, then the lock: whoever gets the lock must not find the address of a stopped server.
+            # The address first, then the lock: its next owner must not find the address of a stopped server.
             (self.directory / "server.json").unlink(missing_ok=True)
             self._lock_file.close()
             self._lock_file = None
@@ -179,8 +179,8 @@ class LocalServer:
             try:
                 connection, address = listener.accept()
             except OSError as error:
-                if self._listener is listener:  # else closed by stop()
-                    # No more files, say: it passes when others end. Until then the next client waits.
+                if self._listener is listener:  # otherwise stop() has closed it
+                    # For example, no file descriptors are left until others end. The next client waits.
                     log.warning("no connection can be accepted: %s", error)
                     time.sleep(ACCEPT_AGAIN_SECONDS)
                 continue
@@ -189,7 +189,7 @@ class LocalServer:
             arguments = (connection, number, f"{address[0]}:{address[1]}")
             thread = threading.Thread(target=self._serve, args=arguments, name=f"mydocs-local-{number}", daemon=True)
             with self._guard:
-                # Asked under the guard: whoever closes all connections meets this one, or it is refused here.
+                # Checked under the guard: `cut_all` either closes this connection, or it is refused here.
                 wanted = self._listener is listener and not self.controls.is_down
                 if wanted:
                     self._connections[number] = (connection, thread)
@@ -222,7 +222,7 @@ class LocalServer:
         except Hung:
             _swallow(connection)
         except (Cut, OSError):
-            pass  # the end of a connection, whoever ends it
+            pass  # the end of a connection, from either side
         except messages.ProtocolError as error:
             log.warning("connection %s is closed: %s", number, error)
         finally:
@@ -235,7 +235,7 @@ class LocalServer:
         began = time.monotonic()
         try:
             self.controls.before(recorded)
-            # Commands are quick here, so a limit can only pass in a delay that a test has asked for.
+            # Commands are quick here, so only a delay that a test has set can exceed a limit.
             limit = body.get("maxTimeMS") if name != "getMore" else None
             if isinstance(limit, int | float) and 0 < limit / 1000 < time.monotonic() - began:
                 raise CommandError(50, "operation exceeded time limit")
@@ -248,7 +248,7 @@ class LocalServer:
             reply = error_reply(CommandError(15, "the command is nested too deeply"))
         except Exception as error:  # a defect here must not look like a lost connection
             full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-            if self._engine is not None and not full:  # else it lost its database to stop(), or the disk is to blame
+            if self._engine is not None and not full:  # otherwise stop() closed the database, or the disk is full
                 log.exception("the command %s failed", name)
             problem = f"a defect of the local server: {type(error).__name__}: {error}"
             reply = error_reply(
@@ -273,20 +273,20 @@ def url_of(port: int, user: str | None = None, password: str | None = None) -> s
 
 
 def _swallow(connection: socket.socket) -> None:
-    """Read on without an answer until either side ends the connection, so that the client can still send."""
+    """Read without an answer until either side ends the connection, so that the client can still send."""
     try:
         while connection.recv(65_536):
             pass
     except OSError:
-        pass  # an end like any other
+        pass  # a normal end
 
 
 def _shut(connection: socket.socket) -> None:
     try:
-        # Closing alone would leave a thread that reads from it where it is.
+        # Closing alone would not wake a thread that reads from it.
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # the other side was faster
+        pass  # the client has closed it already
     finally:
         if connection.family == socket.AF_INET and connection.type == socket.SOCK_STREAM:
             connection.close()

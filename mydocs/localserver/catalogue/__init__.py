@@ -1,1 +1,1 @@
-"""Collections, their indexes, and where both are stored."""
+"""Manage collections and their indexes, and store both."""

@@ -1,4 +1,4 @@
-"""What a collection is created with: the options of `create` and `collMod`, checked and completed. Pure."""
+"""Check and complete the options of `create` and `collMod`. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ NOT_DONE = ("clusteredIndex", "storageEngine", "indexOptionDefaults", "encrypted
 TIME_FIELDS = fields(
     "timeField:string! metaField:string granularity:string bucketMaxSpanSeconds:number bucketRoundingSeconds:number"
 )
-SPANS = {"seconds": 3600, "minutes": 86_400, "hours": 2_592_000}  # seconds that one bucket spans at the most
+SPANS = {"seconds": 3600, "minutes": 86_400, "hours": 2_592_000}  # the most seconds that one bucket spans
 CAPPED_STEP = 256  # bytes; the size of a capped collection is rounded up to a multiple of it
 VALIDATION = {"validationLevel": ("off", "strict", "moderate"), "validationAction": ("error", "warn")}
 
@@ -29,7 +29,7 @@ def collection_options(body: Mapping[str, Any]) -> tuple[str, Options]:
     """
     Return the kind of collection that a `create` command asks for, and the options as they are listed.
 
-    :raises CommandError: for options that are wrong, or that do not go together
+    :raises CommandError: if an option is wrong, or options do not go together
     """
     for option in NOT_DONE:
         if body.get(option):
@@ -86,7 +86,7 @@ def _time_series(body: Mapping[str, Any]) -> Options:
 
 
 def expiry(body: Mapping[str, Any]) -> Options:
-    """Return what a time series collection expires by."""
+    """Return the expiry of a time series collection."""
     seconds = body.get("expireAfterSeconds")
     if seconds is None or seconds == "off":
         return {}
@@ -112,7 +112,7 @@ def _capped(body: Mapping[str, Any]) -> Options:
 
 
 def validation(command: str, body: Mapping[str, Any]) -> Options:
-    """Return the validator of a command and how it is applied, as far as the command names them."""
+    """Return the validator of a command, its level and its action, as far as the command names them."""
     found: Options = {}
     if "validator" in body:
         compile_filter(dict(body["validator"]), now=NO_TIME)

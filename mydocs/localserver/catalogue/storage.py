@@ -1,13 +1,13 @@
 """
-Keep collections in SQLite: documents, unique index entries and the catalogue in one ordered table. Does I/O.
+Keep collections in SQLite: documents, unique index entries and the catalogue in one ordered table. I/O.
 
-Everything is an entry ``(space, key) -> value``. Space 0 holds the small settings of others, space 1 the catalogue of
-collections, and each collection and each unique index has a space of its own, keyed by the encoded ``_id`` or the
-encoded index key. So `_id` equality, `_id` ranges and `_id` order are seeks, a unique index is the table's primary
-key, and dropping a collection is deleting its spaces.
+Everything is an entry ``(space, key) -> value``. Space 0 holds the small settings of other modules, space 1 the
+catalogue of collections. Each collection and each unique index has a space of its own, keyed by the encoded ``_id`` or
+the encoded index key. So `_id` equality, `_id` ranges and `_id` order are seeks, a unique index is the table's primary
+key, and to drop a collection is to delete its spaces.
 
-An open transaction is a `Store` on a second connection: it reads the snapshot that SQLite gives it and writes to a
-temporary table that lies over the real one, so the code that reads and writes is the same in both.
+An open transaction is a `Store` on a second connection. It reads the snapshot of SQLite and writes to a temporary table
+that lies over the real one, so both use the same code to read and write.
 """
 
 import itertools
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS entries (
     space INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (space, key)
 ) WITHOUT ROWID
 """
-# Temporary names win over the database's own, so that the statements below read and write through this view.
+# Temporary names win over the database's own, so the statements below read and write through this view.
 OVERLAY = """
 CREATE TEMP TABLE written (
     space INTEGER NOT NULL, key BLOB NOT NULL, value BLOB, PRIMARY KEY (space, key)
@@ -52,16 +52,16 @@ END;
 """
 
 Touch = Callable[[int, bytes], None]
-"""Called before an entry is written: with it transactions learn of writes that collide with theirs."""
+"""Called before an entry is written, so that transactions notice conflicting writes."""
 
 
 def connect(path: Path | None) -> sqlite3.Connection:
-    # One lock around every command serialises the threads, which is what SQLite's own check would want to ensure.
+    # One lock around every command serialises the threads, so SQLite's own check is not needed.
     connection = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        # The promise is that an acknowledged write survives the end of this process, not a loss of power: NORMAL does
-        # not wait for the disk at each commit.
+        # An acknowledged write must survive the end of this process, but not a loss of power: NORMAL does not wait for
+        # the disk at each commit.
         connection.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.DatabaseError:  # the file is not a database
         connection.close()
@@ -70,15 +70,15 @@ def connect(path: Path | None) -> sqlite3.Connection:
 
 
 def overlay(connection: sqlite3.Connection) -> None:
-    """Let a connection read what is stored at this moment, and write over it without changing it."""
+    """Let a connection read the present state and write over it without changing it."""
     connection.executescript(OVERLAY)
     connection.execute("BEGIN")
-    # SQLite takes the snapshot with the first read, not with BEGIN.
+    # SQLite takes the snapshot at the first read, not at BEGIN.
     connection.execute("SELECT 1 FROM main.entries LIMIT 1").fetchone()
 
 
 def _depth(document: Any) -> int:
-    """Return how many levels there are below a document."""
+    """Return the number of levels below a document."""
     level, depth = [document], -1
     while level:
         depth += 1
@@ -92,7 +92,7 @@ def _depth(document: Any) -> int:
 
 
 class Store:
-    """Collections as one connection sees them. Not safe for threads: whoever calls holds the server's lock."""
+    """Collections as one connection sees them. Not safe for threads: the caller holds the server's lock."""
 
     def __init__(
         self, connection: sqlite3.Connection, touch: Touch, spaces: "itertools.count[int] | None" = None
@@ -120,9 +120,9 @@ class Store:
         self, database: str, name: str, kind: str = COLLECTION, options: Mapping[str, Any] | None = None
     ) -> Collection:
         """
-        Enter a new collection.
+        Add a new collection.
 
-        :raises CommandError: code 13297 where another database differs from this one by case only
+        :raises CommandError: code 13297 if the name of another database differs from this one by case only
         """
         for other, _ in self.collections:
             if other != database and other.lower() == database.lower():
@@ -143,7 +143,7 @@ class Store:
 
     def rename(self, collection: Collection, database: str, name: str) -> None:
         del self.collections[collection.database, collection.name]
-        # Another database makes it another collection; within one it keeps its identity.
+        # In another database it becomes another collection. Within one it keeps its identity.
         identity = collection.uuid if database == collection.database else Binary(uuid.uuid4().bytes, 4)
         self.save(replace(collection, database=database, name=name, uuid=identity))
 
@@ -173,9 +173,9 @@ class Store:
         """
         Yield documents in the order of `_id`, from ``low`` up to and with ``high`` (encoded).
 
-        A chunk at a time, so that a cursor may be left and taken up again while others write.
+        It reads a chunk at a time, so a cursor may pause and continue while others write.
         """
-        if low == high:  # one `_id`, which a look for its key finds sooner than a scan in an order
+        if low == high:  # one `_id`: a lookup of its key is faster than an ordered scan
             found = self._value(collection.space, low)
             if found is not None:
                 yield messages.decode(found)
@@ -192,7 +192,7 @@ class Store:
         """
         Store a new document.
 
-        :raises CommandError: code 11000 when `_id` or a unique index has its key already
+        :raises CommandError: code 11000 if `_id` or a unique index already has its key
         """
         key, data = encode_key(document["_id"]), self._encoded(document)
         if self._value(collection.space, key) is not None:
@@ -203,7 +203,7 @@ class Store:
             self._put(space, entry, key)
 
     def replace(self, collection: Collection, old: dict[str, Any], new: dict[str, Any]) -> bool:
-        """Store another version of a document with the same `_id`; say whether it is another one."""
+        """Store a new version of a document with the same `_id`. Return whether it differs."""
         data = self._encoded(new)
         # Compared as bytes: 1 and 1.0 are equal, but not the same document.
         if data == messages.encode(old):
@@ -222,9 +222,9 @@ class Store:
 
     def fill(self, collection: Collection, index: Index) -> None:
         """
-        Check a new index against what is stored, and enter the keys of a unique one.
+        Check a new index against the stored documents, and add the keys of a unique one.
 
-        :raises CommandError: code 11000 for the first duplicate; the caller undoes what was entered
+        :raises CommandError: code 11000 for the first duplicate; the caller removes the keys again
         """
         owner: dict[bytes, bytes] = {}
         for document in self.scan(collection):
@@ -239,7 +239,7 @@ class Store:
             self._put(index.space or 0, entry, key)
 
     def duplicates(self, collection: Collection, index: Index) -> list[list[Any]]:
-        """Return the `_id` of documents that have a key of the index in common, a list for each such key."""
+        """Return the `_id` of documents that share a key of the index, a list for each such key."""
         owners: dict[bytes, list[Any]] = {}
         for document in self.scan(collection):
             for values in index.keys(document):
@@ -267,10 +267,10 @@ class Store:
     # -- unique indexes
 
     def _claims(self, collection: Collection, document: dict[str, Any], key: bytes) -> set[tuple[int, bytes]]:
-        """Return the index entries that a document needs; raise when another document has one of them."""
+        """Return the index entries that a document needs. Raise if another document has one of them."""
         claims = set()
         for index in collection.indexes:
-            # Asked of every index: some keys cannot be indexed at all (two arrays in one compound key).
+            # For every index, since some keys cannot be indexed at all (two arrays in one compound key).
             for values in index.keys(document):
                 if index.space is not None:
                     entry = index_entry(values)
@@ -282,7 +282,7 @@ class Store:
         return claims
 
     def _clashes(self, collection: Collection, index: Index, entry: bytes, key: bytes) -> bool:
-        # `prepareUnique` lets old duplicates be and refuses new ones, so there is no table of owners to look into.
+        # `prepareUnique` keeps old duplicates and refuses new ones, so there is no table of owners to read.
         return any(
             index_entry(values) == entry
             for other in self.scan(collection)
@@ -301,20 +301,20 @@ class Store:
     # -- entries
 
     def commit(self) -> bool:
-        """Make what was written since the last commit last; say whether there was anything."""
+        """Commit the writes since the last commit. Return whether there were any."""
         wrote = self.connection.in_transaction
         if wrote:
             self.connection.execute("COMMIT")
         return wrote
 
     def rollback(self) -> None:
-        """Undo what was written since the last commit."""
+        """Undo the writes since the last commit."""
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
             self.reload()
 
     def take_over(self, other: "Store", *, catalogue: bool) -> None:
-        """Write what a transaction's store holds over this one; ``catalogue``: it changed collections too."""
+        """Write the contents of a transaction's store over this one; ``catalogue``: it changed collections too."""
         for space, key, value in other.connection.execute("SELECT space, key, value FROM temp.written"):
             if value is None:
                 self._delete(space, key)
@@ -329,7 +329,7 @@ class Store:
             raise CommandError(
                 10334, f"BSONObj size: {len(data)} is invalid. Size must be between 0 and {messages.MAX_DOCUMENT}"
             )
-        # Each level has a byte that says "document" or "array", so that few of them need no closer look.
+        # Each level has a byte for "document" or "array". If there are few such bytes, no exact count is needed.
         if data.count(b"\x03") + data.count(b"\x04") > MAX_DEPTH and _depth(document) > MAX_DEPTH:
             raise CommandError(15, f"Document exceeds maximum nesting depth of {MAX_DEPTH}")
         return data

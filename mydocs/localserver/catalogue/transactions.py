@@ -1,9 +1,9 @@
 """
-Keep the open transactions: each reads its snapshot and holds its writes back until the commit. I/O through the store.
+Manage the open transactions: each reads its snapshot and keeps its writes until the commit. I/O through the store.
 
-Nobody ever waits for a transaction. Of two transactions that write one entry the second is refused at once; against a
-write outside of transactions the transaction loses, at the latest when it commits. (MongoDB lets the write outside wait
-instead.) Either way it is a write conflict that drivers know how to repeat.
+Nothing ever waits for a transaction. If two transactions write one entry, the second is refused at once. If a write
+outside of transactions conflicts with a transaction, the transaction fails, at the latest at its commit. (In MongoDB
+the write outside waits.) In both cases the error is a write conflict, which drivers know how to retry.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from mydocs.localserver.control.clock import Clock
 from mydocs.localserver.errors import CommandError
 
 LIFETIME_SECONDS = 60.0  # `transactionLifetimeLimitSeconds` of a MongoDB server
-TRANSIENT = "TransientTransactionError"  # drivers run a transaction again when an error has this label
+TRANSIENT = "TransientTransactionError"  # drivers repeat a transaction if its error has this label
 
 Entry = tuple[int, bytes]
 
 
 class State(StrEnum):
-    """What became of the latest transaction of a session."""
+    """The outcome of the latest transaction of a session."""
 
     OPEN = "open"
     COMMITTED = "committed"
@@ -35,8 +35,8 @@ class Transaction:
     """
     One transaction.
 
-    :param began: the number of the last change that its snapshot holds
-    :param base: the collections as they were then
+    :param began: the number of the last change in its snapshot
+    :param base: the collections at that time
     """
 
     session: bytes
@@ -51,7 +51,7 @@ class Transaction:
 
 class Transactions:
     """
-    The latest transaction of each session. Whoever calls holds the server's lock.
+    The latest transaction of each session. The caller holds the server's lock.
 
     :param ended: called with each transaction that is over, however it ended
     """
@@ -66,14 +66,14 @@ class Transactions:
         self._changed: dict[Entry, int] = {}  # the latest change of each entry, kept while transactions are open
 
     def noted(self, space: int, key: bytes) -> None:
-        """Learn of a write outside of transactions."""
+        """Record a write outside of transactions."""
         if self._open:
             self._changes += 1
             self._changed[space, key] = self._changes
 
     def start(self, session: bytes, number: int, main: Store) -> Transaction:
         """
-        Begin a transaction; one that the session has left open is aborted.
+        Begin a transaction. Abort an open one of the same session.
 
         :raises CommandError: code 225 for a number that has passed, 117 for one that is in use
         """
@@ -100,7 +100,7 @@ class Transactions:
         """
         Return the open transaction with a number.
 
-        :raises CommandError: code 251 when there is none (any more), 256 when it is committed
+        :raises CommandError: code 251 if there is none (any more), 256 if it is committed
         """
         self.expire()
         latest = self._latest.get(session)
@@ -120,7 +120,7 @@ class Transactions:
         return latest
 
     def commit(self, session: bytes, number: int, main: Store) -> None:
-        """Write what the transaction wrote; a second time is fine, since a driver asks again when it got no answer."""
+        """Store the transaction's writes. A second call is allowed, since drivers repeat a commit without an answer."""
         latest = self._latest.get(session)
         if latest is not None and latest.number == number and latest.state is State.COMMITTED:
             return
@@ -133,11 +133,11 @@ class Transactions:
         self._finish(current, State.COMMITTED)
 
     def abort(self, session: bytes, number: int) -> None:
-        """Forget what the transaction wrote."""
+        """Discard the transaction's writes."""
         self._finish(self.current(session, number), State.ABORTED)
 
     def abandon(self, session: bytes, *, below: int | None = None) -> None:
-        """Abort what a session has open, since it has ended or gone on to a higher number."""
+        """Abort a session's open transaction, since the session has ended or uses a higher number."""
         latest = self._latest.get(session)
         if latest is not None and latest.state is State.OPEN and (below is None or latest.number < below):
             self._finish(latest, State.ABORTED)
@@ -147,12 +147,12 @@ class Transactions:
         self._latest.pop(session, None)
 
     def failed(self, transaction: Transaction) -> None:
-        """Abort a transaction one of whose statements was refused, as a server does."""
+        """Abort a transaction after one of its statements was refused, as a server does."""
         if transaction.state is State.OPEN:
             self._finish(transaction, State.ABORTED)
 
     def expire(self) -> None:
-        """Abort what has been open for too long."""
+        """Abort transactions that have been open for too long."""
         now = self._clock.monotonic()
         for transaction in list(self._open):
             if transaction.ends_at < now:
@@ -180,7 +180,7 @@ class Transactions:
             if spaces.intersection(found.spaces)
             or transaction.base.get(name) != transaction.store.collections.get(name)
         }
-        # Dropped, created or given another index meanwhile: what was checked against the old one counts no more.
+        # Dropped, created or given another index meanwhile: the checks against the old state are no longer valid.
         if any(main.collections.get(name) != transaction.base.get(name) for name in names):
             raise _conflict()
         main.take_over(transaction.store, catalogue=CATALOGUE in spaces)

@@ -1,1 +1,1 @@
-"""What each command does."""
+"""Implement the commands."""

@@ -1,4 +1,4 @@
-"""What a command gets to work with. No I/O of its own."""
+"""Define the context of a command. No I/O of its own."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ Default = TypeVar("Default")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """
-    One command's surroundings.
+    The context of one command.
 
-    :param store: what it reads and writes: the server's own, or that of its transaction
+    :param store: the store that it reads and writes: the server's own, or its transaction's
     :param now: `$$NOW` of the whole command
-    :param bypass: validators are passed over
+    :param bypass: validators are skipped
     """
 
     engine: "Engine"
@@ -44,7 +44,7 @@ class Context:
         return str(name)
 
     def read_name(self, body: Mapping[str, Any]) -> str:
-        """Return the collection that a command reads; refuse those of the server's own, which are not kept here."""
+        """Return the collection that a command reads. Refuse the server's own collections, which do not exist here."""
         name = self.collection_name(body)
         own = name.startswith("system.") and name not in SYSTEM_NAMES
         if own or (self.database, name) == ("local", "oplog.rs"):
@@ -52,14 +52,14 @@ class Context:
         return name
 
     def writable(self, database: str, name: str) -> Collection:
-        """Return a collection to write to, created if need be."""
+        """Return a collection to write to, and create it if it is absent."""
         check_writable(database, name)
         found = self.store.collection(database, name) or self.store.create(database, name)
         refuse_view(found)
         return found
 
     def check(self, collection: Collection, document: dict[str, Any], old: dict[str, Any] | None = None) -> None:
-        """Refuse a document that the collection does not let in, unless the command passes validation over."""
+        """Refuse a document that the collection does not accept, unless the command bypasses validation."""
         if not self.bypass or collection.kind == TIME_SERIES:
             collection.check(document, old)
         if collection.kind == TIME_SERIES and self.store.get(collection, document["_id"]) is not None:
@@ -68,14 +68,14 @@ class Context:
         if old is None and size is not None:
             full = self.store.size(collection) + len(messages.encode(document)) > size
             if full or (most is not None and self.store.count(collection) >= most):
-                # The oldest would have to go, and the order in which documents came is not kept.
+                # The oldest document would be removed, but the order of insertion is not stored.
                 raise NotKnown("a write into a capped collection that is full")
 
     def existing(self, name: str, message: str) -> Collection:
         """
         Return a collection.
 
-        :raises CommandError: code 26 with the message when there is none
+        :raises CommandError: code 26 with the message if it does not exist
         """
         found = self.store.collection(self.database, name)
         if found is None:
@@ -83,7 +83,7 @@ class Context:
         return found
 
     def variables(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return what the command's `let` defines; its expressions see no document."""
+        """Return the variables of the command's `let`. Its expressions see no document."""
         if not body.get("let"):
             return None
         return {name: compile_expression(value)({}, {"NOW": self.now}) for name, value in body["let"].items()}
@@ -97,7 +97,7 @@ class Context:
 
 def number(body: Mapping[str, Any], field: str, default: Default, *, signed: bool = False) -> int | Default:
     """
-    Return a field that holds a whole number, and no negative one unless ``signed``.
+    Return a field with a whole number, not negative unless ``signed``.
 
     :raises CommandError: code 51024 for a negative one, 14 for one with a fraction
     """
@@ -113,7 +113,7 @@ def number(body: Mapping[str, Any], field: str, default: Default, *, signed: boo
 
 
 def refuse_view(collection: Collection | None) -> None:
-    """Refuse a view where a command needs a collection."""
+    """Refuse a view if a command needs a collection."""
     if collection is not None and collection.is_view:
         raise CommandError(166, f"Namespace {collection.namespace} is a view, not a collection")
 
@@ -125,12 +125,12 @@ def refuse_changes(collection: Collection | None) -> None:
         raise NotKnown("changes of measurements in a time series collection")
 
 
-# What a client may write to of the names that a server keeps for itself (NamespaceString::isLegalClientSystemNS).
+# The reserved names that a client may write to (NamespaceString::isLegalClientSystemNS).
 SYSTEM_NAMES = frozenset({"system.js"})
 
 
 def check_writable(database: str, name: Any) -> None:
-    """Refuse names that a server refuses, or keeps for itself (73 InvalidNamespace)."""
+    """Refuse names that a server refuses or reserves (73 InvalidNamespace)."""
     check_namespace(database, name)
     if name.startswith("system.") and name not in SYSTEM_NAMES:
         raise CommandError(73, f"Invalid system namespace: {database}.{name}")

@@ -1,4 +1,4 @@
-"""What a driver asks before it asks for data: hello, login, build information, sessions. No I/O."""
+"""Implement the commands of the handshake: hello, login, build information, sessions. No I/O."""
 
 import contextlib
 import os
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-VERSION = "7.0.0"  # what is played; MongoDB's features up to it decide what drivers send
+VERSION = "7.0.0"  # the version to imitate; drivers send what MongoDB can do up to it
 WIRE_VERSION = 21  # of MongoDB 7.0
 SESSION_MINUTES = 30  # `logicalSessionTimeoutMinutes` of every MongoDB server
 
 
 @dataclass
 class Login:
-    """What one connection has proved so far."""
+    """The state of one connection's login."""
 
     user: str | None = None
     conversation: scram.Conversation | None = None
@@ -36,7 +36,7 @@ class Login:
 
 @dataclass(frozen=True)
 class Greeting:
-    """A command of the handshake and the connection that it came from. Answered without the server's lock."""
+    """A command of the handshake and its connection. It is answered without the server's lock."""
 
     engine: "Engine"
     database: str
@@ -63,7 +63,7 @@ def hello(greeting: Greeting, body: Mapping[str, Any]) -> Document:
         "localTime": engine.clock.now(),
         "logicalSessionTimeoutMinutes": SESSION_MINUTES,
         "connectionId": greeting.connection_id,
-        # No `topologyVersion`: with it drivers would ask for a stream of these answers.
+        # Without `topologyVersion`, since with it drivers would ask for a stream of these answers.
         "minWireVersion": 0,
         "maxWireVersion": WIRE_VERSION,
         "readOnly": False,
@@ -77,7 +77,7 @@ def hello(greeting: Greeting, body: Mapping[str, Any]) -> Document:
             reply["saslSupportedMechs"] = [scram.MECHANISM]
     speculative = body.get("speculativeAuthenticate")
     if isinstance(speculative, Mapping) and engine.credentials is not None:
-        # A failed guess is left out; the driver then logs in the long way and learns why.
+        # A failed speculative login is left out. The driver then logs in normally and gets the error.
         with contextlib.suppress(CommandError):
             reply["speculativeAuthenticate"] = sasl_start(greeting, speculative)
     return reply
@@ -96,7 +96,7 @@ def sasl_start(greeting: Greeting, body: Mapping[str, Any]) -> Document:
 
 
 def sasl_continue(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Go on with a login."""
+    """Continue a login."""
     conversation = greeting.login.conversation
     if conversation is None:
         raise CommandError(17, "No SASL session state found")
@@ -116,18 +116,18 @@ def _sasl(greeting: Greeting, conversation: scram.Conversation, payload: bytes) 
 
 
 def logout(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Forget a login."""
+    """End a login."""
     greeting.login.user = None
     return {}
 
 
 def nothing(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Answer that all is well."""
+    """Answer with success."""
     return {}
 
 
 def build_info(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Name the version that is played, and what it really is."""
+    """Return the imitated version, and what the server really is."""
     return {
         "version": VERSION,
         "versionArray": [*map(int, VERSION.split(".")), 0],
@@ -150,7 +150,7 @@ def host_info(greeting: Greeting, body: Mapping[str, Any]) -> Document:
 
 
 def server_status(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Say that it runs."""
+    """Return that the server runs."""
     engine = greeting.engine
     return {
         "host": engine.address, "version": VERSION, "process": "mydocs local server", "pid": os.getpid(),
@@ -160,7 +160,7 @@ def server_status(greeting: Greeting, body: Mapping[str, Any]) -> Document:
 
 
 def connection_status(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Say who is logged in."""
+    """Return the user of the connection."""
     user = greeting.login.user
     users = [{"user": user, "db": "admin"}] if user else []
     roles = [{"role": "root", "db": "admin"}] if user else []
@@ -179,17 +179,17 @@ def users_info(greeting: Greeting, body: Mapping[str, Any]) -> Document:
 
 
 def what_is_my_uri(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Tell the client its own address."""
+    """Return the client's own address."""
     return {"you": greeting.address}
 
 
 def command_line(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Say what it was started with, as far as drivers ask."""
+    """Return the start options, as far as drivers ask for them."""
     return {"argv": ["mydocs", "local", "serve"], "parsed": {}}
 
 
 def get_parameter(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Answer for the few parameters that somebody asks for."""
+    """Return the few parameters that clients ask for."""
     known = {
         "featureCompatibilityVersion": {"version": VERSION.rpartition(".")[0]},
         "authenticationMechanisms": [scram.MECHANISM] if greeting.engine.credentials else [],
@@ -209,12 +209,12 @@ def get_parameter(greeting: Greeting, body: Mapping[str, Any]) -> Document:
 
 
 def start_session(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Begin a session; drivers usually make their own."""
+    """Begin a session. Drivers usually create their own."""
     return {"id": {"id": Binary(uuid.uuid4().bytes, 4)}, "timeoutMinutes": SESSION_MINUTES}
 
 
 def end_sessions(greeting: Greeting, body: Mapping[str, Any]) -> Document:
-    """Abort what is left of sessions: their transactions and cursors."""
+    """End sessions: abort their transactions and cursors."""
     name, sessions = next(iter(body.items()))
     if not isinstance(sessions, list):
         raise CommandError(14, f"BSON field '{name}' is the wrong type '{type_name(sessions)}', expected type 'array'")
@@ -224,7 +224,7 @@ def end_sessions(greeting: Greeting, body: Mapping[str, Any]) -> Document:
 
 
 def session_id(session: Any) -> bytes:
-    """Return what tells one session from another."""
+    """Return what identifies a session."""
     identity = session.get("id") if isinstance(session, Mapping) else None
     if not isinstance(identity, bytes):
         raise CommandError(14, "the 'id' of a session is not a binary value")

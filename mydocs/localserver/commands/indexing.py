@@ -1,4 +1,4 @@
-"""The commands on indexes: create, list, drop, and the search-index commands. I/O through the store only."""
+"""Implement the commands on indexes: create, list, drop, and the search-index commands. I/O through the store only."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 
 def create_indexes(context: Context, body: Document) -> Document:
-    """Create the indexes that are not there yet: all of them or none."""
+    """Create the absent indexes: all of them or none."""
     name = context.collection_name(body)
     if not body["indexes"]:
         raise CommandError(2, "Must specify at least one index to create")
@@ -84,7 +84,7 @@ def drop_indexes(context: Context, body: Document) -> Document:
 
 
 def create_search_indexes(context: Context, body: Document) -> Document:
-    """Enter search indexes into the catalogue."""
+    """Add search indexes to the catalogue."""
     found = context.store.collection(context.database, context.collection_name(body))
     if found is not None and found.is_view:
         _check_searchable(found)
@@ -117,12 +117,12 @@ def update_search_index(context: Context, body: Document) -> Document:
 
 
 def drop_search_index(context: Context, body: Document) -> Document:
-    """Take a search index out of the catalogue."""
+    """Remove a search index from the catalogue."""
     return context.engine.search.drop(*_search_target(context, body), body)
 
 
 def list_search_indexes(context: Context, body: Document) -> Document:
-    """List search indexes as the deprecated command does; drivers send the stage `$listSearchIndexes`."""
+    """List search indexes as the deprecated command does. Drivers send the stage `$listSearchIndexes`."""
     database, name, identity = _search_target(context, body)
     context.existing(name, f"Collection '{database}.{name}' does not exist.")
     selector: Document = {key: body[key] for key in ("name", "id") if key in body}

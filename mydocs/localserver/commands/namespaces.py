@@ -1,4 +1,4 @@
-"""The commands on databases and collections: create, drop, rename, list, collMod. I/O through the store only."""
+"""Implement the commands on databases and collections: create, drop, rename, list, collMod. I/O through the store."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -44,7 +44,7 @@ VIEW_DEPTH = 20  # views over views; ViewGraph::kMaxViewDepth
 
 
 def _check_view(context: Context, name: str, options: Document) -> None:
-    """Refuse a view whose pipeline is not valid, or that rests on itself."""
+    """Refuse a view whose pipeline is not valid, or that depends on itself."""
     run_pipeline(options["pipeline"], (), collections=Collections(context, name), now=context.now)
     above, level = {name}, [options]
     for _ in range(VIEW_DEPTH):
@@ -71,7 +71,7 @@ def _sources(options: Mapping[str, Any]) -> list[str]:
 
 
 def drop(context: Context, body: Document) -> Document:
-    """Drop a collection; one that is not there is dropped already."""
+    """Drop a collection. An absent one is not an error."""
     name = context.collection_name(body)
     found = context.store.collection(context.database, name)
     if found is None:
@@ -150,7 +150,7 @@ def list_databases(context: Context, body: Document) -> Document:
 
 
 def coll_stats(context: Context, body: Document) -> Document:
-    """Say how much a collection holds."""
+    """Return the size of a collection."""
     name = context.collection_name(body)
     found = context.store.collection(context.database, name)
     refuse_view(found)
@@ -167,7 +167,7 @@ def coll_stats(context: Context, body: Document) -> Document:
 
 
 def db_stats(context: Context, body: Document) -> Document:
-    """Say how much a database holds."""
+    """Return the size of a database."""
     views = [collection for collection in _of_database(context) if collection.is_view]
     found = [collection for collection in _of_database(context) if not collection.is_view]
     documents = sum(context.store.count(collection) for collection in found)
@@ -283,7 +283,7 @@ def _modified(
     if wanted.get("unique") and not spec.get("unique"):
         if not spec.get("prepareUnique"):
             raise CommandError(72, "Cannot make index unique with 'prepareUnique=false'. Run collMod to set it first.")
-        # Only the finished index drops `prepareUnique`; until then both stand in the catalogue of a server too.
+        # Only the finished index drops `prepareUnique`. Until then a server's catalogue also has both.
         spec = {**{name: value for name, value in spec.items() if name != "prepareUnique"}, "unique": True}
         violations = context.store.duplicates(collection, Index(spec, 0))
         if violations:

@@ -1,4 +1,4 @@
-"""The commands that read: find, aggregate, count, distinct, and the cursors they leave. I/O through the store only."""
+"""Implement the commands that read: find, aggregate, count, distinct, getMore. I/O through the store only."""
 
 import itertools
 import sys
@@ -84,7 +84,7 @@ def aggregate(context: Context, body: Document) -> Document:
     if writes and body.get("readConcern", {}).get("level") == "linearizable":
         raise CommandError(72, f"{next(iter(pipeline[-1]))} cannot be used with a 'linearizable' read concern level")
     if writes:
-        results = list(results)  # what it writes is committed with this command, not with a later getMore
+        results = list(results)  # its writes are committed with this command, not with a later getMore
     return context.cursor(f"{context.database}.{name}", results, number(body["cursor"], "batchSize", None))
 
 
@@ -102,7 +102,7 @@ def count(context: Context, body: Document) -> Document:
 
 
 def distinct(context: Context, body: Document) -> Document:
-    """Collect the different values of a field, the elements of arrays each for itself."""
+    """Return the distinct values of a field. The elements of arrays count separately."""
     collection = context.store.collection(context.database, context.read_name(body))
     values: dict[bytes, Any] = {}
     for document in matching(context, collection, body.get("query", {}), None, hint=body.get("hint")):
@@ -113,14 +113,14 @@ def distinct(context: Context, body: Document) -> Document:
 
 
 def get_more(context: Context, body: Document) -> Document:
-    """Go on with a cursor."""
+    """Continue a cursor."""
     namespace = f"{context.database}.{body.get('collection', '')}"
     size = number(body, "batchSize", None)
     return context.engine.cursors.next(number(body, "getMore", 0), namespace, size or None, context.transaction)
 
 
 def kill_cursors(context: Context, body: Document) -> Document:
-    """Forget cursors."""
+    """Remove cursors."""
     killed = [identity for identity in body["cursors"] if context.engine.cursors.kill(identity)]
     missing = [identity for identity in body["cursors"] if identity not in killed]
     return {"cursorsKilled": killed, "cursorsNotFound": missing, "cursorsAlive": [], "cursorsUnknown": []}
@@ -138,9 +138,9 @@ def matching(
     filters: Filters | None = None,
 ) -> Iterator[Document]:
     """
-    Yield the documents that match, in the order asked for; without one, in that of `_id`.
+    Yield the documents that match, in the requested order or that of `_id`.
 
-    :param within: the range of encoded `_id` to look in, the second not in it
+    :param within: the range of encoded `_id` to read, without its upper end
     :param filters: of the command, where it has many
     """
     if not isinstance(filter_, Mapping):
@@ -162,7 +162,7 @@ def matching(
             raise NotKnown("min and max on a view")
         by_identity = not order
     if not by_identity:
-        sort_documents([], dict(sort))  # a wrong order is refused even where there is nothing to sort
+        sort_documents([], dict(sort))  # a wrong order is refused even if there is nothing to sort
     if collection is None:
         return iter(())
     low, high = bounds(filter_)
@@ -174,7 +174,7 @@ def matching(
     if end is not None:
         scanned = (document for document in scanned if encode_key(document["_id"]) < end)
     found = filter(accepts, scanned)
-    # `_id` is unique, so whatever else is in an order that begins with it changes nothing.
+    # `_id` is unique, so the keys after it in an order change nothing.
     return found if by_identity else iter(sort_documents(list(found), dict(sort)))
 
 
@@ -198,9 +198,9 @@ def scan(
 
 def hinted_order(collection: Collection | None, hint: Any) -> Mapping[str, Any]:
     """
-    Return the order in which an index that a hint names would yield documents; nothing else comes of a hint here.
+    Return the order in which an index that a hint names yields documents. A hint has no other effect here.
 
-    :raises CommandError: code 2 where no index has that name or key
+    :raises CommandError: code 2 if no index has that name or key
     :raises NotKnown: for an index that leaves documents out
     """
     if not isinstance(hint, str | Mapping | None):
@@ -225,13 +225,13 @@ def hinted_order(collection: Collection | None, hint: Any) -> Mapping[str, Any]:
         raise NotKnown("a hint of an index that leaves documents out, or of one of several on the same key")
     (index,) = named
     unordered = "collation" in index.spec or any(isinstance(direction, str) for direction in index.key.values())
-    # Any number is a direction in the key of an index, but in a sort only 1 and -1 are.
+    # In the key of an index any number is a direction. In a sort only 1 and -1 are.
     return {} if unordered else {path: 1 if to_decimal(way) > 0 else -1 for path, way in index.key.items()}
 
 
 def index_bounds(body: Document) -> tuple[bytes, bytes | None]:
     """
-    Return the range of encoded `_id` that `min` and `max` set: the first is in it, the second is not.
+    Return the range of encoded `_id` that `min` and `max` set. The upper end is excluded.
 
     :raises CommandError: code 51173 without a hint
     """
@@ -248,7 +248,7 @@ def index_bounds(body: Document) -> tuple[bytes, bytes | None]:
 
 def bounds(filter_: Mapping[str, Any]) -> tuple[bytes, bytes | None]:
     """
-    Return the range of encoded `_id` that can match: a superset, the filter itself still decides.
+    Return the range of encoded `_id` that can match. It is a superset: the filter itself decides.
 
     >>> bounds({"a": 1})
     (b'', None)
@@ -292,7 +292,7 @@ def _range(condition: Any) -> tuple[bytes, bytes | None]:
 
 
 class Collections:
-    """The collections as the stages of a pipeline see them; a name is that of a collection or ``(database, name)``."""
+    """The collections for the stages of a pipeline. A name is that of a collection or ``(database, name)``."""
 
     def __init__(self, context: Context, own: str) -> None:
         self._context = context
@@ -346,7 +346,7 @@ class Collections:
         )
 
     def replace_all(self, name: str | tuple[str, str], documents: Iterable[Document]) -> None:
-        """Fill another collection and let it take the place of the one there is, so that an error changes nothing."""
+        """Fill another collection, then replace the existing one by it, so that an error changes nothing."""
         store, (database, target) = self._context.store, self._split(name)
         check_writable(database, target)
         old = store.collection(database, target)
@@ -381,7 +381,7 @@ def _is_stage(stage: Any) -> bool:
 
 
 def _narrowed(context: Context, collection: Collection | None, pipeline: list[Any]) -> Iterator[Document]:
-    """Scan only the `_id` range that a leading $match can let through."""
+    """Scan only the `_id` range that a leading $match can accept."""
     if collection is None:
         return iter(())
     first = pipeline[0].get("$match") if pipeline else None

@@ -1,4 +1,4 @@
-"""The table of commands: what each is called, which fields it takes, who may send it when. Pure."""
+"""The table of commands: their names, their fields, and who may send them when. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mydocs.localserver.query.fields import checked, fields
 
 Document = dict[str, Any]
 
-# Fields that every command takes, besides those that begin with a "$".
+# Fields that every command accepts, besides those that begin with a "$".
 GENERIC = {
     "lsid": "object", "txnNumber": "number", "stmtId": "number", "stmtIds": "array", "autocommit": "bool",
     "startTransaction": "bool", "comment": "any", "maxTimeMS": "any", "maxTimeMSOpOnly": "any",
@@ -28,8 +28,8 @@ class Command:
     A command on data.
 
     :param fields: name → kind; a kind with ``!`` is required
-    :param transactional: may be part of a transaction
-    :param stable: is in version 1 of the stable API
+    :param transactional: allowed in a transaction
+    :param stable: part of version 1 of the stable API
     """
 
     run: Callable[[Context, Document], Document]
@@ -56,7 +56,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Plain:
-    """A command that needs no data and no login beforehand; it is answered without the server's lock."""
+    """A command without data and without a login. It is answered without the server's lock."""
 
     run: Callable[[Greeting, Mapping[str, Any]], Document]
     public: bool = True
@@ -144,12 +144,12 @@ COMMANDS: dict[str, Command | Plain] = {
     ),
     "listIndexes": Command(indexing.list_indexes, fields("cursor:object")),
     "dropIndexes": Command(indexing.drop_indexes, fields("index:any!")),
-    # The catalogue of search indexes checks the fields of its commands itself.
+    # The search catalogue checks the fields of its commands itself.
     "createSearchIndexes": Command(indexing.create_search_indexes, {"*": "any"}, stable=False),
     "updateSearchIndex": Command(indexing.update_search_index, {"*": "any"}, stable=False),
     "dropSearchIndex": Command(indexing.drop_search_index, {"*": "any"}, stable=False),
     "listSearchIndexes": Command(indexing.list_search_indexes, fields("name:string id:string"), stable=False),
-    # Reached only outside of a transaction; inside, the engine has dealt with them before.
+    # Called only outside of a transaction. Inside, the engine handles them before.
     "commitTransaction": Command(_no_transaction, {}, transactional=True),
     "abortTransaction": Command(_no_transaction, {}, transactional=True),
     "hello": Plain(handshake.hello),
@@ -183,7 +183,7 @@ def command_named(name: str) -> Command | Plain:
     """
     Return a command.
 
-    :raises NotKnown: for any other, whether a MongoDB server has it or not
+    :raises NotKnown: for any other name, whether a MongoDB server has it or not
     """
     found = COMMANDS.get(name)
     if found is None:

@@ -1,4 +1,4 @@
-"""The commands that write documents: insert, update, delete, findAndModify. I/O through the store only."""
+"""Implement the commands that write documents: insert, update, delete, findAndModify. I/O through the store only."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ Statement = Callable[[int, Mapping[str, Any]], None]
 
 
 def insert(context: Context, body: Document) -> Document:
-    """Store new documents, in a collection that comes into being with the first."""
+    """Store new documents. The first one creates the collection if it is absent."""
     name = context.collection_name(body)
     check_writable(context.database, name)
     refuse_view(context.store.collection(context.database, name))
@@ -83,7 +83,7 @@ def delete(context: Context, body: Document) -> Document:
 
 
 def find_and_modify(context: Context, body: Document) -> Document:
-    """Change or delete one document and return it, as it was or (`new`) as it is."""
+    """Change or delete one document and return it, before or (`new`) after the change."""
     name = context.collection_name(body)
     remove, new, upsert = (bool(body.get(option)) for option in ("remove", "new", "upsert"))
     if remove == ("update" in body):
@@ -120,7 +120,7 @@ def find_and_modify(context: Context, body: Document) -> Document:
 
 
 class _Changes:
-    """The updates of one command, and what they add up to."""
+    """The updates of one command, and their totals."""
 
     def __init__(self, context: Context, name: str, variables: Mapping[str, Any] | None) -> None:
         self.context = context
@@ -151,12 +151,12 @@ class _Changes:
                 self.upserted.append({"index": place, "_id": created["_id"]})
 
     def compiled(self, change: Any, options: Mapping[str, Any]) -> Update:
-        """Check a change before a document is looked for."""
+        """Check a change before documents are read."""
         filters = options.get("arrayFilters", ())
         return compile_update(change, now=self.context.now, array_filters=filters, variables=self.variables)
 
     def one(self, query: Mapping[str, Any], apply: Update, found: Document | None, *, upsert: bool) -> Document | None:
-        """Change one document, or insert the one that the query and the update describe; return it as it is now."""
+        """Change one document, or insert the one that query and update describe. Return the new version."""
         store = self.context.store
         if found is None:
             if not upsert:
@@ -181,9 +181,9 @@ class _Changes:
 
 def with_identity(document: Mapping[str, Any]) -> Document:
     """
-    Return a document with its `_id` in front, a new one if it has none.
+    Return a document with its `_id` first. Create an `_id` if there is none.
 
-    :raises CommandError: code 53 for an `_id` that cannot be one
+    :raises CommandError: code 53 for an `_id` of a type that is not allowed
     """
     identity = document.get("_id", None) if "_id" in document else ObjectId()
     if isinstance(identity, list | Regex):
@@ -195,7 +195,7 @@ def with_identity(document: Mapping[str, Any]) -> Document:
 
 
 def _each(context: Context, body: Mapping[str, Any], statements: list[Any], run: Statement) -> Document:
-    """Run the statements of a command, whose form is checked before; return its `writeErrors`, if there are any."""
+    """Run the statements of a command, whose form is already checked. Return its `writeErrors`, if there are any."""
     if not 1 <= len(statements) <= messages.MAX_BATCH:
         raise CommandError(
             16, f"Write batch sizes must be between 1 and {messages.MAX_BATCH}. Got {len(statements)} operations."
@@ -205,7 +205,7 @@ def _each(context: Context, body: Mapping[str, Any], statements: list[Any], run:
         try:
             run(place, document)
         except CommandError as error:
-            # What a driver may try again, and what is not known here, is the answer to the whole command.
+            # Retryable errors, and unknown features, are the answer to the whole command.
             if error.labels or error.code == 238:
                 raise
             errors.append({"index": place, "code": error.code, **error.extra, "errmsg": error.message})
@@ -222,7 +222,7 @@ def _has_operators(change: Mapping[str, Any]) -> bool:
 
 
 def _stamped(document: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
-    """Put the time where a document asks for it with an empty timestamp."""
+    """Replace empty timestamps by the time."""
     empty = Timestamp(0, 0)
     if not any(isinstance(value, Timestamp) and value == empty for value in document.values()):
         return document

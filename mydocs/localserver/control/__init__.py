@@ -1,1 +1,1 @@
-"""What a test has in its hands: the time, the record of commands, and faults."""
+"""Give tests control: over the time, the record of commands, and faults."""

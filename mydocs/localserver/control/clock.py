@@ -1,4 +1,4 @@
-"""The time that the server uses: the machine's, or one that a test moves. No I/O."""
+"""Provide the server's time: the machine's, or one that a test moves. No I/O."""
 
 import threading
 import time
@@ -7,18 +7,18 @@ from typing import Protocol
 
 
 def to_milliseconds(moment: datetime) -> datetime:
-    """Cut off what a BSON date cannot hold, so that a time reads the same before and after it was stored."""
+    """Truncate to the milliseconds of a BSON date, so that a stored time is read back unchanged."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 class Clock(Protocol):
-    """Where everything timed in the server gets its time from."""
+    """The source of all times in the server."""
 
     def now(self) -> datetime:
-        """Give the time in UTC, aware, in whole milliseconds."""
+        """Return the time in UTC, aware, in whole milliseconds."""
 
     def monotonic(self) -> float:
-        """Give seconds that never go back."""
+        """Return seconds that never go back."""
 
 
 class SystemClock:
@@ -33,10 +33,10 @@ class SystemClock:
 
 class ManualClock:
     """
-    A clock that a test moves; may be moved from any thread.
+    A clock that a test moves, from any thread.
 
-    :param start: aware; the machine's time where it is left out
-    :param running: go on with real time between the moves; else stand still
+    :param start: aware; the machine's time by default
+    :param running: continue with real time between the moves; else stand still
     """
 
     def __init__(self, start: datetime | None = None, *, running: bool = False) -> None:
@@ -57,7 +57,7 @@ class ManualClock:
             return self._steady
 
     def advance(self, seconds: float) -> None:
-        """Move on by ``seconds``, 0 or more; `set` can go back."""
+        """Move forward by ``seconds``, 0 or more. `set` can go back."""
         if seconds < 0:
             raise ValueError(f"a clock advances by 0 or more seconds, not by {seconds}; `set` can go back")
         with self._lock:
@@ -65,7 +65,7 @@ class ManualClock:
             self._move(seconds)
 
     def set(self, moment: datetime) -> None:
-        """Show ``moment`` (aware) from now on; `monotonic` follows a step forward and ignores a step back."""
+        """Show ``moment`` (aware) from now on. `monotonic` follows a step forward and ignores a step back."""
         with self._lock:
             self._follow()
             self._steady += max(0.0, (moment - self._wall).total_seconds())

@@ -1,4 +1,4 @@
-"""Remember every command that arrives, and break those that a test wants broken. No I/O of its own; any thread."""
+"""Record every command that arrives, and apply the faults that a test sets. No I/O of its own; any thread."""
 
 import threading
 import time
@@ -10,8 +10,8 @@ from typing import Any
 from mydocs.localserver.control.faults import CommandOutcome, Cut, Fault, Hung, Predicate, Recorded
 from mydocs.localserver.errors import CommandError
 
-# What drivers send of their own accord to connect, to watch the server and to leave. `ping` is not among them:
-# no driver of ours sends it unasked, so it counts as a command of the one who sent it.
+# Commands that drivers send on their own to connect, to monitor the server and to leave. `ping` is not among them:
+# our drivers do not send it on their own, so it counts as a command of the client.
 UNCOUNTED = frozenset({"hello", "isMaster", "ismaster", "saslStart", "saslContinue", "endSessions", "buildInfo"})
 
 NOT_PRIMARY = 10107  # NotWritablePrimary, src/mongo/base/error_codes.yml
@@ -19,14 +19,14 @@ NOT_PRIMARY = 10107  # NotWritablePrimary, src/mongo/base/error_codes.yml
 
 class Controls:
     """
-    The record of all commands of a server, and the faults that a test asks for.
+    The record of all commands of a server, and the faults that a test sets.
 
     Every method that makes a fault takes the same options: ``at`` (the n-th matching command from now, 1 is the next),
     ``command`` (only commands of that name), ``when`` (only records that this function accepts) and ``times`` (how many
-    matching commands in a row are hit, ``None`` until `Fault.remove`). Without ``command`` and ``when`` a fault
-    matches commands that count; handshake and monitoring are hit only when ``command`` names them.
+    consecutive matching commands it hits, ``None`` until `Fault.remove`). Without ``command`` and ``when`` a fault
+    matches commands that count. It hits handshake and monitoring only if ``command`` names them.
 
-    :param keep: records that are held; the oldest go first
+    :param keep: number of records to keep; the oldest are removed first
     """
 
     def __init__(self, *, keep: int = 100_000) -> None:
@@ -38,17 +38,19 @@ class Controls:
         self._arrived = 0
         self._numbered = 0
         self._faults: list[Fault] = []
-        self._waiting: list[deque[Recorded]] = []  # for each who waits, what has come or changed since it looked
+        self._waiting: list[
+            deque[Recorded]
+        ] = []  # for each waiting thread, the new or changed records since its last look
         self._applications: dict[int, str] = {}
         self._election_until = 0.0
         self._down = False
         self._closed = threading.Event()
-        self.cut_all: Callable[[], None] = lambda: None  # the server puts in what closes all of its connections
+        self.cut_all: Callable[[], None] = lambda: None  # the server sets it to a function that closes all connections
 
     # -- called by the server
 
     def arrive(self, name: str, database: str, body: Mapping[str, Any], connection_id: int) -> Recorded:
-        """Note a command before anything is done with it."""
+        """Record a command before it is handled."""
         counts = name not in UNCOUNTED
         with self._condition:
             application = None if counts else _application(body)
@@ -72,9 +74,9 @@ class Controls:
 
     def before(self, recorded: Recorded) -> None:
         """
-        Do what is to be done before the command is executed; may take its time.
+        Apply the faults before the execution of a command. This may take time.
 
-        :raises CommandError: to be answered; the command is not executed
+        :raises CommandError: answer with it; the command is not executed
         :raises Cut: the command is not executed
         :raises Hung: the command is not executed
         """
@@ -88,7 +90,7 @@ class Controls:
 
     def after(self, recorded: Recorded, reply: Mapping[str, Any]) -> None:
         """
-        Do what is to be done between the execution and the answer; errors are passed here as replies with ``ok`` 0.
+        Apply the faults between execution and answer. An error arrives here as a reply with ``ok`` 0.
 
         :raises Cut: the command was executed and is not answered
         :raises Hung: likewise
@@ -110,32 +112,32 @@ class Controls:
 
     @property
     def is_down(self) -> bool:
-        """Whether connections are to be closed as soon as they come."""
+        """Return whether connections are closed as soon as they are made."""
         return self._down
 
     @property
     def electing(self) -> bool:
-        """Whether there is no primary at the moment; the handshake has to say so too."""
+        """Return whether there is no primary at the moment. The handshake must show it, too."""
         return time.monotonic() < self._election_until
 
     # -- the record
 
     def records(self) -> list[Recorded]:
-        """Give all commands in the order of their arrival, each as it stands now."""
+        """Return all commands in the order of their arrival, each with its present outcome."""
         with self._condition:
             return [self._records[sequence] for sequence in self._order]
 
     def counted(self) -> list[Recorded]:
-        """Give the commands that are neither handshake nor monitoring nor the end of a connection."""
+        """Return the commands that are not handshake, monitoring or the end of a connection."""
         return [recorded for recorded in self.records() if recorded.number]
 
     def counts(self) -> Counter[str]:
-        """Give how many commands of each name have counted since the beginning or `clear`."""
+        """Return how many commands of each name have counted since the start or `clear`."""
         with self._condition:
             return Counter(self._counts)
 
     def clear(self) -> None:
-        """Begin the record anew, with number 1; faults stay."""
+        """Start a new record, with number 1. Faults stay."""
         with self._condition:
             self._records.clear()
             self._order.clear()
@@ -144,12 +146,12 @@ class Controls:
 
     def wait_for(self, predicate: Predicate, timeout: float = 10.0) -> Recorded:
         """
-        Return the first record that ``predicate`` accepts, of those already there or of those to come.
+        Return the first record that ``predicate`` accepts, among existing and coming ones.
 
         It blocks its thread: in an event loop use ``anyio.to_thread.run_sync``.
 
         :param timeout: seconds
-        :raises TimeoutError: none came
+        :raises TimeoutError: if there is none in this time
         """
         deadline = time.monotonic() + timeout
         with self._condition:
@@ -192,9 +194,9 @@ class Controls:
         after: bool = False,
     ) -> Fault:
         """
-        Never answer: neither the command nor any later one on its connection. It stays open until the client ends it.
+        Answer neither the command nor any later one on its connection. It stays open until the client ends it.
 
-        Other connections are served as before, so a driver's heartbeats are answered. The record ends as
+        Other connections work as before, so a driver's heartbeats are answered. The outcome of the record is
         ``CommandOutcome.HUNG``.
 
         :param after: execute the command first; otherwise it is not executed
@@ -229,11 +231,11 @@ class Controls:
         times: int | None = 1,
         after: bool = False,
     ) -> Fault:
-        """Wait before (or after) the execution: for so many real seconds, or until the event is set."""
+        """Wait before (or after) the execution: the given real seconds, or until the event is set."""
 
         def pause(recorded: Recorded) -> None:
             if isinstance(delay, threading.Event):
-                # Short waits, so that a server that stops is not held up by an event that nobody will set.
+                # Short waits, so that a stopping server does not wait for an event that is never set.
                 while not delay.wait(0.02) and not self._closed.is_set():
                     pass
             else:
@@ -266,7 +268,7 @@ class Controls:
         self.up()
 
     def down(self) -> None:
-        """Be unreachable: cut all connections, and close new ones at once, until `up`."""
+        """Be unreachable until `up`: cut all connections, and close new ones at once."""
         self._down = True
         self.cut_all()
 
@@ -275,7 +277,7 @@ class Controls:
         self._down = False
 
     def election(self, seconds: float = float("inf")) -> None:
-        """Have no primary for so many real seconds, or until `end_election`: every command is refused with 10107."""
+        """Have no primary for the given real seconds, or until `end_election`: refuse every command with 10107."""
         self._election_until = time.monotonic() + seconds
 
     def end_election(self) -> None:
@@ -356,7 +358,7 @@ def _hang(recorded: Recorded) -> None:
 
 
 def _election_labels(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Label as the server does: drivers retry by these labels and not by the code."""
+    """Return the error labels that the server adds. Drivers retry by these labels, not by the code."""
     if body.get("autocommit") is False:
         return ("TransientTransactionError",)
     return ("RetryableWriteError",) if "txnNumber" in body else ()

@@ -1,4 +1,4 @@
-"""One command on record, and what a test lets happen to commands. Pure, but for what a fault itself does."""
+"""Define the record of one command, and the faults that a test sets. Pure, except for a fault's own action."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Hung(Exception):
 
 
 class CommandOutcome(StrEnum):
-    """What became of a command."""
+    """The outcome of a command."""
 
     PENDING = "pending"  # not answered yet
     ANSWERED = "answered"
@@ -27,7 +27,7 @@ class CommandOutcome(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """
-    One command as it arrived. A later record of the same ``sequence`` shows what became of it.
+    One command as it arrived. A later record of the same ``sequence`` shows its outcome.
 
     :param number: from 1, over the commands that count; 0 for handshake, monitoring and end of a connection
     :param sequence: from 1, over all commands
@@ -48,7 +48,7 @@ Predicate = Callable[[Recorded], bool]
 
 @dataclass(eq=False, slots=True)
 class Fault:
-    """Something that will happen to commands; made by the methods of `Controls`."""
+    """A fault for future commands; the methods of `Controls` make it."""
 
     act: Callable[[Recorded], None]
     matches: Predicate
@@ -59,11 +59,11 @@ class Fault:
     removed: bool = False
 
     def remove(self) -> None:
-        """Let it happen no more."""
+        """End the fault."""
         self.removed = True
 
     def take(self, recorded: Recorded) -> bool:
-        """Say whether this command is hit, and count it."""
+        """Return whether the fault hits this command, and count the command."""
         if self.removed or (self.times is not None and self.fired >= self.times) or not self.matches(recorded):
             return False
         if self.skip > 0:

@@ -1,1 +1,1 @@
-"""Bytes on a socket, and what they carry: messages, logins, batches of results."""
+"""Read and write the wire: messages, logins, batches of results."""

@@ -1,4 +1,4 @@
-"""Hand out results in batches, and keep what is left for `getMore`. No I/O of its own."""
+"""Return results in batches, and keep the rest for `getMore`. No I/O of its own."""
 
 import secrets
 from collections.abc import Iterable, Iterator
@@ -12,14 +12,14 @@ from mydocs.localserver.control.clock import Clock
 from mydocs.localserver.errors import CommandError
 from mydocs.localserver.wire import messages
 
-FIRST_BATCH = 101  # documents in a first batch whose size nobody asked for, as on every MongoDB server
-IDLE_SECONDS = 600.0  # a cursor that nobody asks is forgotten after this; `cursorTimeoutMillis` of a MongoDB server
+FIRST_BATCH = 101  # documents in a first batch without a requested size, as on every MongoDB server
+IDLE_SECONDS = 600.0  # a cursor is removed after this time without a `getMore`; `cursorTimeoutMillis` of MongoDB
 RAW = messages.CODEC.with_options(document_class=RawBSONDocument)
 
 
 @dataclass
 class Cursor:
-    """A result that is not read to its end."""
+    """A result that has not been read to its end."""
 
     identity: int
     namespace: str
@@ -33,7 +33,7 @@ class Cursor:
     dropped: bool = False
 
     def batch(self, size: int | None) -> list[RawBSONDocument]:
-        """Take the next documents: at most ``size``, and no more than one reply can hold."""
+        """Return the next documents: at most ``size``, and no more than one reply can hold."""
         taken: list[RawBSONDocument] = []
         total = 0
         while size is None or len(taken) < size:
@@ -82,11 +82,11 @@ class Cursors:
         transaction: object | None = None,
         expires: bool = True,
     ) -> dict[str, Any]:
-        """Return the reply with the first batch, and keep the rest if there may be one, as ``limit`` may rule out."""
+        """Return the reply with the first batch. Keep a cursor if more may follow, which ``limit`` may rule out."""
         cursor = Cursor(0, namespace, iter(documents), session, transaction, expires)
         batch = cursor.batch(FIRST_BATCH if size is None else size)
         if not (cursor.exhausted or single or 0 < limit <= len(batch)):
-            # Positive and far below 2**63: some drivers show it as a number.
+            # Positive and far below 2**63, since some drivers show it as a number.
             cursor.identity = secrets.randbits(62) | 1
             cursor.used_at = self.clock.monotonic()
             self._expire()
@@ -97,7 +97,7 @@ class Cursors:
         """
         Return the reply with another batch.
 
-        :raises CommandError: code 43 when there is no such cursor (any more), 175 when its collection is dropped
+        :raises CommandError: code 43 if the cursor does not exist (any more), 175 if its collection was dropped
         """
         self._expire()
         cursor = self._open.get(identity)
@@ -125,11 +125,11 @@ class Cursors:
         return {"cursor": {"nextBatch": batch, "id": Int64(0 if cursor.exhausted else identity), "ns": namespace}}
 
     def kill(self, identity: Any) -> bool:
-        """Forget a cursor, and say whether there was one."""
+        """Remove a cursor, and return whether it existed."""
         return isinstance(identity, int) and self._open.pop(identity, None) is not None
 
     def drop_collection(self, namespace: str) -> None:
-        """Let whoever goes on reading a collection that is dropped learn of it; a transaction keeps its snapshot."""
+        """End all cursors on a dropped collection with an error. A transaction keeps its snapshot."""
         for cursor in self._open.values():
             if cursor.namespace == namespace and cursor.transaction is None:
                 cursor.dropped = True

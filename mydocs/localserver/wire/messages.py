@@ -1,4 +1,4 @@
-"""Turn bytes on a socket into commands and replies into bytes. Reads and writes one socket; knows no command."""
+"""Convert bytes on a socket to commands, and replies to bytes. I/O on one socket; knows no command."""
 
 import itertools
 import socket
@@ -18,7 +18,7 @@ MAX_DOCUMENT = 16 * 1024 * 1024  # bytes of one stored document; `maxBsonObjectS
 MAX_MESSAGE = 48_000_000  # bytes; `maxMessageSizeBytes` of every MongoDB server
 MAX_BATCH = 100_000  # statements in one write command; `maxWriteBatchSize`
 
-# Binary stays Binary whatever its subtype, and dates beyond Python's years stay numbers: what comes in goes out again.
+# Binary stays Binary whatever its subtype, and dates beyond Python's years stay numbers, so that values do not change.
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     document_class=dict,
     tz_aware=True,
@@ -31,20 +31,20 @@ OP_QUERY = 2004
 OP_MSG = 2013
 
 LARGE = 64 * 1024  # bytes of a message that is kept on record as it came
-CHUNK = 1024 * 1024  # bytes that are asked of a socket at a time
+CHUNK = 1024 * 1024  # bytes of one read from a socket
 
 CHECKSUM_PRESENT = 1 << 0
 MORE_TO_COME = 1 << 1
-# Bits 0 to 15 must be understood by whoever reads the message; bit 16 says that a stream of replies would be welcome.
+# The reader must know bits 0 to 15. Bit 16 allows a stream of replies.
 UNKNOWN_REQUIRED_BITS = 0xFFFF & ~(CHECKSUM_PRESENT | MORE_TO_COME)
-AWAIT_CAPABLE = 8  # the only flag that a legacy reply has to carry
+AWAIT_CAPABLE = 8  # the only flag that a legacy reply must have
 
 HEADER = struct.Struct("<iiii")
 _numbers = itertools.count(1)
 
 
 class ProtocolError(Exception):
-    """The other side sent something that is no message; the connection cannot go on."""
+    """The client sent something that is not a message. The connection cannot continue."""
 
 
 class Packed(Mapping[str, Any]):
@@ -75,10 +75,10 @@ class Packed(Mapping[str, Any]):
 @dataclass(frozen=True, slots=True)
 class Request:
     """
-    One command as it came.
+    One command as it arrived.
 
-    :param answered: False for writes that want no reply (w: 0)
-    :param packed: the body as it is to be kept on record, where that is another value
+    :param answered: ``False`` for writes that want no reply (w: 0)
+    :param packed: the body for the record, if it differs
     """
 
     number: int
@@ -97,7 +97,7 @@ class Request:
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """Encode a document; one that BSON cannot hold is refused like a server refuses it."""
+    """Encode a document. Refuse one that BSON cannot hold, as a server does."""
     try:
         return bson.encode(document, codec_options=CODEC)
     except (bson.errors.InvalidDocument, bson.errors.InvalidBSON, OverflowError) as error:
@@ -114,7 +114,7 @@ def decode_all(data: list[bytes]) -> list[dict[str, Any]]:
 
 
 def read_request(connection: socket.socket) -> Request | None:
-    """Return the next command, or None when the other side has closed the connection."""
+    """Return the next command, or ``None`` if the client has closed the connection."""
     head = _read(connection, HEADER.size)
     if head is None:
         return None
@@ -149,7 +149,7 @@ def reply(request: Request, body: Mapping[str, Any]) -> bytes:
 
 
 def _read(connection: socket.socket, size: int) -> bytearray | None:
-    # Grows with what comes, not with what was announced: sixteen bytes can claim 48 MB.
+    # Grows with the bytes that arrive, not with the announced length: sixteen bytes can claim 48 MB.
     data = bytearray()
     while len(data) < size:
         part = connection.recv(min(size - len(data), CHUNK))
@@ -163,7 +163,7 @@ def _message(number: int, data: memoryview) -> Request:
     (flags,) = struct.unpack_from("<I", data)
     if flags & UNKNOWN_REQUIRED_BITS:
         raise ProtocolError(f"flag bits {flags:#x} of OP_MSG are not known")
-    # The checksum is skipped, not compared: the loopback interface does not damage what it carries.
+    # The checksum is skipped: the loopback interface does not damage data.
     end = len(data) - (4 if flags & CHECKSUM_PRESENT else 0)
     body: dict[str, Any] | None = None
     sequences: dict[str, list[dict[str, Any]]] = {}

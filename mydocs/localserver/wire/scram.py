@@ -1,4 +1,4 @@
-"""Check a password by SCRAM-SHA-256 (RFC 7677), the server's half. No I/O."""
+"""Check a password by SCRAM-SHA-256 (RFC 7677), as the server. No I/O."""
 
 import base64
 import hashlib
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from mydocs.localserver.errors import CommandError
 
 MECHANISM = "SCRAM-SHA-256"
-ITERATIONS = 15_000  # rounds; what MongoDB servers use for this mechanism
+ITERATIONS = 15_000  # rounds; the number that MongoDB servers use for this mechanism
 
 
 def _failed() -> CommandError:
-    # One sentence for every reason, so that an answer does not tell a wrong user from a wrong password.
+    # The same message for every reason, so that an answer does not tell a wrong user from a wrong password.
     return CommandError(18, "Authentication failed.")
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """The one user of a server; only what is derived from the password is kept."""
+    """The one user of a server. Only values derived from the password are kept."""
 
     user: str
     salt: bytes
@@ -30,7 +30,7 @@ class Credentials:
     @classmethod
     def of(cls, user: str, password: str) -> "Credentials":
         salt = secrets.token_bytes(28)  # bytes; MongoDB's length for SHA-256
-        # SASLprep, as far as it matters for passwords that people type: compatibility forms are made one.
+        # SASLprep, as far as it matters for typed passwords: compatibility forms are normalised.
         prepared = unicodedata.normalize("NFKC", password).encode()
         salted = hashlib.pbkdf2_hmac("sha256", prepared, salt, ITERATIONS)
         client_key = hmac.digest(salted, b"Client Key", "sha256")
@@ -42,7 +42,7 @@ class Conversation:
     """
     One login: the client's first message, its proof, and an empty third one.
 
-    :param short: the client asked to leave the third one out
+    :param short: the client asked to leave out the third message
     """
 
     credentials: Credentials
@@ -58,7 +58,7 @@ class Conversation:
         """
         Return the server's next message.
 
-        :raises CommandError: code 18 when the proof, the user or the message is wrong
+        :raises CommandError: code 18 if the proof, the user or the message is wrong
         """
         self._step += 1
         try:
@@ -82,7 +82,7 @@ class Conversation:
         self._nonce = fields["r"] + base64.b64encode(secrets.token_bytes(24)).decode()
         salt = base64.b64encode(self.credentials.salt).decode()
         self._challenge = f"r={self._nonce},s={salt},i={ITERATIONS}"
-        # An unknown user is challenged like a known one and fails at the proof.
+        # An unknown user gets a challenge like a known one, and fails at the proof.
         self._known = fields["n"].replace("=2C", ",").replace("=3D", "=") == self.credentials.user
         return self._challenge.encode()
 
