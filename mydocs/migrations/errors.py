@@ -89,17 +89,17 @@ class MigrationError(Exception):
 
     exit_code = 1
     report: "RunReport | None" = None
-    """What was done until then; set by the function that was called."""
+    """What was done until then; the called function sets it."""
     path: Path | None = None
-    """The file that is to be corrected."""
+    """The file to correct."""
     line: int | None = None
-    """In the file of ``path``; set where the error passed through it."""
+    """The line in the file of ``path`` that the error passed through, if any."""
     problems: tuple[str, ...] = ()
-    """What is wrong, each in a sentence of its own, where an error can name several things."""
+    """The problems, one sentence each, if an error can have several."""
     head = ""
-    """What a screen says before several problems."""
+    """The line above several problems on a screen."""
     remedy = ""
-    """What a screen says after them."""
+    """The line below them."""
     _places: tuple[Problem, ...] = ()
     next_step: NextStep | None = None
     """What to do next, if the kind of the error decides it; see also :meth:`advice`."""
@@ -109,13 +109,13 @@ class MigrationError(Exception):
         return self.next_step
 
     def lines(self) -> tuple[str, ...]:
-        """Return the sentence for a screen: of several problems each has a line of its own."""
+        """Return the message for a screen. Each of several problems has a line of its own."""
         if len(self.problems) < 2:
             return (str(self),)
         return (self.head, *(f"  {problem}" for problem in self.problems), *([self.remedy] if self.remedy else []))
 
     def places(self) -> tuple[Problem, ...]:
-        """Return what to mark in which file; at least one, with or without a file."""
+        """Return what to mark in which file: at least one problem, with or without a file."""
         return self._places or (Problem(text=str(self), path=self.path, line=self.line),)
 
     def next_step_after(self, command: str | None) -> str | None:
@@ -243,7 +243,7 @@ class SquashIncomplete(PlanError):
 class NotReversible(PlanError):
     """A script cannot do the rollback that was asked for."""
 
-    head = "these migrations cannot be taken back:"
+    head = "these migrations cannot be rolled back:"
     next_step = NextStep(text="`mydocs migrate new` makes a migration that undoes it")
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -294,7 +294,7 @@ class MigrationFailed(MigrationError):
         super().__init__(f"{script} failed{where}: {problem}{also}")
 
     def lines(self) -> tuple[str, ...]:
-        """Return the sentence for a screen: where an error of ours names several problems, each on its line."""
+        """Return the message for a screen. Each problem of a cause of ours has a line of its own."""
         cause = self.__cause__.lines() if isinstance(self.__cause__, MigrationError) else ()
         if len(cause) < 2:
             return super().lines()
@@ -331,8 +331,10 @@ class IndexConflict(MigrationError):
 
     def __init__(self, collection: str, *problems: str, remedy: str = "", standard: bool = False) -> None:
         """
-        :param remedy: what to do about all of them
-        :param standard: it is of standard indexes; a search index that answers is not to be dropped
+        Write the message.
+
+        :param remedy: what to do about all of the problems
+        :param standard: the problems concern standard indexes, which may be dropped; a live search index must not be
         """
         self.collection, self.problems, self.remedy = collection, problems, remedy
         self.head = f"{collection}: these indexes stand in the way:"

@@ -103,7 +103,6 @@ class Script:
     transactional: bool = False
     names_lightodm: bool = False  # its text contains "lightodm"
     problems: tuple[Problem, ...] = ()  # found by parsing; they prevent a run
-
     replaces: tuple[str, ...] = ()  # versions of the migrations whose place it takes in a new database
     unfinished: int | None = None  # the line of the `raise NotImplementedError` with which its `up` begins
 

@@ -24,7 +24,7 @@ from mydocs.migrations.reporting.events import AliasSwitched, StillWaiting
 from mydocs.migrations.scripts.script_context import context
 from mydocs.search_aliases import COLLECTION
 
-IN_TRANSACTION = "it waits for an index, which no transaction outlasts; do it in a migration of its own"
+IN_TRANSACTION = "it waits for an index, which takes longer than a transaction may; do it in a migration of its own"
 
 
 async def switch_search_alias(

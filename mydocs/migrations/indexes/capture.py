@@ -47,7 +47,7 @@ UNANSWERED: Mapping[str, Any] = {"unanswered": True}
 """Replaces the reply if the connection was lost: the command may have been executed or not."""
 
 current: ContextVar["Capture | None"] = ContextVar("mydocs_capture", default=None)
-"""What the script under way did so far, for the helpers that it calls."""
+"""What the present script has done so far, for the helpers that it calls."""
 
 
 Seen: TypeAlias = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
@@ -67,15 +67,15 @@ class Capture:
         """
         Start without records.
 
-        :param context: the script's; its clock tells when an index was asked for
-        :param tracked: what the ledger says of indexes; asked once, and only where an index is found, changed or goes
-        :param max_building: how many search indexes may be building when a helper submits one more
+        :param context: the script's; its clock gives the time at which an index was asked for
+        :param tracked: returns the ledger's indexes; called once, and only if an index is found, changed or dropped
+        :param max_building: how many search indexes may build at the same time, including the next one
         """
         self.context = context
         self.max_building = max_building
         self.submitting = anyio.Lock()
-        self.tracks: dict[tuple[object, ...], Track] = {}  # of the indexes whose builds are counted
-        self.database: str | None = None  # the step's, once its commands are listened to
+        self.tracks: dict[tuple[object, ...], Track] = {}  # the indexes whose builds are counted
+        self.database: str | None = None  # the step's database, once the listener is active
         self._tracked = tracked
         self._aliases: dict[str, SearchAlias] = {}
         self._lock = threading.Lock()
@@ -156,7 +156,7 @@ class Capture:
         return None if known is None else known.type
 
     def now(self) -> datetime:
-        """The time by the server's clock, or by this machine's where nobody has asked the server."""
+        """Return the server's present time, or this machine's if the server was not asked."""
         return self.context.clock() or datetime.now(UTC)
 
     def seen(self, command: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
@@ -385,7 +385,7 @@ def _after(before: TrackedIndex | None, index: TrackedIndex) -> TrackedIndex:
 
 @contextmanager
 def capturing(db: Database, capture: Capture) -> Iterator[Capture]:
-    """Capture what is done to the indexes of a database by the script under way in this block, until it ends."""
+    """Record what the present script does to the indexes of a database, until the block ends."""
     tap = listener(db.name, capture.seen, is_wanted=lambda: current.get() is capture)
     with under_way(capture, db.name), listeners.tapped(db, tap):
         yield capture
@@ -393,7 +393,7 @@ def capturing(db: Database, capture: Capture) -> Iterator[Capture]:
 
 @contextmanager
 def under_way(capture: Capture, database: str) -> Iterator[None]:
-    """Let the helpers that are called in this block know of a script."""
+    """Make a script known to the helpers that are called in this block."""
     capture.database = database
     token, script = current.set(capture), script_context.current.set(capture.context)
     try:

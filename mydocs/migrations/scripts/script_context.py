@@ -1,7 +1,7 @@
 """
-What the helpers know of the script that calls them: whom to tell, how far they came before, what its run allows.
+Define what the helpers know of the script that calls them: its sink, its checkpoints, its limits.
 
-No I/O but that of a place that is kept.
+No I/O, except to store a checkpoint.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from mydocs.migrations.reporting.events import Event, Sink, emit
 from mydocs.migrations.values import value
 
 StoredPlace: TypeAlias = Mapping[str, Any]
-"""How far a helper has come, as the ledger keeps it."""
+"""How far a helper has come, as the ledger stores it."""
 
 Store: TypeAlias = Callable[[str, StoredPlace], Coroutine[Any, Any, None]]
 
@@ -25,11 +25,11 @@ Store: TypeAlias = Callable[[str, StoredPlace], Coroutine[Any, Any, None]]
 @value
 class Checkpoint:
     """
-    Where one call of a helper leaves how far it has come.
+    The place where one call of a helper stores how far it has come.
 
     :param place: how far the same call came in an earlier attempt of the script
-    :param store: ``None`` outside of a run: there is no ledger entry to keep it in
-    :param loop: the run's, which its database and thus ``store`` belong to; ``None`` where any will do
+    :param store: ``None`` outside of a run, where no ledger entry exists
+    :param loop: the run's event loop, to which its database and so ``store`` belong; ``None`` if any will do
     """
 
     key: str
@@ -38,18 +38,22 @@ class Checkpoint:
     loop: asyncio.AbstractEventLoop | None = None
 
     async def save(self, place: StoredPlace) -> None:
-        """:raises LeaseLost: where the step is not this run's any more"""
+        """
+        Store how far the call has come.
+
+        :raises LeaseLost: if the step no longer belongs to this run
+        """
         if self.store is None:
             return
         saving = self.store(self.key, place)
         if self.loop is None or self.loop is asyncio.get_running_loop():
             await saving
-        else:  # a plain script with a loop of its own; the run's is free, since the script is in a thread
+        else:  # a plain script with its own loop; the run's loop is free, since the script is in a thread
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(saving, self.loop))
 
 
 class ScriptContext:
-    """The script under way, as its helpers see it."""
+    """The present script, as its helpers see it."""
 
     def __init__(
         self,
@@ -66,15 +70,15 @@ class ScriptContext:
         max_lag: float | None = None,
     ) -> None:
         """
-        Take what the run has to say.
+        Store what the run provides.
 
-        :param run: what the run signs with
-        :param clock: the server's, or ``None`` where nobody has asked it
-        :param check_lease: raises ``LeaseLost`` where the run may write no more
+        :param run: the stamp of the run's writes
+        :param clock: the server's, or ``None`` if the server was not asked
+        :param check_lease: raises ``LeaseLost`` if the run may no longer write
         :param places: how far helpers came in an earlier attempt of the script, by the keys of their checkpoints
-        :param store: keeps such a place, in ``loop``
-        :param lanes: who else can do parts of a data change; ``None`` for nobody
-        :param max_lag: seconds that secondaries may be behind while a data change writes; ``None`` for no limit
+        :param store: stores such a place, in ``loop``
+        :param lanes: the workers that share a data change; ``None`` for none
+        :param max_lag: seconds that secondaries may lag behind while a data change writes; ``None`` for no limit
         """
         self.transactional, self.run, self.clock, self.check_lease = transactional, run, clock, check_lease
         self.lanes, self.max_lag = lanes, max_lag
@@ -83,14 +87,14 @@ class ScriptContext:
         self._calls: Counter[str] = Counter()
 
     def emit(self, event: Event) -> None:
-        """Pass an event of the script on to the run's sink."""
+        """Pass an event of the script to the run's sink."""
         emit(self._sink, event)
 
     def checkpoint(self, call: str) -> Checkpoint:
         """
-        Return the checkpoint of a helper's call; equal calls of one script are told apart by their order.
+        Return the checkpoint of a helper's call. Equal calls of one script are distinguished by their order.
 
-        :param call: tells calls with other arguments apart; without the ``.`` and ``$`` that no field's name may have
+        :param call: differs for calls with other arguments; has no ``.`` and no ``$``, which field names must not have
         """
         if self._store is None:
             return Checkpoint(key=call)
@@ -103,7 +107,7 @@ class ScriptContext:
 
     def refuse_in_transaction(self, helper: str, reason: str) -> None:
         """
-        Keep a helper out of a script that runs in a transaction.
+        Refuse a helper in a script that runs in a transaction.
 
         :raises NotPossible: before anything is sent
         """
@@ -111,9 +115,9 @@ class ScriptContext:
             raise NotPossible(f"{helper} cannot be used in a script that says TRANSACTIONAL = True: {reason}")
 
 
-current: ContextVar[ScriptContext] = ContextVar("mydocs_script", default=ScriptContext())  # noqa: B039  # it keeps nothing
+current: ContextVar[ScriptContext] = ContextVar("mydocs_script", default=ScriptContext())  # noqa: B039  # it stores nothing
 
 
 def context() -> ScriptContext:
-    """Return the script under way; one that tells nobody and allows all where there is none."""
+    """Return the present script; without one, a context that emits nothing and allows everything."""
     return current.get()
