@@ -305,12 +305,12 @@ def wait(common: Common, timeout: Timeout = "1h", indexes: Indexes = None, repor
     """Wait until others have applied every script and every index can be queried; run nothing."""
     limit, file = calls.limit(timeout, "--timeout"), calls.report_file(report, "wait")
     models = calls.standard_indexes(indexes)
-    from mydocs.cli.render import run_text
+    from mydocs.cli.render import wait_text
 
     def operation(db: "Database", shared: "Shared") -> "Awaitable[RunReport]":
         return migrations.wait_until_current(db, timeout=limit, standard_indexes=models, **shared)
 
-    results.show(calls.report(common, operation, run_text, file=file))
+    results.show(calls.report(common, operation, wait_text, file=file))
 
 
 @migrate_app.command(cls=LightCommand, epilog="Example: mydocs migrate check --output json")

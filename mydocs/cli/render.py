@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the result of an operation, which a view need not import
     from mydocs.migrations.operations.pull import PullReport
     from mydocs.migrations.operations.settle import Repair
 
+BY_OTHERS = "applied by others"
 VERIFIED, NOT_RIGHT = "applied, verified", "applied, not right"
 MIGRATION_HEAD = ("VERSION", "NAME", "STATE", "SECONDS")
 MIGRATION_STATES = sorted(MigrationState, key=lambda state: state is not MigrationState.APPLIED)  # what is done first
@@ -33,12 +34,21 @@ INDEX_HEAD = ("INDEX", "TYPE", "STATE", "SECONDS", "REASON")
 
 
 def run_text(report: RunReport) -> str:
-    """Show what `run`, `wait`, `mark` or `repair` has done; the last line sums it up."""
+    """Show what `run` has done; the last line sums it up."""
+    return _with_tables(report, summary(report))
+
+
+def wait_text(report: RunReport) -> str:
+    """Show what `wait` has waited for; the last line sums it up."""
+    return _with_tables(report, wait_summary(report))
+
+
+def _with_tables(report: RunReport, last: str) -> str:
     parts = [
         table(MIGRATION_HEAD, (_migration_row(migration) for migration in report.migrations)),
         table(INDEX_HEAD, (_index_row(index) for index in report.indexes)),
         aliases_text(report),
-        summary(report),
+        last,
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -150,21 +160,43 @@ def summary(report: RunReport) -> str:
     if report.outcome is Outcome.PLANNED:
         return f"{_count(len(scripts), 'migration')} would run" if scripts else "no migration would run"
     states = Counter(migration.state for migration in scripts)
-    indexes = Counter(index.state for index in report.indexes)
     failed = states[MigrationState.FAILED] + states[MigrationState.INTERRUPTED]
-    late = indexes.total() - indexes[IndexState.READY] - indexes[IndexState.UNKNOWN] - indexes[IndexState.FAILED]
     parts = [
         *_counted(states[MigrationState.APPLIED], "migration", "applied"),
         *([f"{failed} failed"] if failed else []),
         *([f"{states[MigrationState.PENDING]} not run"] if failed and states[MigrationState.PENDING] else []),
-        *_counted(indexes[IndexState.READY], "index", "ready"),
-        *_counted(indexes[IndexState.FAILED], "index", "failed"),
-        *_counted(late, "index", "not ready"),
-        *_counted(indexes[IndexState.UNKNOWN], "index", "not waited for"),
+        *_indexes_counted(report),
     ]
     if not parts:
         return "nothing to do" if report.error is None else ""
     return f"{', '.join(parts)} in {seconds_text(report.seconds)}"
+
+
+def wait_summary(report: RunReport) -> str:
+    """Say what a wait came to, and what of it was done by others meanwhile; empty for one that found nothing."""
+    scripts = [m for m in report.migrations if m.version != STANDARD_VERSION]
+    by_others = sum(migration.by_others for migration in scripts)
+    before = sum(m.state in (MigrationState.APPLIED, MigrationState.CHANGED) for m in scripts) - by_others
+    parts = [
+        *_counted(before, "migration", "applied before"),
+        *_counted(by_others, "migration", "applied by others meanwhile"),
+        *_counted(len(scripts) - before - by_others, "migration", "not applied"),
+        *_indexes_counted(report),
+    ]
+    if not parts:
+        return "nothing to wait for" if report.error is None else ""
+    return f"{', '.join(parts)} in {seconds_text(report.seconds)}"
+
+
+def _indexes_counted(report: RunReport) -> list[str]:
+    states = Counter(index.state for index in report.indexes)
+    late = states.total() - states[IndexState.READY] - states[IndexState.UNKNOWN] - states[IndexState.FAILED]
+    return [
+        *_counted(states[IndexState.READY], "index", "ready"),
+        *_counted(states[IndexState.FAILED], "index", "failed"),
+        *_counted(late, "index", "not ready"),
+        *_counted(states[IndexState.UNKNOWN], "index", "not waited for"),
+    ]
 
 
 def _counted(number: int, noun: str, what: str) -> list[str]:
@@ -257,7 +289,7 @@ def plain(value: Any) -> Any:
 def state_text(migration: MigrationReport) -> str:
     """Say where a migration stands, and what its `verify` said where that was asked."""
     if migration.verified is None:
-        return migration.state.value
+        return BY_OTHERS if migration.by_others else migration.state.value
     return VERIFIED if migration.verified else NOT_RIGHT
 
 

@@ -125,6 +125,24 @@ def test_dry_run_is_planned_and_changes_nothing(program: Program, folder: Path, 
         assert client["x"].list_collection_names() == []
 
 
+def test_wait_says_what_others_applied_meanwhile(start: Start, program: Program, folder: Path, local_url: str) -> None:
+    here = ("--url", local_url, "--db", "x", "--indexes", "none")
+    for version in ("001", "002", "003"):
+        (folder / f"{version}_a.py").write_text(QUIET_SCRIPT)
+    assert program("migrate", "run", "--to", "001", *here).code == 0
+    with start("migrate", "wait", "--timeout", "1m", *here) as waiting:
+        _until(waiting.stderr, "002 is pending")
+        assert program("migrate", "run", *here).code == 0
+        out, _ = waiting.communicate()
+    assert waiting.returncode == 0
+    states = [re.split(r"  +", line)[2] for line in out.splitlines() if line[:1] == "0"]
+    assert states == ["applied", "applied by others", "applied by others"]
+    said = "1 migration applied before, 2 migrations applied by others meanwhile in "
+    assert out.splitlines()[-1].startswith(said)
+    again = program("migrate", "wait", *here).out.splitlines()[-1]
+    assert again.startswith("3 migrations applied before in ")
+
+
 def test_wait_that_is_too_short_answers_5(
     program: Program, folder: Path, local_url: str, local_server: LocalServer
 ) -> None:

@@ -44,6 +44,7 @@ class ReportBuilder:
 
     :param standings: the migrations of the call
     :param done: the entries that it has written, in their latest form
+    :param awaited: the versions that were not applied when the call began to wait for others to apply them
     :param migrations: found by reading, if nothing was run; likewise ``indexes``
     """
 
@@ -54,6 +55,7 @@ class ReportBuilder:
     standings: tuple[Standing, ...] = ()
     standard: IndexModels | None = None
     done: list[Entry] = field(default_factory=list)
+    awaited: frozenset[str] = frozenset()
     tracks: "tuple[Track, ...]" = ()
     migrations: tuple[MigrationReport, ...] = ()
     indexes: tuple[IndexReport, ...] = ()
@@ -147,6 +149,7 @@ class ReportBuilder:
                     seconds=shown.seconds if shown else None,
                     error=shown.error if shown else None,
                     data=tuple(self.data.get(standing.version, ())),
+                    by_others=state is MigrationState.APPLIED and standing.version in self.awaited,
                 )
             )
         return reports

@@ -25,6 +25,7 @@ from mydocs.migrations.reporting.events import Sink, StillWaiting
 from mydocs.migrations.reporting.report import RunReport
 from mydocs.migrations.scripts.discover import Discovery
 
+DONE = (MigrationState.APPLIED, MigrationState.CHANGED)
 LEAST_SECONDS = 1.0  # for the first read: with a wait of 0 s you ask for the present state
 UNAPPLIED = "`mydocs migrate run` runs what is still pending, `mydocs migrate wait` resumes the wait"
 
@@ -63,6 +64,8 @@ async def wait_until_current(
     async with reported(db, on_event) as (session, report):
         found = await discovered(session, report, directory)
         report.snapshot = await _first_look(db, timeout)
+        _unapplied(report, found, standard_indexes)
+        report.awaited = frozenset(s.version for s in report.standings if s.state not in DONE)
         left = None if timeout is None else timeout - (time.monotonic() - started)
         with anyio.move_on_after(left), shared_looks(db, documents.COLLECTION) as looks:
             told: tuple[list[str], float] = ([], -SIGN_OF_LIFE_SECONDS)
@@ -120,9 +123,8 @@ def _unapplied(report: ReportBuilder, found: Discovery, models: IndexModels) -> 
     snapshot = report.snapshot
     standings = classify(found.scripts, snapshot.entries, snapshot.lease)
     report.standings = tuple(standing for standing in standings if standing.script is not None)
-    done = (MigrationState.APPLIED, MigrationState.CHANGED)
     late = [
-        f"{standing.version} is {standing.state.value}" for standing in report.standings if standing.state not in done
+        f"{standing.version} is {standing.state.value}" for standing in report.standings if standing.state not in DONE
     ]
     # Any list of standard indexes counts: the list of a newer application must not stop an older one from starting.
     if models and not standard_is_applied(snapshot.entries):

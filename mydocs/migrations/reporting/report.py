@@ -38,6 +38,7 @@ class MigrationReport:
     """
     One migration. ``seconds`` is the duration of its script.
 
+    :param by_others: another run applied it while this call waited
     :param verified: the result of its ``verify``, with its ``error``; ``None`` if it was not called
     :param surveyed: found by reading files and ledger, so the fields below are all that is known
     """
@@ -50,6 +51,7 @@ class MigrationReport:
     error: StoredError | None = None
     verified: bool | None = None
     data: tuple[DataReport, ...] = ()
+    by_others: bool = False
     surveyed: bool = False
     kind: ScriptKind | None = None
     reversible: bool | None = None
