@@ -380,7 +380,9 @@ def rollback(
 @with_common_but_no_database
 def new(
     common: Common,
-    description: Annotated[str, typer.Argument(help="What it does, in a few words; becomes the file's name.")],
+    description: Annotated[
+        str, typer.Argument(metavar="DESCRIPTION", help="What it does, in a few words; becomes the file's name.")
+    ],
     kind: Annotated[TemplateKind, typer.Option("--kind", help="What the template shows.")] = TemplateKind.DATA,
 ) -> None:
     """Write the next migration from a template and print its path."""
