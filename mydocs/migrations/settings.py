@@ -136,7 +136,7 @@ def load_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
 
 
 def check_name(name: str) -> str:
-    """Return a database name, or raise the reason for which a server would refuse it."""
+    """Return a database name, or raise the reason for which it cannot be migrated."""
     bad = sorted(set(name) & set(FORBIDDEN_IN_NAME))
     if not name:
         problem = "is empty"
@@ -148,6 +148,10 @@ def check_name(name: str) -> str:
         raise SettingsInvalid("the database name has a control character; check --db or MONGO_DB_NAME")
     elif len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         problem = f"is longer than {MAX_NAME_BYTES} bytes"
+    elif name in SYSTEM_DATABASES:
+        raise SettingsInvalid(
+            f"{name} is a database of the server's own; name the one to migrate with --db or MONGO_DB_NAME"
+        )
     else:
         return name
     raise SettingsInvalid(

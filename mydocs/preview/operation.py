@@ -23,14 +23,16 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import commands
 from mydocs.migrations.driver.cancellation import to_the_end
 from mydocs.migrations.driver.client import Database
+from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import UsageError
 from mydocs.migrations.indexes.standard import create_standard_indexes
 from mydocs.migrations.indexes.standard_list import IndexModels, standard_checksum
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.plan import Options, Standing, make_plan
 from mydocs.migrations.model import STANDARD_VERSION, StoredError
+from mydocs.migrations.operations.arguments import check_seconds, check_standard_indexes
 from mydocs.migrations.operations.reported import discovered, reported
-from mydocs.migrations.reporting.events import Sink
+from mydocs.migrations.reporting.events import Foreseeing, Sink
 from mydocs.migrations.reporting.preview import Effect, EffectKind, PlannedStep, PlanReport
 from mydocs.preview.catalogue import Catalogue, catalogue_effects
 from mydocs.preview.copy import USER, LocalCopy, local_copy
@@ -76,6 +78,8 @@ async def plan(
         raise UsageError("--sample and --show are numbers of documents, 0 or more")
     options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)
     async with reported(db, on_event) as (session, report):
+        check_standard_indexes(standard_indexes)
+        check_seconds(script_timeout=script_timeout)
         found = await discovered(session, report, directory)
         snapshot = report.snapshot = await ledger.read(db)
         checksum = standard_checksum(standard_indexes) if standard_indexes else None
@@ -84,11 +88,12 @@ async def plan(
             session.warn(warning)
         if made.is_empty:
             return PlanReport(database=db.name, seconds=time.monotonic() - started)
+        session.emit(Foreseeing(what=f"reading the catalogue, and at most {sample} documents of each collection"))
         source = await read_source(db, sample)
         with ExitStack() as stack:
             try:
                 copy = await anyio.to_thread.run_sync(stack.enter_context, local_copy(db.name, source))
-                trial = _Trial(db, source, copy, Path(directory), show, script_timeout)
+                trial = _Trial(session, source, copy, Path(directory), show, script_timeout)
                 steps = await trial.run(made.steps, standard_indexes if made.standard else None)
             finally:
                 await to_the_end(anyio.to_thread.run_sync(stack.close), "the end of the copy")
@@ -99,9 +104,11 @@ class _Trial:
     """The steps of a plan, run on one copy one after the other."""
 
     def __init__(
-        self, db: Database, source: Source, copy: LocalCopy, directory: Path, show: int, timeout: float | None
+        self, session: Session, source: Source, copy: LocalCopy, directory: Path, show: int, timeout: float | None
     ) -> None:
-        self._db, self._copy, self._directory, self._show, self._timeout = db, copy, directory, show, timeout
+        db = session.db
+        self._session, self._db, self._copy = session, db, copy
+        self._directory, self._show, self._timeout = directory, show, timeout
         self._target = Copy(
             url=copy.server.url,
             user=USER,
@@ -118,6 +125,7 @@ class _Trial:
         steps: list[PlannedStep] = []
         before = await anyio.to_thread.run_sync(self._copy.catalogue)
         if models is not None:
+            self._session.emit(Foreseeing(what="standard indexes: created on the copy"))
             error = await self._create_standard(models)
             step = PlannedStep(version=STANDARD_VERSION, name="standard indexes", error=error)
             before = await self._finish(steps, step, before)
@@ -127,6 +135,7 @@ class _Trial:
             if failed is not None:
                 steps.append(replace(step, unknown=(f"it was not tried, since {failed.version} fails before it",)))
                 continue
+            self._session.emit(Foreseeing(what=f"migration {standing.version} {standing.name}: tried on the copy"))
             texts = await self._texts()
             error = await run_step(self._target, self._directory, standing.version, self._timeout)
             before = await self._finish(steps, replace(step, error=error), before, texts)

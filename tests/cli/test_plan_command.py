@@ -50,6 +50,10 @@ def test_what_is_foreseen_is_shown_and_nothing_is_changed(
         '  ~ update 2 documents of notes where {"lang": null}',
     ]
     assert "noise" not in ended.out
+    assert [line for line in ended.err.splitlines() if "copy" in line or "reading" in line] == [
+        "reading the catalogue, and at most 100 documents of each collection",
+        "migration 001 language: tried on the copy",
+    ]
     assert "nothing was changed" in ended.out
     assert not {"insert", "update", "createIndexes"} & set(local_server.controls.counts())
     ended = program("migrate", "plan", "--indexes", "none", "--url", url, "-o", "json")

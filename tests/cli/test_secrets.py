@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pymongo
 import pytest
@@ -77,6 +78,29 @@ def test_a_password_is_nowhere_however_it_is_written(
     said.append(json_util.dumps(stored, ensure_ascii=False))
     assert all("no luck" in text for text in (said[1], said[-1], said[-2], said[-3], said[-4]))
     assert [text for text in said if "hunter2" in text.lower() or "%68unter2" in text.lower()] == []
+
+
+@pytest.mark.parametrize("password", ["hunter2\n-secret", "hunter2\x07-secret", "hunter2\u200e-secret"])
+@pytest.mark.parametrize("where", ["url", "environment"])
+def test_a_password_that_no_login_takes_is_told_apart(
+    cli: Callable[..., Result],
+    folder: Path,
+    guarded: LocalServer,
+    monkeypatch: pytest.MonkeyPatch,
+    password: str,
+    where: str,
+) -> None:
+    if where == "url":
+        monkeypatch.setenv("MONGO_URL", f"mongodb://{USER}:{quote(password)}@127.0.0.1:{guarded.port}/x")
+    else:
+        monkeypatch.setenv("MONGO_URL", f"mongodb://127.0.0.1:{guarded.port}/x")
+        monkeypatch.setenv("MONGO_USER", USER)
+        monkeypatch.setenv("MONGO_PASSWORD", password)
+    ended = cli("migrate", "run")
+    assert ended.exit_code == 2
+    assert "the password has a character that no login takes, such as a control character" in ended.stderr
+    assert "SASL" not in ended.stderr
+    assert "hunter2" not in ended.output
 
 
 @pytest.mark.parametrize("options", STREAMS, ids=" ".join)

@@ -7,6 +7,7 @@ from typing import Any
 import pymongo
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import IndexModel
 
 from mydocs.migrations import (
     MigrationError,
@@ -15,6 +16,8 @@ from mydocs.migrations import (
     drop_search_indexes,
     mark,
     migrate,
+    plan,
+    pull,
     repair,
     rollback,
     status,
@@ -63,6 +66,55 @@ async def test_each_operation_says_what_to_pass(
             assert caught.value.exit_code == 2
     motor.close()
     await modern.close()
+
+
+NO_SECONDS = ["5s", float("nan"), -1, -0.5, True, [1]]
+NO_MODELS = [
+    ([1], "standard_indexes is no mapping, but a list"),
+    ("status", "standard_indexes is no mapping, but a str"),
+    ({"pages": IndexModel("a")}, "standard_indexes of pages are a IndexModel"),
+    ({"pages": ["a"]}, "standard_indexes of pages hold a str"),
+    ({1: []}, "standard_indexes names a collection by 1"),
+]
+WITH_SECONDS: list[tuple[Any, tuple[str, ...]]] = [
+    (migrate, ("timeout", "lock_timeout", "script_timeout", "max_lag")),
+    (rollback, ("timeout", "lock_timeout", "script_timeout")),
+    (repair, ("lock_timeout",)),
+    (wait_for_indexes, ("timeout",)),
+    (wait_until_current, ("timeout",)),
+    (plan, ("script_timeout",)),
+]
+WITH_MODELS: list[Any] = [migrate, status, check, wait_until_current, plan, pull]
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [(call, name) for call, names in WITH_SECONDS for name in names],
+    ids=lambda it: getattr(it, "__name__", it),
+)
+async def test_a_limit_is_a_number_of_seconds(call: Any, name: str, any_db: Any, folder: Path) -> None:
+    more = {} if call is wait_for_indexes else {"directory": folder}
+    for wrong in NO_SECONDS:
+        with pytest.raises(UsageError, match=f"^{name} is a number of seconds, 0 or more, or None") as caught:
+            await call(any_db, **{name: wrong}, **more)
+        assert repr(wrong) in str(caught.value)
+
+
+@pytest.mark.parametrize("call", WITH_MODELS, ids=lambda call: call.__name__)
+async def test_standard_indexes_are_models_by_their_collections(call: Any, any_db: Any, folder: Path) -> None:
+    for wrong, said in NO_MODELS:
+        with pytest.raises(UsageError) as caught:
+            await call(any_db, directory=folder, standard_indexes=wrong)
+        assert str(caught.value).startswith(said)
+        assert '{"pages": [IndexModel("status")]}' in str(caught.value)
+
+
+@pytest.mark.parametrize("call", [*WITH_MODELS, rollback, repair], ids=lambda call: call.__name__)
+async def test_a_directory_is_a_path(call: Any, any_db: Any) -> None:
+    for wrong in (None, 7, b"migrations"):
+        with pytest.raises(UsageError, match="directory is the path of the folder of the scripts, and ") as caught:
+            await call(any_db, directory=wrong)
+        assert repr(wrong) in str(caught.value)
 
 
 @pytest.mark.parametrize("helper", [drop_search_indexes, wait_until_ready])

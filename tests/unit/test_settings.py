@@ -2,9 +2,11 @@
 
 import base64
 import contextlib
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -238,10 +240,14 @@ PASSWORD = "pä\\ss\"w'o\n€😀rd+/x"
         pytest.param(lambda word: json.dumps(json.dumps(word)), id="JSON in JSON"),
         pytest.param(lambda word: json.dumps(word).replace("/", "\\/"), id="JSON with escaped slashes"),
         pytest.param(lambda word: base64.b64encode(word.encode()).decode(), id="base64"),
+        pytest.param(html.escape, id="HTML"),
+        pytest.param(lambda word: html.escape(word).replace("&#x27;", "&#39;"), id="HTML with decimal references"),
+        pytest.param(lambda word: word.encode("ascii", "xmlcharrefreplace").decode(), id="HTML of ASCII"),
+        pytest.param(lambda word: json.dumps(html.escape(word)), id="HTML in JSON"),
         pytest.param(lambda word: base64.urlsafe_b64encode(word.encode()).decode(), id="base64 of URLs"),
     ],
 )
-@pytest.mark.parametrize("password", [PASSWORD, "hunter2-secret", "kürzer"])
+@pytest.mark.parametrize("password", [PASSWORD, "hunter2-secret", "kürzer", "p&ss<w>rd'x"])
 def test_a_secret_is_found_however_it_is_written(password: str, written: Callable[[str], str]) -> None:
     text = f"before <{written(password)}> after"
     clean = redact(text, (password,))
@@ -328,6 +334,28 @@ def test_a_database_of_the_servers_own_is_no_target_of_a_url(name: str) -> None:
     with pytest.raises(SettingsInvalid, match=f"the URL ends in /{name}.* --db or MONGO_DB_NAME"):
         load_settings(Flags(url=f"mongodb://h/{name}?retryWrites=true"), {})
     assert load_settings(Flags(url=f"mongodb://h/{name}", db="app"), {}).database == "app"
+
+
+@pytest.mark.parametrize("name", ["admin", "local", "config"])
+@pytest.mark.parametrize(
+    ("flags", "environ"),
+    [
+        ({"url": "mongodb://h/", "db": "{}"}, {}),
+        ({"url": "mongodb://h/app"}, {"MONGO_DB_NAME": "{}"}),
+        ({"local": True, "db": "{}"}, {}),
+        ({"local": True}, {"MONGO_DB_NAME": "{}"}),
+    ],
+    ids=["--db", "MONGO_DB_NAME", "--db on the local server", "MONGO_DB_NAME on the local server"],
+)
+def test_a_database_of_the_servers_own_is_no_target_at_all(
+    flags: dict[str, Any], environ: dict[str, str], name: str
+) -> None:
+    chosen: dict[str, Any] = {
+        key: given.format(name) if isinstance(given, str) else given for key, given in flags.items()
+    }
+    sentence = f"^{name} is a database of the server's own; name the one to migrate with --db or MONGO_DB_NAME$"
+    with pytest.raises(SettingsInvalid, match=sentence):
+        load_settings(Flags(**chosen), {key: value.format(name) for key, value in environ.items()})
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "a\x9bb", "a\u202eb"])

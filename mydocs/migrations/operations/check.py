@@ -11,6 +11,7 @@ from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.indexes.vectors import has_vectors, look
 from mydocs.migrations.ledger.plan import refuse_unfit, tracked
 from mydocs.migrations.model import IndexType, MigrationState
+from mydocs.migrations.operations.arguments import check_standard_indexes
 from mydocs.migrations.operations.findings import find_all
 from mydocs.migrations.operations.report_builder import ReportBuilder
 from mydocs.migrations.operations.reported import reported
@@ -36,6 +37,7 @@ async def check(
     :raises WorkLeft: names all that is pending, changed, missing, or different from what the scripts asked for
     """
     async with reported(db, on_event) as (session, report):
+        check_standard_indexes(standard_indexes)
         found = await find_all(session, report, directory, standard_indexes)
         refuse_unfit(s for s in found.standings if s.state not in (MigrationState.APPLIED, MigrationState.CHANGED))
         if found.unknown:

@@ -17,6 +17,7 @@ from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import Options, Plan, make_plan
 from mydocs.migrations.model import MigrationState
+from mydocs.migrations.operations.arguments import check_seconds, check_standard_indexes
 from mydocs.migrations.operations.report_builder import ReportBuilder, planned_standard
 from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.reporting.events import Planned, Sink
@@ -69,6 +70,8 @@ async def migrate(
     async with reported(db, on_event) as (session, report):
         if max_building is not None and max_building < 1:
             raise UsageError(f"max_building is {max_building}; give 1 or more, or None for no limit")
+        check_standard_indexes(standard_indexes)
+        check_seconds(timeout=timeout, lock_timeout=lock_timeout, script_timeout=script_timeout, max_lag=max_lag)
         found = await discovered(session, report, directory)
         snapshot = await ledger.read(db)
         plan = _announce(session, report, _plan(found, snapshot, options, standard_indexes), snapshot)
@@ -111,6 +114,7 @@ async def dry_run(
     """
     options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)
     async with reported(db, on_event, outcome=Outcome.PLANNED) as (session, report):
+        check_standard_indexes(standard_indexes)
         found = await discovered(session, report, directory)
         snapshot = await ledger.read(db)
         plan = _announce(session, report, _plan(found, snapshot, options, standard_indexes), snapshot)

@@ -21,6 +21,7 @@ from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.plan import tracked
 from mydocs.migrations.model import Entry, IndexState, MigrationState, TrackedIndex
+from mydocs.migrations.operations.arguments import check_directory, check_standard_indexes
 from mydocs.migrations.operations.files import write_text
 from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.operations.settle import leading
@@ -78,6 +79,8 @@ async def pull(
     async with reported(db, on_event) as (session, report):
         if adopt and diff:
             raise UsageError("--diff writes nothing, so there is nothing to adopt; leave one of the two out")
+        check_directory(directory)
+        check_standard_indexes(standard_indexes)
         folder = Path(directory)
         if await anyio.to_thread.run_sync(folder.is_dir):
             await discovered(session, report, folder)  # refuses files that no run could use afterwards
@@ -85,7 +88,7 @@ async def pull(
         names = await _collections(session, collections)
         live = await _live(session, names)
         asked = [index for index in tracked(snapshot.entries) if index.collection in names]
-        models = {name: [model.document for model in of] for name, of in standard_indexes.items()}
+        models = {name: [model.document for model in of] for name, of in (standard_indexes or {}).items()}
         found = compare_live(live, asked, models)
         seen = PullReport(
             database=db.name,

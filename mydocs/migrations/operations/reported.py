@@ -12,6 +12,7 @@ import anyio.to_thread
 from mydocs.migrations.driver import server_errors
 from mydocs.migrations.driver.client import Database, check_database, without_secrets
 from mydocs.migrations.driver.session import Session
+from mydocs.migrations.operations.arguments import check_directory
 from mydocs.migrations.operations.report_builder import ReportBuilder
 from mydocs.migrations.reporting.events import Event, Sink
 from mydocs.migrations.reporting.report import Outcome, RunFinished
@@ -62,7 +63,12 @@ async def reported(
 
 
 async def discovered(session: Session, report: ReportBuilder, directory: str | Path) -> Discovery:
-    """Find the scripts of a folder, and emit the warnings about it once."""
+    """
+    Find the scripts of a folder, and emit the warnings about it once.
+
+    :raises UsageError: if ``directory`` is no path
+    """
+    check_directory(directory)
     found = await anyio.to_thread.run_sync(discover, Path(directory))
     for warning in report.unsaid(found.warnings):
         session.warn(warning)

@@ -16,6 +16,7 @@ from mydocs.migrations.indexes.waiter import LISTINGS_AT_ONCE
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.plan import Standing, classify, make_rollback
 from mydocs.migrations.model import IndexAction, MigrationState, TrackedIndex
+from mydocs.migrations.operations.arguments import check_seconds
 from mydocs.migrations.operations.report_builder import ReportBuilder
 from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.operations.settle import leading
@@ -56,6 +57,7 @@ async def rollback(
     :raises NotReady: names the indexes that are still listed, or cannot be queried yet, when the time is up
     """
     async with reported(db, on_event, outcome=Outcome.PLANNED if dry_run else Outcome.OK) as (session, report):
+        check_seconds(timeout=timeout, lock_timeout=lock_timeout, script_timeout=script_timeout)
         found = await discovered(session, report, directory)
         chosen = await _plan(session, report, found, steps, target)
         if chosen and not dry_run:

@@ -16,6 +16,7 @@ from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.plan import Standing, classify, find
 from mydocs.migrations.ledger.turn import take_turn
 from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script
+from mydocs.migrations.operations.arguments import check_seconds
 from mydocs.migrations.operations.report_builder import ReportBuilder
 from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.reporting.events import Sink
@@ -117,6 +118,7 @@ async def leading(
     session: Session, lock_timeout: float | None, is_done: Callable[[Snapshot], bool] = lambda _: False
 ) -> AsyncIterator[HeldLedger]:
     """Hold the lease for a block of work that no other run can do for this one."""
+    check_seconds(lock_timeout=lock_timeout)
     lease, _ = await take_turn(session, timeout=lock_timeout, is_done=is_done)
     assert lease is not None  # only the lease ends this wait, since nothing counts as done
     async with leases.held(session.db, lease):

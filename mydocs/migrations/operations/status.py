@@ -12,6 +12,7 @@ from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.documents import parse_attempt
 from mydocs.migrations.ledger.plan import is_interrupted
 from mydocs.migrations.model import Entry, IndexState, IndexType, LeaseView, MigrationState
+from mydocs.migrations.operations.arguments import check_standard_indexes
 from mydocs.migrations.operations.findings import find_all, find_in_ledger
 from mydocs.migrations.operations.report_builder import NOT_CREATED
 from mydocs.migrations.operations.reported import reported
@@ -51,6 +52,7 @@ async def status(
         are known
     """
     async with reported(db, on_event) as (session, report):
+        check_standard_indexes(standard_indexes)
         if indexes:
             await find_all(session, report, directory, standard_indexes)
         else:

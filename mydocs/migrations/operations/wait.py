@@ -19,6 +19,7 @@ from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import classify, standard_is_applied, tracked
 from mydocs.migrations.ledger.turn import look
 from mydocs.migrations.model import MigrationState
+from mydocs.migrations.operations.arguments import check_seconds, check_standard_indexes
 from mydocs.migrations.operations.report_builder import ReportBuilder
 from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.reporting.events import Sink, StillWaiting
@@ -39,6 +40,7 @@ async def wait_for_indexes(db: Database, *, timeout: float | None = 3600.0, on_e
     :raises NotReady: if the time is up; the builds continue
     """
     async with reported(db, on_event) as (session, report):
+        check_seconds(timeout=timeout)
         started = time.monotonic()
         report.snapshot = await _first_look(db, timeout)
         await wait_for_tracked(session, report, timeout, waited=time.monotonic() - started)
@@ -62,6 +64,8 @@ async def wait_until_current(
     """
     started = time.monotonic()
     async with reported(db, on_event) as (session, report):
+        check_seconds(timeout=timeout)
+        check_standard_indexes(standard_indexes)
         found = await discovered(session, report, directory)
         report.snapshot = await _first_look(db, timeout)
         _unapplied(report, found, standard_indexes)

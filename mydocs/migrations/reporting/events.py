@@ -318,6 +318,21 @@ class StillWaiting(Event):
         return f"still waiting after {seconds_text(self.seconds)}: {', '.join(self.what)}"
 
 
+@value
+class Foreseeing(Event):
+    """What a plan does now: it reads the database, or tries a step on the copy."""
+
+    what: str
+
+    @property
+    def level(self) -> int:
+        return logging.INFO
+
+    @property
+    def sentence(self) -> str:
+        return self.what
+
+
 def index_title(collection: str, name: str, kind: IndexType | None) -> str:
     """Return the name of an index for an operator."""
     return f"index {collection}.{name}" + (f" ({kind.value})" if kind else "")

@@ -1,7 +1,7 @@
 """
 Remove credentials from a text, in every form that they have there. Pure.
 
-A secret may appear as it is, percent-encoded as in a URL, as written by Python's ``repr`` or JSON, or in base64.
+A secret may appear as it is, percent-encoded as in a URL, as written by Python's ``repr``, JSON or HTML, or in base64.
 """
 
 import re
@@ -22,6 +22,7 @@ USERINFO = re.compile(r"(mongodb(?:\+srv)?:(?:\\?/){2})[^\s'\"<>]*@", re.IGNOREC
 # Each level of quoting doubles the backslashes. More than a few levels do not occur.
 BACKSLASHES = r"\\{0,16}"
 SHORT_ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
+HTML_NAMES = {"&": ["&amp;"], "<": ["&lt;"], ">": ["&gt;"], '"': ["&quot;"], "'": ["&apos;"]}
 BASE64 = "A-Za-z0-9+/_-"
 
 
@@ -42,7 +43,7 @@ def _patterns(secrets: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
 
 def _written(secret: str) -> str:
     """
-    Return a pattern for a secret as it is, percent-encoded in whole or in part, or escaped.
+    Return a pattern for a secret as it is, percent-encoded in whole or in part, or escaped for code or HTML.
 
     Any character may be encoded, in upper or lower case, and a space may be a plus sign.
     """
@@ -56,6 +57,7 @@ def _character(character: str) -> str:
     if character == " ":
         forms.append(re.escape("+"))
     if not character.isalnum() or not character.isascii():
+        forms += [*HTML_NAMES.get(character, ()), rf"&#0*{code};", f"&#[xX]0*{_hex(f'{code:x}')};"]
         forms = [BACKSLASHES + forms[0], *forms[1:]]
         # The escapes of `ascii()`, of JSON (above 16 bits as two halves), and of bytes.
         units = character.encode("utf-16-be", "surrogatepass")
