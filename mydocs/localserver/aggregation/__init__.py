@@ -1,1 +1,1 @@
-"""Pipelines and their stages."""
+"""Run pipelines and their stages."""

@@ -1,4 +1,4 @@
-"""Gather values over many documents: what $group does. Pure."""
+"""Combine values of many documents, for $group. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from mydocs.localserver.query.expressions.arrays import distinct, merge_objects
 from mydocs.localserver.query.expressions.numbers import average, deviation, extreme
 from mydocs.localserver.query.values import MISSING, Document, as_document, encode_key
 
-HELD = 1_000  # values that a sum keeps before it adds them up
+HELD = 1_000  # number of values that a sum keeps before it adds them up
 
 Step: TypeAlias = Callable[[list[Any], Any], None]
 
@@ -32,7 +32,7 @@ def _keep_last(seen: list[Any], value: Any) -> None:
 
 
 def _keep_result(function: Callable[[list[Any]], Any]) -> Step:
-    # Holds one value instead of all of them.
+    # Keeps one value instead of all of them.
     def step(seen: list[Any], value: Any) -> None:
         seen[:] = [function([*seen, value])]
 
@@ -41,7 +41,7 @@ def _keep_result(function: Callable[[list[Any]], Any]) -> Step:
 
 def _keep_sum(seen: list[Any], value: Any) -> None:
     _keep_all(seen, value)
-    if len(seen) == HELD:  # a million documents are to take no more room than a thousand
+    if len(seen) == HELD:  # a million documents must not take more memory than a thousand
         seen[:] = [total(seen)]
 
 
@@ -49,7 +49,7 @@ def _one(seen: list[Any]) -> Any:
     return None if not seen or seen[0] is MISSING else seen[0]
 
 
-# The step that takes a value in, and what is made of the values that it kept.
+# For each operator: the function that adds a value, and the one that returns the result.
 _ACCUMULATORS: Mapping[str, tuple[Step, Callable[[list[Any]], Any]]] = {
     "$sum": (_keep_sum, total),
     "$count": (_keep_sum, total),
@@ -76,9 +76,9 @@ def compile_group(
     spec: Any, *, now: datetime, variables: Mapping[str, Any] | None = None
 ) -> Callable[..., Iterator[Document]]:
     """
-    Return what a ``$group`` stage does to documents; the groups come in the order of their first documents.
+    Return the function of a ``$group`` stage. The groups come in the order of their first documents.
 
-    What is returned takes, besides the documents, a function that says for each of them in which group it is.
+    The function takes the documents, and a function that returns the group of each.
     """
     fields = as_document(spec)
     if fields is None:

@@ -1,4 +1,4 @@
-"""Sort documents into buckets: what $bucket does. Pure."""
+"""Sort documents into buckets, for $bucket. Pure."""
 
 import bisect
 import itertools
@@ -17,7 +17,7 @@ COUNT = {"count": {"$sum": 1}}
 def compile_bucket(
     spec: Any, *, now: datetime, variables: Mapping[str, Any]
 ) -> Callable[[Iterable[Document]], Iterator[Document]]:
-    """Return what ``$bucket`` does to documents; a bucket that no document falls into is left out."""
+    """Return the function of a ``$bucket`` stage. An empty bucket is left out."""
     options = as_document(spec)
     if options is None:
         raise CommandError(40201, "Argument to $bucket stage must be an object")

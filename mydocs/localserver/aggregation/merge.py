@@ -1,4 +1,4 @@
-"""The collections that a pipeline reaches, and how $out and $merge write to them. All I/O is the caller's."""
+"""Write the results of $out and $merge to the collections of a pipeline. All I/O is the caller's."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ Name: TypeAlias = str | tuple[str, str]
 
 
 class Collections(Protocol):
-    """The collections that a pipeline can reach."""
+    """The collections that a pipeline can read and write."""
 
     def scan(self, name: Name) -> Iterable[Document]:
-        """Return all documents, or none where there is no such collection."""
+        """Return all documents, or none if the collection does not exist."""
 
     def find(self, name: Name, filter_: Mapping[str, Any]) -> Iterable[Document]:
         """Return the documents that match."""
 
     def stats(self) -> Document:
-        """Return how much the collection of the pipeline holds, as the command collStats does."""
+        """Return the size of the pipeline's collection, as the command collStats does."""
 
     def put(self, name: Name, document: Document, *, insert: bool) -> None:
         """Insert a document, or replace the one with its ``_id``."""
 
     def has_unique(self, name: Name, paths: tuple[str, ...]) -> bool:
-        """Say whether a unique index keeps two documents from having these fields in common."""
+        """Return whether a unique index prevents two documents with the same values in these fields."""
 
     def replace_all(self, name: Name, documents: Iterable[Document]) -> None:
-        """Put documents in the place of all that a collection holds."""
+        """Replace all documents of a collection."""
 
 
 MODES = fields("let:object whenNotMatched:string")
@@ -46,7 +46,7 @@ _WHEN_NOT_MATCHED = frozenset({"insert", "discard", "fail"})
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where results go, and what happens to those that are there already."""
+    """The target collection of results, and how to treat existing documents."""
 
     name: Name
     matched: Any = "merge"
@@ -55,7 +55,7 @@ class Target:
     on: tuple[str, ...] = ("_id",)
 
     def identified(self, documents: Iterable[Document]) -> list[Document]:
-        """Return documents that all have an ``_id``, where it tells them apart."""
+        """Return the documents, each with an ``_id`` if ``_id`` identifies them."""
         return [identified(document) if "_id" in self.on else document for document in documents]
 
 
@@ -129,7 +129,7 @@ Write: TypeAlias = Callable[[Document], None]
 
 
 def compile_merge(into: Target, collections: Collections, *, now: datetime, variables: Mapping[str, Any]) -> Write:
-    """Return what writes one result; refuse a pipeline and variables that are not valid."""
+    """Return a function that writes one result. Refuse an invalid pipeline and invalid variables."""
     scope = {"NOW": now, **variables}
     let = {"new": "$$ROOT"} if into.let is None else into.let
     bound = {key: compile_expression(value, scope) for key, value in let.items()}

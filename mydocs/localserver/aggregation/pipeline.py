@@ -1,4 +1,4 @@
-"""Run an aggregation pipeline over documents; it reads and writes other collections only through ``Collections``."""
+"""Run an aggregation pipeline over documents. Reads and writes other collections only through ``Collections``."""
 
 import itertools
 import random
@@ -57,9 +57,9 @@ def run_pipeline(
     variables: Mapping[str, Any] | None = None,
 ) -> Iterator[Document]:
     """
-    Return the documents that come out of a pipeline, as they are asked for.
+    Return the results of a pipeline lazily.
 
-    The whole pipeline is checked before this returns; ``$out`` and ``$merge`` write when the result is first read.
+    The whole pipeline is checked before this returns. ``$out`` and ``$merge`` write when the result is first read.
 
     :param variables: the command's ``let``, evaluated
     """
@@ -105,7 +105,7 @@ def _group(_: str, spec: Any, run: _Run) -> Stage:
 
 
 def _lazily(function: Callable[[Iterator[Document]], Iterable[Document]]) -> Stage:
-    """Wait with a stage that needs all documents until the first result is asked for."""
+    """Delay a stage that needs all documents until the first result is read."""
 
     def stage(documents: Iterator[Document]) -> Iterator[Document]:
         yield from function(documents)
@@ -161,7 +161,7 @@ def _sort_by_count(_: str, spec: Any, run: _Run) -> Stage:
 
 
 def _place(document: Mapping[str, Any], parts: list[str], value: Any) -> Document:
-    """Return a document with a value at a path; ``MISSING`` takes the field away."""
+    """Return a document with a value at a path; ``MISSING`` removes the field."""
     found = dict(document)
     first, *rest = parts
     if rest:
@@ -241,7 +241,7 @@ def _lookup(name: str, spec: Any, run: _Run) -> Stage:
     bound = {key: compile_expression(value, run.scope) for key, value in let.items()}
     if pipeline is not None:
         _refuse_writes(name, pipeline)
-        _run(pipeline, (), replace(run, variables={**run.variables, **dict.fromkeys(bound)}))  # checks it
+        _run(pipeline, (), replace(run, variables={**run.variables, **dict.fromkeys(bound)}))  # only to check it
 
     def joined(document: Document) -> Document:
         found: Iterable[Document]
@@ -261,7 +261,7 @@ def _foreign_filter(document: Document, local: str, foreign: str) -> dict[str, A
     values: list[Any] = []
     for value in lookup(document, local, expand=False):
         values.extend(value if isinstance(value, list) else [value])
-    # A field that is not there, or holds no element, joins as null.
+    # An absent field, or an empty array, joins as null.
     wanted = [value for value in values if value is not MISSING] or [None]
     if any(isinstance(value, Regex) for value in wanted):
         return {"$or": [{foreign: {"$eq": value}} for value in wanted]}
@@ -429,7 +429,7 @@ def _merge(name: str, spec: Any, run: _Run) -> Stage:
     write = compile_merge(into, run.collections, now=run.now, variables=run.variables)
 
     def merge(documents: Iterator[Document]) -> Iterator[Document]:
-        # All is read before anything is written: the target may be the collection that is read.
+        # All is read before anything is written, since the target may be the source.
         for document in into.identified(documents):
             write(document)
         yield from ()

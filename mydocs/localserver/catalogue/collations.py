@@ -1,4 +1,4 @@
-"""Collations of indexes: checked, completed as they are listed, and folded where that can be done exactly. Pure."""
+"""Check and complete collations of indexes, and fold values by them if that can be done exactly. Pure."""
 
 import re
 import unicodedata
@@ -23,9 +23,9 @@ DEFAULTS: Mapping[str, Any] = {
     "maxVariable": "punct",
     "normalization": False,
     "backwards": False,
-    "version": "57.1",  # of ICU, the only one that any server has had
+    "version": "57.1",  # of ICU; no server has had another
 }
-# Where a locale of ICU 57 differs from the root of all.
+# Where a locale of ICU 57 differs from the root locale.
 LOCAL_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "da": {"caseFirst": "upper"},
     "mt": {"caseFirst": "upper"},
@@ -43,15 +43,15 @@ LANGUAGES = (
     "hu is ig smn id ga it ja kl kn kk km kok ko ky lkt lo lv ln lt dsb lb mk ms ml mt mr mn ne se nb nn or om ps fa "
     "pl pt pa ro ru sr si sk sl es sw sv ta te th bo to tr uk hsb ur ug vi wae cy yi yo zu"
 )
-# Those that leave the Latin alphabet as the root collation has it, where a letter with a mark is a letter and a mark.
+# Locales that sort the Latin alphabet as the root collation does, in which a letter with a mark is a letter and a mark.
 UNTAILORED = frozenset({"en", "de", "fr", "it", "nl", "pt"})
 
 
 def normal_collation(given: Mapping[str, Any]) -> dict[str, Any] | None:
     """
-    Return a collation as it is listed, None for the simple one.
+    Return a collation as it is listed, ``None`` for the simple one.
 
-    :raises CommandError: for a collation that a server does not take
+    :raises CommandError: for a collation that a server refuses
     """
     options = checked("collation", given, FIELDS)
     locale = options["locale"]
@@ -91,9 +91,9 @@ def _language(locale: str) -> str:
 
 def folding(collation: Mapping[str, Any]) -> Callable[[Any], Any]:
     """
-    Return a function that makes equal whatever a collation takes for equal.
+    Return a function that makes all values equal which are equal under a collation.
 
-    :raises NotKnown: for a collation where that takes more than Unicode's own tables
+    :raises NotKnown: for a collation that needs more than Unicode's own tables
     """
     plain = (
         collation["alternate"] == "non-ignorable" and not collation["caseLevel"] and not collation["numericOrdering"]

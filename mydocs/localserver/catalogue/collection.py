@@ -1,4 +1,4 @@
-"""What a collection and an index are, and which keys a document has in an index. Pure."""
+"""Define collections and indexes, and the keys of a document in an index. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from mydocs.localserver.query.match import compile_filter
 from mydocs.localserver.query.text import shown
 from mydocs.localserver.query.values import MISSING, encode_key, index_keys, lookup
 
-NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # an index's filter cannot ask for the time, so any will do
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # the filter of an index cannot use the time, so any value will do
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Index:
     An index of a collection.
 
     :param spec: as `listIndexes` shows it
-    :param space: where the entries of a unique index are stored; None for the others, which hold none
+    :param space: of the entries of a unique index; ``None`` for the others, which have none
     """
 
     spec: Mapping[str, Any]
@@ -41,20 +41,20 @@ class Index:
 
     @property
     def prepared(self) -> bool:
-        """Whether new duplicates are refused though old ones may be there."""
+        """Return whether new duplicates are refused although old ones may exist."""
         return bool(self.spec.get("prepareUnique")) and self.space is None
 
     @property
     def is_complete(self) -> bool:
-        """Whether every document has a key in it."""
+        """Return whether every document has a key in it."""
         left_out = self._wildcard or plugin(self.spec["key"]) not in (None, "hashed")
         return not (left_out or self.spec.get("sparse") or self.spec.get("partialFilterExpression"))
 
     def keys(self, document: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """
-        Return the keys of a document in this index, none when the index leaves it out.
+        Return the keys of a document in this index, or none if the index leaves it out.
 
-        :raises CommandError: code 171 when a compound index meets two arrays, 16766 when a hashed one meets any
+        :raises CommandError: code 171 if a compound index meets two arrays, 16766 if a hashed one meets any
         """
         if self._has_none:
             return []
@@ -79,17 +79,17 @@ class Index:
 
     @cached_property
     def fold(self) -> Callable[[Any], Any] | None:
-        """What makes equal whatever the index takes for equal; only asked where keys are compared."""
+        """Return a function that makes all values equal which are equal for the index; only used to compare keys."""
         return folding(self.spec["collation"]) if "collation" in self.spec else None
 
     @cached_property
     def _is_unchecked(self) -> bool:
-        """Whether it refuses no key."""
+        """Return whether it refuses no key."""
         return self.space is None and not self.prepared
 
     @cached_property
     def _has_none(self) -> bool:
-        """Whether no document needs to be looked at; only a compound index can meet one that it cannot index."""
+        """Return whether no document must be checked; only a compound index can meet a key that it cannot index."""
         plain = plugin(self.spec["key"]) is None
         return plain and (self._wildcard or (self._is_unchecked and len(self.spec["key"]) == 1))
 
@@ -114,10 +114,10 @@ COLLECTION, VIEW, TIME_SERIES = "collection", "view", "timeseries"  # as listCol
 @dataclass(frozen=True)
 class Collection:
     """
-    A collection; a change of its indexes makes another value.
+    A collection. A change of its indexes makes a new value.
 
-    :param space: where its documents are stored; never used again for another collection
-    :param kind: what it is: plain (or capped), a view, which stores nothing, or a time series
+    :param space: of its documents; never used again for another collection
+    :param kind: plain (or capped), a view, which stores nothing, or a time series
     :param options: as `listCollections` shows them
     """
 
@@ -139,10 +139,10 @@ class Collection:
 
     def check(self, document: dict[str, Any], old: dict[str, Any] | None = None) -> None:
         """
-        Refuse what the collection's options do not let in.
+        Refuse a document that the collection's options do not allow.
 
-        :param old: what the document was before
-        :raises CommandError: 121 for what its validator refuses, 2 for a measurement without its time
+        :param old: the document before the change
+        :raises CommandError: 121 if the validator refuses it, 2 for a measurement without its time
         """
         if self.kind == TIME_SERIES:
             name = self.options["timeseries"]["timeField"]
@@ -184,7 +184,7 @@ class Collection:
     def duplicate(self, index: Index, values: Sequence[Any]) -> CommandError:
         """Return the error for a key that another document has."""
         key = dict(zip(index.key, values, strict=True))
-        # BSON has no way left to send "undefined", the key of an empty array.
+        # BSON can no longer send "undefined", the key of an empty array.
         key_value = {name: None if value is MISSING else value for name, value in key.items()}
         return CommandError(
             11000,

@@ -1,4 +1,4 @@
-"""Delete what TTL indexes say has had its time. I/O through the store only."""
+"""Delete documents that have expired by a TTL index. I/O through the store only."""
 
 from datetime import datetime, timedelta
 
@@ -6,8 +6,8 @@ from mydocs.localserver.catalogue.collection import Index
 from mydocs.localserver.catalogue.storage import Store
 from mydocs.localserver.query.values import lookup
 
-# Seconds between two passes; `ttlMonitorSleepSecs` of a MongoDB server. A pass comes with the next command, so that
-# nothing has to tick in the background: nobody sees a document that a pass would have deleted.
+# Seconds between two passes; `ttlMonitorSleepSecs` of a MongoDB server. A pass runs with the next command, so no
+# background task is needed: a command never sees a document that a pass would have deleted.
 PASS_SECONDS = 60.0
 
 
@@ -28,7 +28,7 @@ def _sweep(store: Store, name: tuple[str, str], index: Index, now: datetime) -> 
     oldest = now - timedelta(seconds=float(str(index.spec["expireAfterSeconds"])))
     path = next(iter(index.key))
     for document in store.scan(collection):
-        # Of several dates in an array the earliest counts; what is not a date never expires.
+        # Of several dates in an array the earliest counts. A value that is not a date never expires.
         dates = [value for value in lookup(document, path) if isinstance(value, datetime)]
         if dates and min(dates) < oldest and index.covers(document):
             store.delete(collection, document)

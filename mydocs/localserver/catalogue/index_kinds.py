@@ -1,4 +1,4 @@
-"""The kinds of indexes that are entries of the catalogue only: text, geo, hashed, wildcard. Pure."""
+"""Complete the indexes that are only catalogue entries: text, geo, hashed, wildcard. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.values import is_number, to_int, type_name
 
 Spec = dict[str, Any]
-TEXT_VERSION, SPHERE_VERSION = 3, 3  # what a server of 7.0 makes
+TEXT_VERSION, SPHERE_VERSION = 3, 3  # the versions of a 7.0 server
 MAX_WEIGHT = 99_999
 FLAT_OPTIONS = ("bits", "min", "max")
 
@@ -17,15 +17,15 @@ def is_wildcard(field: str) -> bool:
 
 
 def plugin(key: Mapping[str, Any]) -> str | None:
-    """Return the kind that a key names, if it is not a plain one."""
+    """Return the kind that a key names, or ``None`` for a plain key."""
     return next((value for value in key.values() if isinstance(value, str)), None)
 
 
 def with_kind(spec: Spec, given: Mapping[str, Any]) -> Spec:
     """
-    Return a specification with the options that its kind has, as they are listed.
+    Return a specification with the options of its kind, as they are listed.
 
-    :raises CommandError: for what a server does not take
+    :raises CommandError: for options that a server refuses
     """
     kinds = {value for value in spec["key"].values() if isinstance(value, str)}
     if len(kinds) > 1:
@@ -53,7 +53,7 @@ def _text(spec: Spec, given: Mapping[str, Any]) -> Spec:
         weights = {weights: 1}
     if not isinstance(weights, Mapping):
         raise CommandError(67, f"text index option 'weights' must be an object, not {type_name(weights)}")
-    # As it is listed, the fields stand in the weights alone.
+    # In the listing the fields appear only in the weights.
     names = [name for name, value in key.items() if value == "text" and name != "_fts"]
     if "_fts" in key and not weights:
         raise CommandError(67, "text index with the key _fts requires the 'weights' option")

@@ -1,4 +1,4 @@
-"""Check index specifications and compare them with the indexes that are there, as `createIndexes` does. Pure."""
+"""Check index specifications and compare them with the existing indexes, as `createIndexes` does. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ MAX_INDEXES = 64  # of one collection; the limit of every MongoDB server
 MAX_FIELDS = 32  # of a compound index; Ordering::kMaxCompoundIndexKeys
 MAX_TTL = 2**31 - 1  # seconds
 
-# Options that change nothing about which documents an index takes or refuses are kept and listed, no more.
+# Options that do not change which documents an index accepts are only stored and listed.
 FLAGS = ("unique", "sparse", "hidden", "background", "prepareUnique")
 KNOWN = frozenset({
     *FLAGS, *OPTIONS, "v", "key", "name", "ns", "expireAfterSeconds", "partialFilterExpression", "collation",
@@ -28,7 +28,7 @@ KNOWN = frozenset({
 })  # fmt: skip
 NOT_DONE = frozenset({"storageEngine", "bucketSize", "clustered", "columnstoreProjection"})
 GONE = frozenset({"geoHaystack", "columnstore"})
-# What tells two indexes on one key apart; everything else makes them equivalent, and so a conflict.
+# The options that distinguish two indexes on one key. With the same ones they are equivalent, and so in conflict.
 SIGNATURE = ("key", "unique", "sparse", "partialFilterExpression", "collation", "wildcardProjection")
 
 
@@ -36,7 +36,7 @@ def normal(given: Any) -> Spec:
     """
     Return a specification as it will be listed.
 
-    :raises CommandError: when a server would not take it
+    :raises CommandError: if a server would refuse it
     """
     if not isinstance(given, Mapping):
         raise CommandError(14, f"an index specification must be an object, but is {type_name(given)}")
@@ -46,7 +46,7 @@ def normal(given: Any) -> Spec:
     if not isinstance(key, Mapping):
         raise CommandError(14, f"The field 'key' must be an object, but got {type_name(key)}")
     for option in given:
-        if option == "dropDups":  # ignored without a word since MongoDB 3.0
+        if option == "dropDups":  # silently ignored since MongoDB 3.0
             continue
         if option in NOT_DONE:
             raise NotKnown(f"the index option '{option}'")
@@ -96,7 +96,7 @@ def normal(given: Any) -> Spec:
 
 def is_new(spec: Spec, existing: Iterable[Index], fresh: Iterable[Spec]) -> bool:
     """
-    Say whether an index has to be built.
+    Return whether an index must be built.
 
     :param existing: the indexes of the collection
     :param fresh: those that the same command creates before this one
@@ -233,7 +233,7 @@ def _identity(given: Mapping[str, Any]) -> Spec:
             raise CommandError(
                 197, f"The field '{option}' is not valid for an _id index specification. Specification: {shown(given)}"
             )
-    # Whatever name is asked for, this index has its own.
+    # This index always has its own name, whatever name is given.
     return {"v": 2, "key": {"_id": 1}, "name": "_id_"}
 
 

@@ -1,1 +1,1 @@
-"""The language of filters, projections and expressions. Pure."""
+"""Evaluate filters, projections and expressions. Pure."""

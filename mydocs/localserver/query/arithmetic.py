@@ -1,4 +1,4 @@
-"""Calculate with BSON numbers, keeping the kinds that the server keeps. Pure."""
+"""Calculate with BSON numbers, with the result types of the server. Pure."""
 
 import decimal
 import functools
@@ -18,12 +18,12 @@ _CONTEXT = create_decimal128_context()
 
 
 def number_kind(value: Any) -> int:
-    """Return the place of a number's kind in the order int, long, double, decimal, in which results widen."""
+    """Return the rank of a number's type in the order int, long, double, decimal, in which results widen."""
     return _KINDS[type_name(value)]
 
 
 def integer(value: int, kind: int) -> int:
-    """Return a whole number as int, or as long where it is one already or does not fit 32 bits."""
+    """Return a whole number as an int, or as a long if it is one already or does not fit 32 bits."""
     return value if kind == INT and -(2**31) <= value < 2**31 else Int64(value)
 
 
@@ -40,7 +40,7 @@ def calculate(
 
     :param exact: for two whole numbers
     :param floating: for two doubles, or two decimals within decimal128's context
-    :param overflow: the sentence to refuse a result with that does not fit 64 bits; without one it becomes a double
+    :param overflow: the message that refuses a result beyond 64 bits; without one the result becomes a double
     """
     kind = max(number_kind(a), number_kind(b))
     if kind <= LONG:
@@ -60,7 +60,7 @@ def calculate(
 
 
 def decimal_of(value: Any) -> decimal.Decimal:
-    """Return a number as a decimal; refuse a double whose digits depend on the server's rounding."""
+    """Return a number as a decimal. Refuse a double whose digits depend on the server's rounding."""
     if isinstance(value, float) and math.isfinite(value) and not value.is_integer():
         raise NotKnown("arithmetic that mixes Decimal128 and a double with a fraction")
     return to_decimal(value)
@@ -107,7 +107,7 @@ def modulo(a: Any, b: Any) -> Any:
 
 
 def total(values: list[Any]) -> Any:
-    """Add up the numbers among some values, all at once; anything else does not count."""
+    """Add up the numbers among some values, all at once. Other values do not count."""
     numbers = [value for value in values if is_number(value)]
     kind = max(map(number_kind, numbers), default=INT)
     if kind == DECIMAL:
@@ -121,9 +121,9 @@ def total(values: list[Any]) -> Any:
 
 
 def _double(doubles: list[float], whole: int) -> float:
-    """Add up doubles and a whole number, losing nothing on the way (summation.h, DoubleDoubleSummation)."""
+    """Add up doubles and a whole number without intermediate rounding (summation.h, DoubleDoubleSummation)."""
     high = float(whole)
     try:
         return math.fsum([*doubles, high, whole - int(high)])
-    except (OverflowError, ValueError):  # beyond all doubles, or both infinities
+    except (OverflowError, ValueError):  # beyond the range of doubles, or both infinities
         return sum(doubles, high)

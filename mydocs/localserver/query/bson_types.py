@@ -1,4 +1,4 @@
-"""What kinds of BSON values there are, and what a value of each kind is made of. Pure."""
+"""Define the types of BSON values and their parts. Pure."""
 
 import math
 import re
@@ -26,7 +26,7 @@ Document: TypeAlias = dict[str, Any]
 
 
 class Missing:
-    """What a path leads to where there is no field."""
+    """The value of a path without a field."""
 
     __slots__ = ()
 
@@ -47,7 +47,7 @@ MISSING: Final = Missing()
 
 
 class Rank:
-    """Places in the order of types (bsontypes.h, canonicalizeBSONType); 0 ends an encoded document."""
+    """The ranks of types (bsontypes.h, canonicalizeBSONType); 0 ends an encoded document."""
 
     MIN_KEY = 1
     UNDEFINED = 2
@@ -130,7 +130,7 @@ def _kind(value: Any) -> tuple[int, str]:
         return (Rank.CODE, "javascript") if value.scope is None else (Rank.CODE_SCOPE, "javascriptWithScope")
     found = _KINDS.get(kind)
     if found is None:
-        # A subclass, such as SON or a Mapping of the caller's.
+        # A subclass, such as SON or a caller's own Mapping.
         for base, described in _KINDS.items():
             if isinstance(value, base):
                 return described
@@ -141,7 +141,7 @@ def _kind(value: Any) -> tuple[int, str]:
 
 
 def rank(value: Any) -> int:
-    """Return the place of a value's type in the order of types."""
+    """Return the rank of a value's type."""
     return _kind(value)[0]
 
 
@@ -151,13 +151,13 @@ def type_name(value: Any) -> str:
 
 
 def type_matches(value: Any, alias: Any) -> bool:
-    """Say whether a value has a BSON type, given by alias or number; ``number`` is any of the numeric ones."""
+    """Return whether a value has a BSON type, given by alias or number; ``number`` is any numeric type."""
     wanted = type_aliases(alias)
     return type_name(value) in wanted
 
 
 def type_aliases(alias: Any) -> frozenset[str]:
-    """Return the type names that an alias or number stands for."""
+    """Return the type names that an alias or number means."""
     if isinstance(alias, str):
         if alias == "number":
             return NUMBER_TYPES
@@ -174,17 +174,17 @@ def type_aliases(alias: Any) -> frozenset[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Say whether a value is a BSON number; a bool is none."""
+    """Return whether a value is a BSON number. A bool is not one."""
     return isinstance(value, int | float | Decimal128) and not isinstance(value, bool)
 
 
 def to_decimal(value: Any) -> Decimal:
-    """Turn any BSON number into the decimal of exactly its value."""
+    """Convert any BSON number to the decimal with exactly its value."""
     return value.to_decimal() if isinstance(value, Decimal128) else Decimal(value)
 
 
 def to_millis(value: Any) -> int:
-    """Return a date's milliseconds since the epoch; a naive one is UTC."""
+    """Return a date's milliseconds since the epoch. A naive date is UTC."""
     if isinstance(value, DatetimeMS):
         return int(value)
     if value.tzinfo is None:
@@ -193,7 +193,7 @@ def to_millis(value: Any) -> int:
 
 
 def from_millis(millis: int) -> Any:
-    """Return the aware UTC date of milliseconds since the epoch, or a ``DatetimeMS`` where Python has no such date."""
+    """Return the aware UTC date of milliseconds since the epoch, or a ``DatetimeMS`` if Python has no such date."""
     try:
         return _EPOCH + timedelta(milliseconds=millis)
     except OverflowError:
@@ -201,7 +201,7 @@ def from_millis(millis: int) -> Any:
 
 
 def to_int(value: Any) -> int | None:
-    """Return a number's value if it is integral and fits 64 bits, else ``None``; a bool is not a number."""
+    """Return a number's value if it is integral and fits 64 bits, else ``None``. A bool is not a number."""
     if not is_number(value):
         return None
     number = to_decimal(value)
@@ -211,7 +211,7 @@ def to_int(value: Any) -> int | None:
 
 
 def as_document(value: Any) -> Mapping[str, Any] | None:
-    """Return a value as a document if it is one; a DBRef is."""
+    """Return a value as a document, if it is one. A DBRef counts."""
     if isinstance(value, Mapping):
         return value
     if isinstance(value, DBRef):
@@ -220,7 +220,7 @@ def as_document(value: Any) -> Mapping[str, Any] | None:
 
 
 def is_nan(number: Any) -> bool:
-    """Say whether a number of any kind is NaN."""
+    """Return whether a number of any type is NaN."""
     if isinstance(number, Decimal128):
         number = number.to_decimal()
     return bool(number.is_nan() if isinstance(number, Decimal) else isinstance(number, float) and math.isnan(number))

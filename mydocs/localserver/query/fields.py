@@ -1,4 +1,4 @@
-"""Check the fields of commands and of the documents in them: which there are, and of which types. Pure."""
+"""Check the fields of commands and their documents: names and types. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,13 +20,13 @@ KINDS: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
-# What decoded values of a kind usually are; asked first, since `Mapping` takes several times as long to answer.
+# The usual types of decoded values. Tested first, since a test for `Mapping` takes several times as long.
 USUAL: Mapping[str, type] = {"object": dict, "change": dict, "array": list, "string": str, "bool": bool}
 
 
 def fields(text: str) -> dict[str, str]:
     """
-    Return the kinds of fields; a kind with ``!`` is required.
+    Return the kinds of fields. A kind with ``!`` is required.
 
     >>> fields("q:object! multi:bool")
     {'q': 'object!', 'multi': 'bool'}
@@ -36,7 +36,7 @@ def fields(text: str) -> dict[str, str]:
 
 def checked(where: str, document: Mapping[str, Any], known: Mapping[str, str]) -> Document:
     """
-    Return the fields of a document that are set; a server takes null for "not given" here.
+    Return the fields of a document that are set. As in a server, null means "not set" here.
 
     :raises CommandError: code 40415, 40414 or 14 for a field that is unknown, missing or of a wrong type
     """
@@ -57,9 +57,9 @@ def checked(where: str, document: Mapping[str, Any], known: Mapping[str, str]) -
 
 def checked_alike(where: str, documents: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> list[Document]:
     """
-    Check many documents as :func:`checked` does; those of one form after the other only once.
+    Check many documents as :func:`checked` does. Consecutive documents of one form are checked only once.
 
-    For kinds that a value's type decides, so not for ``objects``.
+    Only for kinds that are decided by a value's type, so not for ``objects``.
     """
     form, found = None, []
     for document in documents:

@@ -1,4 +1,4 @@
-"""Turn a ``$jsonSchema`` into a predicate of values: MongoDB's version of JSON Schema, draft 4. Pure."""
+"""Compile a ``$jsonSchema`` to a predicate of values: MongoDB's version of JSON Schema, draft 4. Pure."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ NOTES = frozenset({"title", "description"})
 
 def compile_schema(schema: Any) -> Check:
     """
-    Return a predicate of a value; ``MISSING`` passes, as a property that has to be there is a matter of ``required``.
+    Return a predicate of a value. ``MISSING`` passes, since only ``required`` demands a property.
 
     :raises CommandError: 9 or 14 for a schema that is not valid
     """
@@ -62,7 +62,7 @@ def _known(name: str, value: Any) -> bool:
 
 
 def _only(kinds: tuple[str, ...], check: Check) -> Check:
-    """Apply a check to values of some types; all others pass."""
+    """Apply a check to values of some types. All others pass."""
     return lambda value: type_name(value) not in kinds or check(value)
 
 

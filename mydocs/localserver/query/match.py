@@ -1,4 +1,4 @@
-"""Turn a filter into a predicate of documents. Pure."""
+"""Compile a filter to a predicate of documents. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ __all__ = ["compile_filter", "find_positional", "is_operators"]
 
 
 class Node(Protocol):
-    """A part of a filter: a test of documents that can say which array elements it rests on."""
+    """A part of a filter: a test of documents that can tell which array elements passed it."""
 
     def matches(self, document: Mapping[str, Any]) -> bool: ...
 
@@ -38,7 +38,7 @@ class Node(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Tests of what one path leads to; ``plain`` are the same for the one value of a path that meets no array."""
+    """Tests of the values of one path; ``plain`` are the same tests for a path without arrays, which has one value."""
 
     path: str
     parts: Sequence[str]
@@ -52,8 +52,8 @@ class Field:
     def matches(self, document: Mapping[str, Any]) -> bool:
         if len(self.parts) == 1:
             value = document.get(self.path, MISSING)
-            if not isinstance(value, list):  # most are like that, and a whole walk costs several times as much
-                for passes in self.plain:  # noqa: SIM110  # asked of every document, as in `compile_filter`
+            if not isinstance(value, list):  # the usual case; a full walk takes several times as long
+                for passes in self.plain:  # noqa: SIM110  # runs for every document, as in `compile_filter`
                     if not passes(value):
                         return False
                 return True
@@ -238,9 +238,9 @@ class _Parser:
 
 def _fields_and_literals(expression: Any) -> list[tuple[str, Any]] | None:
     """
-    Take ``{"$eq": ["$field", {"$literal": value}]}``, or an ``$and`` of such, apart; ``None`` for all else.
+    Return the pairs of ``{"$eq": ["$field", {"$literal": value}]}``, or an ``$and`` of such; ``None`` for all else.
 
-    Guarded updates come by the thousand with them, each with values of its own that would have to be compiled.
+    Guarded updates contain them by the thousand, each with other values, which would have to be compiled.
     """
     match expression:
         case {"$eq": [str(path), {"$literal": value, **more}], **others} if not more and not others:
@@ -258,7 +258,7 @@ def _fields_and_literals(expression: Any) -> list[tuple[str, Any]] | None:
 
 
 def _has(wanted: Sequence[tuple[str, Any]], document: Mapping[str, Any]) -> bool:
-    """Whether fields have exactly these values, ``MISSING`` for none; the name of the whole document is empty."""
+    """Return whether fields have exactly these values, ``MISSING`` for none. An empty name means the whole document."""
     for name, value in wanted:
         if name:
             if not equal(document.get(name, MISSING), value):
@@ -271,13 +271,13 @@ def _has(wanted: Sequence[tuple[str, Any]], document: Mapping[str, Any]) -> bool
 def _is_same(document: Mapping[str, Any], value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
-    # What has the same bytes is equal, and costs a fraction of a comparison; other bytes say nothing (1 and 1.0).
+    # Equal bytes mean equal values, and are much faster to compare. Other bytes say nothing (1 and 1.0).
     encoded = _encoded(document)
     return (encoded is not None and encoded == _encoded(value)) or equal(document, value)
 
 
 def _flat(nodes: Iterable[Node]) -> Iterator[Node]:
-    """Take ``$and`` apart."""
+    """Flatten nested ``$and``."""
     for node in nodes:
         if isinstance(node, Group) and node.operator == "$and":
             for branch in node.branches:
@@ -299,10 +299,10 @@ def compile_filter(
     """
     Return a predicate of documents.
 
-    :param now: what ``$$NOW`` is in ``$expr``
+    :param now: the value of ``$$NOW`` in ``$expr``
     :param variables: the command's ``let``, evaluated
-    :raises CommandError: where the filter is not valid
-    :raises NotKnown: where it holds an operator that is not implemented
+    :raises CommandError: if the filter is not valid
+    :raises NotKnown: if it contains an operator that is not implemented
     """
     nodes = [*_flat(_parse(filter, now, variables))]
 
@@ -310,7 +310,7 @@ def compile_filter(
         return nodes[0].matches
 
     def matches(document: Mapping[str, Any]) -> bool:
-        for node in nodes:  # noqa: SIM110  # asked of every document, and `all` costs half as much again
+        for node in nodes:  # noqa: SIM110  # runs for every document, and `all` takes half as long again
             if not node.matches(document):
                 return False
         return True
@@ -319,7 +319,7 @@ def compile_filter(
 
 
 def _encoded(document: Mapping[str, Any]) -> bytes | None:
-    """Return what tells a document from all others, or ``None`` where nothing does."""
+    """Return bytes that identify a document, or ``None`` if it cannot be encoded."""
     try:
         return bson.encode(document)
     except (bson.errors.BSONError, ValueError, OverflowError):
@@ -328,10 +328,10 @@ def _encoded(document: Mapping[str, Any]) -> bytes | None:
 
 class Filters:
     """
-    Compiles the filters of one command.
+    Compile the filters of one command.
 
-    Statements that come by the thousand differ in an `_id` and in the values that they compare, and have the rest of
-    their filters in common. What was compiled last of that is kept, by its bytes: to Python 1, 1.0 and True are equal.
+    Statements that arrive by the thousand differ only in an `_id` and in the values that they compare. The last
+    compiled rest of their filters is kept, by its bytes, since to Python 1, 1.0 and True are equal.
     """
 
     def __init__(self, now: datetime, variables: Mapping[str, Any] | None) -> None:
@@ -340,7 +340,11 @@ class Filters:
         self._common: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
     def compiled(self, filter: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:  # noqa: A002
-        """:raises CommandError: as `compile_filter`"""
+        """
+        Return the predicate of a filter.
+
+        :raises CommandError: as `compile_filter`
+        """
         own = _fields_and_literals(filter["$expr"]) if "$expr" in filter else []
         if own is None:
             return compile_filter(filter, now=self._now, variables=self._variables)
@@ -362,10 +366,10 @@ def find_positional(
     variables: Mapping[str, Any] | None = None,
 ) -> int | None:
     """
-    Return the index that ``$`` stands for in an array at ``path``: of the element by which the filter matched.
+    Return the index of ``$`` in an array at ``path``: that of the element by which the filter matched.
 
-    :raises NotKnown: where the filter's conditions chose several elements; the server then takes the one that it
-        happened to look at last
+    :raises NotKnown: if the filter's conditions matched several elements; the server then takes the one that it
+        tested last
     """
     found = {(place, offset) for node in _parse(filter, now, variables) for place, offset in node.positions(document)}
     own = {offset for place, offset in found if place == path or place.startswith(path + ".")}

@@ -1,4 +1,4 @@
-"""The tests of single values that a filter is made of. Pure."""
+"""Test single values, as parts of a filter. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ from mydocs.localserver.query.values import (
 
 Single: TypeAlias = Callable[[Any], bool]
 Values: TypeAlias = Callable[[bool], Iterable[tuple[Any, int | None]]]
-"""What a path leads to, with offsets; the argument says whether an array at its end is expanded."""
+"""The values of a path, with offsets; the argument says whether an array at its end is expanded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """
-    A test of single values: one that passes is enough.
+    A test of single values. One value that passes is enough.
 
-    :param index: where in an array the test was passed, for ``$elemMatch``
+    :param index: the position in an array at which the test passed, for ``$elemMatch``
     """
 
     single: Single
@@ -45,7 +45,7 @@ class Leaf:
     index: Callable[[Any], int | None] | None = None
 
     def passes(self, value: Any) -> bool:
-        """Test the one value that a path leads to."""
+        """Test the one value of a path."""
         return self.single(value)
 
     def test(self, values: Values) -> bool:
@@ -60,12 +60,12 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """Passed where not all of the tests are."""
+    """Passes if not all of the tests pass."""
 
     tests: Sequence["Leaf | Not"]
 
     def passes(self, value: Any) -> bool:
-        for test in self.tests:  # noqa: SIM110  # asked of every document, and `all` costs half as much again
+        for test in self.tests:  # noqa: SIM110  # runs for every document, and `all` takes half as long again
             if not test.passes(value):
                 return True
         return False
@@ -78,12 +78,12 @@ class Not:
 
 
 def is_operators(value: Any) -> bool:
-    """Say whether a value is a document of operators: its first field begins with ``$``."""
+    """Return whether a value is a document of operators: its first field begins with ``$``."""
     return isinstance(value, Mapping) and next(iter(value), "").startswith("$")
 
 
 def regex_leaf(pattern: Any, options: Any = None) -> Leaf:
-    """Test strings by a regular expression; a value that is the same expression passes too."""
+    """Test strings by a regular expression. A value that is the same expression passes, too."""
     compiled = compile_regex(pattern, options)
 
     def matches(value: Any) -> bool:
@@ -95,7 +95,7 @@ def regex_leaf(pattern: Any, options: Any = None) -> Leaf:
 
 
 def _same_flags(value: Regex[Any], flags: int) -> bool:
-    shown = 2 | 8 | 16 | 64  # re.I, re.M, re.S, re.X: those that BSON writes
+    shown = 2 | 8 | 16 | 64  # re.I, re.M, re.S, re.X: the flags that BSON stores
     return value.flags & shown == flags & shown
 
 
@@ -109,7 +109,7 @@ COMPARISONS: Mapping[str, Callable[[int], bool]] = {
 
 
 def comparison(operator: str, wanted: Any) -> Single:
-    """Compare within one type only; null is as good as missing (expression_leaf.cpp, ComparisonMatchExpression)."""
+    """Compare within one type only. Null equals missing (expression_leaf.cpp, ComparisonMatchExpression)."""
     holds = COMPARISONS[operator]
     kind = rank(wanted)
     with_equal = operator in ("$eq", "$lte", "$gte")
@@ -132,7 +132,7 @@ def comparison(operator: str, wanted: Any) -> Single:
 
 
 def one_of(wanted: Any) -> Leaf:
-    """Test whether a value is equal to one of several, or matched by a regular expression among them."""
+    """Test whether a value equals one of several, or matches a regular expression among them."""
     if not isinstance(wanted, list):
         raise CommandError(2, "$in needs an array")
     if any(is_operators(value) for value in wanted):
@@ -201,7 +201,7 @@ def _mod(_: str, value: Any) -> Leaf:
     return Leaf(matches)
 
 
-NO_BIT = 2**27  # no value of a document of 16 MiB reaches that far, so all bits from here on are alike
+NO_BIT = 2**27  # no value of a 16 MiB document has so many bits, so all bits from here on are alike
 
 
 def _bits(name: str, value: Any) -> Leaf:

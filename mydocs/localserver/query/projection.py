@@ -1,4 +1,4 @@
-"""Turn a projection, or the fields of a $project or $set stage, into a function of documents. Pure."""
+"""Compile a projection, or the fields of a $project or $set stage, to a function of documents. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from mydocs.localserver.query.match import compile_filter, find_positional
 from mydocs.localserver.query.values import MISSING, Document, as_document, is_number, split_path, to_decimal, to_int
 
 Tree: TypeAlias = dict[str, Any]
-"""Field names to further trees or to leaves: ``True`` takes a field, ``False`` leaves it out, the rest below."""
+"""Field names to further trees or to leaves: ``True`` includes a field, ``False`` excludes it, others are below."""
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A field that an expression yields."""
+    """A field whose value is an expression."""
 
     evaluate: Callable[[Document, Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Reshaped:
-    """A field taken with its array cut down; ``MISSING`` leaves it out."""
+    """A field whose array is cut; ``MISSING`` leaves it out."""
 
     change: Callable[[Document, Any], Any]
 
@@ -163,7 +163,7 @@ def _slicer(argument: Any) -> Callable[[Document, Any], Any]:
 
 
 def _is_inclusion(parser: _Parser) -> bool:
-    """Tell which of the two kinds a projection is; refuse a mixture, except for ``_id``."""
+    """Return whether a projection includes or excludes. Refuse a mixture, except for ``_id``."""
     kind: bool | None = None
     for path, leaf in parser.leaves:
         if isinstance(leaf, Reshaped) or (path == "_id" and isinstance(leaf, bool)):
@@ -196,7 +196,7 @@ def compile_projection(
     Return a function that projects a document.
 
     :param filter: the query, for the positional ``$``
-    :param find: as ``find`` understands it; ``$project`` knows no positional ``$``, and its ``$slice`` is an expression
+    :param find: use the rules of ``find``; ``$project`` has no positional ``$``, and its ``$slice`` is an expression
     """
     scope = {"NOW": now, **(variables or {})}
     if not projection:
@@ -239,7 +239,7 @@ def _include_value(value: Any, tree: Tree, root: Document) -> Any:
     if isinstance(value, list):
         found = (_include_value(item, tree, root) for item in value)
         if _only_computed(tree):
-            # What is computed takes the place of an element that is not a document.
+            # A computed field replaces an element that is not a document.
             return [{} if item is MISSING else item for item in found]
         return [item for item in found if item is not MISSING]
     document = as_document(value)
@@ -295,14 +295,14 @@ def _add(document: Mapping[str, Any], tree: Tree, root: Document, scope: Mapping
 def _add_value(value: Any, tree: Tree, root: Document, scope: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_add_value(item, tree, root, scope) for item in value]
-    # What is not a document gives way to one.
+    # A new document replaces a value that is not one.
     return _add(as_document(value) or {}, tree, root, scope)
 
 
 def compile_add_fields(
     spec: Any, *, now: datetime, variables: Mapping[str, Any] | None = None, stage: str = "$addFields"
 ) -> Callable[[Document], Document]:
-    """Return what ``$addFields`` and ``$set`` do to a document."""
+    """Return the function of an ``$addFields`` or ``$set`` stage."""
     fields = as_document(spec)
     if fields is None:
         raise CommandError(40272, f"{stage} specification stage must be an object, got {type(spec).__name__}")
@@ -326,7 +326,7 @@ def compile_add_fields(
 
 
 def compile_unset(spec: Any) -> Callable[[Document], Document]:
-    """Return what ``$unset`` does to a document."""
+    """Return the function of an ``$unset`` stage."""
     paths = spec if isinstance(spec, list) else [spec]
     if not paths:
         raise CommandError(31119, "$unset specification must be a string or an array with at least one field")
@@ -342,7 +342,7 @@ def compile_unset(spec: Any) -> Callable[[Document], Document]:
 def compile_replace(
     spec: Any, *, now: datetime, variables: Mapping[str, Any] | None = None
 ) -> Callable[[Document], Document]:
-    """Return what ``$replaceWith`` does to a document."""
+    """Return the function of a ``$replaceWith`` stage."""
     scope = {"NOW": now, **(variables or {})}
     evaluate = compile_expression(spec, scope)
 
@@ -358,7 +358,7 @@ def compile_replace(
 def compile_update_stage(
     stage: str, spec: Any, *, now: datetime, variables: Mapping[str, Any] | None = None
 ) -> Callable[[Document], Document] | None:
-    """Return the function of a stage that turns one document into one, or ``None`` where it is none of those."""
+    """Return the function of a stage that maps one document to one, or ``None`` for other stages."""
     match stage:
         case "$set" | "$addFields":
             return compile_add_fields(spec, now=now, variables=variables, stage=stage)

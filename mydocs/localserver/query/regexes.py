@@ -1,4 +1,4 @@
-"""Turn the server's regular expressions (PCRE) into Python's, or refuse where the two would differ. Pure."""
+"""Convert the server's regular expressions (PCRE) to Python's. Refuse those with another meaning. Pure."""
 
 import functools
 import re
@@ -9,7 +9,7 @@ from bson.regex import Regex
 
 from mydocs.localserver.errors import CommandError, NotKnown
 
-# Escapes that both know but read differently, or that only Python knows.
+# Escapes with another meaning in Python, or that only Python has.
 _DIFFERENT_ESCAPES = re.compile(r"(?<!\\)(?:\\\\)*\\([ZvNuU])")
 _POSIX_CLASS = re.compile(r"\[[^\]]*\[[:.=]")
 _ASCII_CLASSES = re.compile(r"(?<!\\)(?:\\\\)*\\[wWdDsSbB]")
@@ -21,7 +21,7 @@ def compile_regex(pattern: Any, options: Any = None, *, owner: str = "$regex") -
     """
     Compile a pattern given as text or as a regular expression value.
 
-    :param owner: the operator that an error names
+    :param owner: the operator for an error message
     """
     flags = re.NOFLAG
     if isinstance(pattern, Regex | re.Pattern):
@@ -53,7 +53,7 @@ def _compile(pattern: str, flags: re.RegexFlag) -> re.Pattern[str]:
     if _POSIX_CLASS.search(pattern):
         raise NotKnown("POSIX character classes in a regular expression")
     if _ASCII_CLASSES.search(pattern):
-        # \w and its like are ASCII to the server, which does not set PCRE's UCP; letter case still is Unicode's.
+        # For the server \w and the like are ASCII, since it does not set PCRE's UCP. Letter case is still Unicode's.
         if flags & re.I and not pattern.isascii():
             raise NotKnown("\\w, \\d, \\s or \\b beside other than ASCII letters in a regular expression with option i")
         flags |= re.ASCII

@@ -1,4 +1,4 @@
-"""Write values as a server writes them into its messages. Pure."""
+"""Write values as in a server's messages. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,7 +11,7 @@ from mydocs.localserver.query.values import Missing, to_millis
 
 
 def shown(value: Any) -> str:
-    """Write a value as the server writes it into its messages."""
+    """Write a value as the server does in its messages."""
     match value:
         case Mapping():
             return "{ " + ", ".join(f"{name}: {shown(part)}" for name, part in value.items()) + " }" if value else "{}"

@@ -129,28 +129,27 @@ def _compare_documents(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
     for (a_key, a_value), (b_key, b_value) in zip(a.items(), b.items(), strict=False):
         if a_key == b_key and _are_plain(a_value, b_value) and a_value == b_value:
             continue
-        # The type goes before the name, the name before the value.
+        # The type comes before the name, the name before the value.
         if found := _order(rank(a_value), rank(b_value)) or _order(a_key, b_key) or compare(a_value, b_value):
             return found
     return _order(len(a), len(b))
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Say whether two values are the same to the server: 1 is 1.0, True is not 1, and the order of fields counts."""
+    """Return whether the server treats two values as equal: 1 is 1.0, True is not 1, the order of fields counts."""
     return bool(a == b) if _are_plain(a, b) else compare(a, b) == 0
 
 
 def _are_plain(a: Any, b: Any) -> bool:
-    """Say whether Python's `==` answers for two values as the server does."""
+    """Return whether Python's `==` gives the server's result for two values."""
     return type(a) is type(b) and type(a) in _PLAIN
 
 
 def encode_key(value: Any) -> bytes:
     """
-    Encode a value so that bytes sort as ``compare`` does and are equal where the values are.
+    Encode a value so that bytes sort as ``compare`` does, and are equal if the values are.
 
-    No encoding is the beginning of another one, so that encodings can be strung together, and inverted to sort
-    the other way round.
+    No encoding is the beginning of another one. So encodings can be joined, and inverted for the reverse order.
     """
     if type(value) is int:
         return _NUMBER + _encode_number(value)
@@ -200,7 +199,7 @@ def _encode_document(document: Mapping[str, Any]) -> bytes:
 
 
 def _encode_number(value: Any) -> bytes:
-    # By significant decimal digits, which every double and Decimal128 has finitely many of: exact for all kinds.
+    # By significant decimal digits, of which every double and Decimal128 has finitely many: exact for all types.
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         value = int(value)
     if isinstance(value, int):
@@ -229,7 +228,7 @@ def split_path(path: str) -> list[str]:
 
 def walk(document: Any, parts: Sequence[str], *, expand: bool) -> Iterator[tuple[Any, int | None]]:
     """
-    Yield what a path leads to in the match language, each with its index in the outermost array that was traversed.
+    Yield the values of a path as filters see them, each with its index in the outermost traversed array.
 
     :param expand: yield the elements of an array at the end of the path before the array itself
     """
@@ -250,8 +249,8 @@ def walk(document: Any, parts: Sequence[str], *, expand: bool) -> Iterator[tuple
 
 
 def _walk_array(array: list[Any], rest: Sequence[str], *, expand: bool) -> Iterator[tuple[Any, int | None]]:
-    # "b.0" means both the field "0" of every document in the array and the array's first element. What a number
-    # names is not expanded, and has no offset (path.cpp, BSONElementIterator::more).
+    # "b.0" means both the field "0" of every document in the array and the array's first element. A value that is named
+    # by a number is not expanded, and has no offset (path.cpp, BSONElementIterator::more).
     offset = array_index(rest[0])
     for index, element in enumerate(array):
         is_document = as_document(element) is not None
@@ -268,17 +267,17 @@ def _walk_array(array: list[Any], rest: Sequence[str], *, expand: bool) -> Itera
 
 
 def array_index(part: str) -> int | None:
-    """Return the index that a part of a path names, if it is one: digits without a leading zero."""
+    """Return the array index that a part of a path names, or ``None``: digits without a leading zero."""
     return int(part) if part.isascii() and part.isdigit() and (part == "0" or part[0] != "0") else None
 
 
 def lookup(document: Mapping[str, Any], path: str, *, expand: bool = True) -> list[Any]:
-    """Return all that a path leads to, traversing arrays as the match language does; may hold ``MISSING``."""
+    """Return all values of a path, traversing arrays as filters do. They may include ``MISSING``."""
     return [value for value, _ in walk(document, split_path(path), expand=expand)]
 
 
 def get_path(document: Any, path: str) -> Any:
-    """Return the one value at a path, numbers being indexes of arrays, or ``MISSING``; expands no array."""
+    """Return the one value of a path, or ``MISSING``. A number is an array index; no array is expanded."""
     value = document
     for part in split_path(path):
         if isinstance(value, list):
@@ -297,11 +296,11 @@ def pattern_items(pattern: Pattern) -> list[tuple[str, Any]]:
 
 def index_keys(document: Mapping[str, Any], key_pattern: Pattern, *, sparse: bool = False) -> list[tuple[Any, ...]]:
     """
-    Return the keys of a document in an index, one for each element of an array; a missing field is ``None``.
+    Return the keys of a document in an index, one for each element of an array. A missing field is ``None``.
 
-    An empty array has the key ``MISSING``, which stands for the server's "undefined": not equal to null.
+    An empty array has the key ``MISSING``, the server's "undefined", which does not equal null.
 
-    :param sparse: return no key at all where the document has none of the fields
+    :param sparse: return no key if the document has none of the fields
     """
     paths = [split_path(path) for path, _ in pattern_items(key_pattern)]
     if sparse and all(value is MISSING for path in paths for value, _ in walk(document, path, expand=False)):
@@ -313,7 +312,7 @@ def index_keys(document: Mapping[str, Any], key_pattern: Pattern, *, sparse: boo
 
 
 def _expand_keys(fields: list[tuple[Any, list[str]]]) -> Iterator[tuple[Any, ...]]:
-    stuck: list[int] = []  # the fields whose path goes on inside an array, or ends at one
+    stuck: list[int] = []  # the fields whose path continues inside an array, or ends at one
     settled: list[Any] = []
     for place, (start, parts) in enumerate(fields):
         value, rest, array = _descend(start, parts)
@@ -365,7 +364,7 @@ def _descend(value: Any, parts: list[str]) -> tuple[Any, list[str], bool]:
 
 
 def sort_pattern(spec: Pattern) -> list[tuple[str, bool]]:
-    """Parse a sort specification into paths and whether each goes down."""
+    """Parse a sort specification to paths, each with whether it is descending."""
     parsed = []
     for path, direction in pattern_items(spec):
         if isinstance(direction, Mapping):
@@ -382,7 +381,7 @@ def sort_pattern(spec: Pattern) -> list[tuple[str, bool]]:
 
 
 def sort_key(document: Mapping[str, Any], spec: Pattern) -> bytes:
-    """Return bytes that sort as documents do under a sort specification: by the smallest key of each."""
+    """Return bytes that sort as documents do by a sort specification: by the smallest key of each."""
     return _sort_key(document, sort_pattern(spec))
 
 
@@ -401,6 +400,6 @@ def _sort_key(document: Mapping[str, Any], parsed: Sequence[tuple[str, bool]]) -
 
 
 def sort_documents(documents: Iterable[Document], spec: Pattern) -> list[Document]:
-    """Sort documents, stably; a missing field counts as null, an array by its smallest or largest element."""
+    """Sort documents, stably. A missing field counts as null, an array by its smallest or largest element."""
     parsed = sort_pattern(spec)
     return sorted(documents, key=lambda document: _sort_key(document, parsed))

@@ -1,4 +1,4 @@
-"""Search and vector indexes as entries with a life; nothing is searched. Here: what a test sets."""
+"""Keep search and vector indexes as catalogue entries with a life. Nothing is searched."""
 
 from mydocs.localserver.search.settings import MONGOT, Dialect, Generation, IndexOutcome, SearchSettings
 

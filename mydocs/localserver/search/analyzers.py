@@ -1,4 +1,4 @@
-"""The form of custom analyzers, as mongot's CustomAnalyzerDefinition.java reads them. Pure."""
+"""Check custom analyzers, as mongot's CustomAnalyzerDefinition.java reads them. Pure."""
 
 import re
 import warnings
@@ -48,12 +48,12 @@ def _ordered(low: str, high: str, defaults: Mapping[str, int] | None = None) -> 
     return check
 
 
-# What Python's and Java's patterns have in common of mistakes; what only one of them knows passes.
+# Mistakes that are the same in Python's and Java's patterns. A mistake that only one of them reports is accepted.
 MISTAKES = ("missing )", "unbalanced parenthesis", "unterminated character set", "nothing to repeat")
 
 
 def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """Compile as far as Python can, or return None; raise `re.error` for what no reader takes."""
+    """Compile as far as Python can, or return ``None``. Raise `re.error` for a pattern that is wrong in both."""
     java = (
         re.sub(r"\\[pP]\{\w+\}", r"\\w", pattern)
         .replace("(?<", "(?P<")
@@ -62,7 +62,7 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
     )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # nested sets, which Java has
+            warnings.simplefilter("ignore", FutureWarning)  # nested sets, which Java supports
             return re.compile(java)
     except re.error as error:
         if str(error.msg).startswith(MISTAKES):

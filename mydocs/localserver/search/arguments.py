@@ -1,4 +1,4 @@
-"""Read the arguments of the search-index commands, and refuse what a server refuses in them. Pure."""
+"""Read and check the arguments of the search-index commands, as a server does. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from mydocs.localserver.errors import CommandError
 from mydocs.localserver.search.definitions import SEARCH
 
-# What any command may carry: generic arguments of the server's IDL, besides everything that begins with a "$".
+# Fields that any command may have: generic arguments of the server's IDL, and names that begin with a "$".
 GENERIC = frozenset({"lsid", "txnNumber", "comment", "maxTimeMS", "apiVersion", "apiStrict", "apiDeprecationErrors"})
 
 Spec = tuple[str, str, Any]
-"""Name, type and definition of an index to be created."""
+"""Name, type and definition of an index to create."""
 
 
 def read_create(command: Mapping[str, Any]) -> list[Spec]:
-    """Read `createSearchIndexes`; the definitions are not looked into."""
+    """Read `createSearchIndexes`. The definitions are not checked here."""
     name = "createSearchIndexes"
     refuse_unknown(name, command.keys() - GENERIC - {"indexes", name})
     require_present(name, "indexes", command)
@@ -33,7 +33,7 @@ def read_create(command: Mapping[str, Any]) -> list[Spec]:
 
 
 def read_selector(command: str, given: Mapping[str, Any], *, required: bool) -> dict[str, str]:
-    """Read which index is meant: by name, by id, or by neither where that is allowed."""
+    """Read the selector of an index: by name, by id, or, where allowed, by neither."""
     selector = {key: given[key] for key in ("name", "id") if key in given}
     for key in selector:
         _require_string(command, key, selector)
@@ -45,7 +45,7 @@ def read_selector(command: str, given: Mapping[str, Any], *, required: bool) -> 
 
 
 def refuse_unknown(command: str, keys: Iterable[str]) -> None:
-    """Refuse the first of the keys that the command does not have."""
+    """Refuse the first key that the command does not have."""
     for key in sorted(keys):
         if key in {"readConcern", "writeConcern"}:
             raise CommandError(72, f"Command {command} does not support {key}")
@@ -65,6 +65,6 @@ def _require_string(command: str, key: str, given: Mapping[str, Any]) -> None:
 
 
 def require_collection(db: str, collection: str, uuid: Any) -> None:
-    """Refuse a collection that is not there: these commands never create one."""
+    """Refuse a collection that does not exist: these commands never create one."""
     if uuid is None:
         raise CommandError(26, f"Collection '{db}.{collection}' does not exist.")

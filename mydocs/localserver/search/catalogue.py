@@ -1,4 +1,4 @@
-"""Answer the four search-index commands from a catalogue. No I/O but the `save` that it is given; any thread."""
+"""Execute the four search-index commands on a catalogue. No I/O except the given `save`; any thread."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +53,8 @@ class SearchCatalogue:
 
     ``settings`` may be replaced at any time.
 
-    :param load: what was saved before, by key
-    :param save: takes a key and a document, or ``None`` to forget the key; called within the four commands only
+    :param load: the saved documents, by key
+    :param save: stores a document by key, or removes the key for ``None``; called only within the four commands
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class SearchCatalogue:
 
     def outcome(self, name: str, *, collection: str | None = None, **changes: Any) -> IndexOutcome:
         """
-        Change how the builds of an index go, at any time; what has happened by now stays.
+        Change how the builds of an index go, at any time. What has happened by now stays.
 
-        :param collection: where several collections have an index of that name
+        :param collection: needed if several collections have an index of that name
         :param changes: fields of `IndexOutcome`; the other fields keep their values
         """
         with self._lock:
@@ -90,13 +90,13 @@ class SearchCatalogue:
             return self._outcomes[key]
 
     def unreachable(self, seconds: float) -> None:
-        """Answer 125 for so long, as mongod does while the search process restarts; 0 ends it."""
+        """Answer 125 for this time, as mongod does while the search process restarts. 0 ends it."""
         self._unreachable_until = self._now() + seconds
 
     # -- the commands
 
     def create(self, db: str, collection: str, uuid: Any, command: Mapping[str, Any]) -> dict[str, Any]:
-        """Execute `createSearchIndexes`; ``uuid`` is the collection's, ``None`` where there is none."""
+        """Execute `createSearchIndexes`. ``uuid`` is the collection's, or ``None`` if it does not exist."""
         self._require_search("createSearchIndexes")
         specs = read_create(command)
         require_collection(db, collection, uuid)
@@ -109,7 +109,7 @@ class SearchCatalogue:
             existing = sum(index.deleted_at is None for index in self._indexes.values())
             if self.settings.quota is not None and existing + len(fresh) > self.settings.quota:
                 raise CommandError(20, TOO_MANY)  # what a full free cluster answers
-            ids = [str(ObjectId()) for _ in specs]  # minted for each one, also where nothing is created
+            ids = [str(ObjectId()) for _ in specs]  # a new id for each, even if nothing is created
             for spec, key in zip(specs, ids, strict=True):
                 if spec not in fresh:
                     continue
@@ -201,7 +201,7 @@ class SearchCatalogue:
             return listed
 
     def drop_collection(self, uuid: Any) -> None:
-        """Forget the indexes of a collection that is dropped; a new one of that name has another uuid."""
+        """Forget the indexes of a dropped collection. A new collection of that name has another uuid."""
         with self._lock:
             self._settle()
             for index in [index for index in self._indexes.values() if index.uuid == str(uuid)]:
@@ -225,9 +225,9 @@ class SearchCatalogue:
 
     def _settle(self) -> float:
         """
-        Write down what has happened by now, and give the time.
+        Store what has happened by now, and return the time.
 
-        What follows may change the queue or the outcomes; it then changes what is to come, and not the past.
+        Later changes of the queue or the outcomes then affect the future, not the past.
         """
         at = self._now()
         begun = self._starts()
@@ -235,7 +235,7 @@ class SearchCatalogue:
             outcome = self._outcome_of(index)
             if is_gone(index, outcome, self.settings, at):
                 self._remove(index.id)
-            elif index.deleted_at is None:  # what is being deleted is not built any further
+            elif index.deleted_at is None:  # an index that is being deleted is not built any further
                 main = self._settled(index.main, begun[index.id, index.main.version], outcome, at)
                 staged = index.staged
                 if staged is not None:
@@ -246,7 +246,7 @@ class SearchCatalogue:
 
     def _settled(self, build: Build, start: float, outcome: IndexOutcome, at: float) -> Build:
         if start > at:
-            # In a queue a place that becomes free now must not be taken in the past.
+            # A place in the queue that becomes free now must not be used in the past.
             queued = self.settings.max_building is not None
             return replace(build, not_before=at) if queued else build
         ready = ready_time(build, start, outcome, self.settings)
@@ -276,7 +276,7 @@ class SearchCatalogue:
         check_update(index.type, index.latest.definition, definition, dialect=self.settings.dialect)
 
     def _without_duplicates(self, uuid: str, specs: Sequence[Spec]) -> Sequence[Spec]:
-        """Leave out what a self-managed server takes for done already, and refuse what is a duplicate."""
+        """Leave out indexes that a self-managed server treats as present, and refuse duplicates."""
         managed = self.settings.dialect is Dialect.SELF_MANAGED
         existing = {index.name: index for index in self._indexes.values() if index.uuid == uuid}
         fresh = []
@@ -313,7 +313,7 @@ class SearchCatalogue:
         self._unsaved.add(key)
 
     def _flush(self) -> None:
-        """Save what has changed. Not in `outcome`: the server's storage is locked by the thread of a command."""
+        """Save the changes. Not in `outcome`, since the thread of a command locks the server's storage."""
         for key in sorted(self._unsaved):
             index = self._indexes.get(key)
             self._save(key, None if index is None else index.to_document())
@@ -324,7 +324,7 @@ class SearchCatalogue:
             raise CommandError(125, CONNECTING)
 
     def _require_search(self, name: str) -> bool:
-        """Refuse as a server without search does, which it does before it reads the command."""
+        """Refuse as a server without search does, before the command is read."""
         generation, listing = self.settings.generation, name == "$listSearchIndexes"
         if self.settings.enabled:
             return True

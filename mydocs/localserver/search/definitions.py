@@ -24,11 +24,11 @@ from mydocs.localserver.search.settings import Dialect
 
 SEARCH = "search"
 VECTOR = "vectorSearch"
-EMBEDDING_TYPES = frozenset({"text", "autoEmbed"})  # the first name is that of the preview
+EMBEDDING_TYPES = frozenset({"text", "autoEmbed"})  # the first name is from the preview version
 PARTITIONS = (1, 2, 4, 8, 16, 32, 64)  # UserIndexDefinition.java
 MAX_DIMENSIONS = 8192  # numDimensions, in the documentation of vector search
 
-# The defaults that mongot writes into the fields of a definition.
+# The defaults that mongot adds to the fields of a definition.
 FIELD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "string": {"indexOptions": "offsets", "store": True, "norms": "include"},
     "number": {"representation": "double", "indexIntegers": True, "indexDoubles": True},
@@ -137,7 +137,7 @@ def _dynamic(path: str, value: Any) -> None:
 
 
 def _field(path: str, value: Any) -> None:
-    """Take a field's definition, or several of different types."""
+    """Check a field's definition, or several of different types."""
     if value is None:
         refuse(path, "cannot be null")
     definitions = value if isinstance(value, list) else [value]
@@ -186,7 +186,7 @@ TYPES: dict[str, Form] = {
     "vector": document(VECTOR_FIELD, VECTOR_OPTIONS, also=_algorithm),
 }
 FIELD_TYPE = typed(TYPES)
-# TypeSetDefinition.getInvalidFieldTypes leaves these.
+# The types that TypeSetDefinition.getInvalidFieldTypes leaves.
 IN_TYPE_SETS = ("autocomplete", "boolean", "date", "geo", "number", "objectId", "string", "token", "uuid")
 TYPE_SET = document(
     {
@@ -272,7 +272,7 @@ VECTOR_INDEX = document(
 
 def check_definition(kind: str, definition: Any, *, dialect: Dialect) -> None:
     """
-    Refuse what a server refuses at once.
+    Refuse a definition that a server refuses at once.
 
     :raises CommandError: 2 on Atlas; 125 on a self-managed server, which parses the definition in another process
     """
@@ -298,7 +298,7 @@ def check_definition(kind: str, definition: Any, *, dialect: Dialect) -> None:
 
 
 def _check_references(definition: Mapping[str, Any]) -> None:
-    """Refuse names of analyzers and type sets that nothing in the definition has."""
+    """Refuse names of analyzers and type sets that the definition does not contain."""
     custom = {one["name"] for one in definition.get("analyzers") or ()}
     holders = [
         definition,
@@ -351,7 +351,7 @@ def _check_paths(fields: list[Mapping[str, Any]]) -> None:
 
 
 def _check_embedding(fields: list[Mapping[str, Any]]) -> None:
-    """Refuse as AutoEmbeddingIndexValidator.java does: with 2, where all else is 125."""
+    """Refuse as AutoEmbeddingIndexValidator.java does: with code 2, where all other checks have 125."""
     kinds = {field["type"] for field in fields}
     if "vector" in kinds and kinds & EMBEDDING_TYPES:
         raise CommandError(2, "vector and autoEmbed fields cannot be mixed in one index")
@@ -361,7 +361,7 @@ def _check_embedding(fields: list[Mapping[str, Any]]) -> None:
 
 
 def kind_of(definition: Mapping[str, Any]) -> str | None:
-    """Say which type a definition can only be of, or ``None`` where its keys do not tell."""
+    """Return the only possible type of a definition, or ``None`` if its keys do not tell."""
     if "mappings" in definition:
         return SEARCH
     return VECTOR if "fields" in definition else None
@@ -369,7 +369,7 @@ def kind_of(definition: Mapping[str, Any]) -> str | None:
 
 def check_update(kind: str, old: Mapping[str, Any], new: Mapping[str, Any], *, dialect: Dialect) -> None:
     """
-    Refuse to change what embeds by itself, as mongot does; Atlas embeds anew while the old definition serves.
+    Refuse to change auto-embedding fields, as mongot does. Atlas embeds again while the old definition serves.
 
     :raises CommandError: 125, as `AicUpdateSearchIndexCommand.java` answers
     """
@@ -381,7 +381,7 @@ def check_update(kind: str, old: Mapping[str, Any], new: Mapping[str, Any], *, d
             125,
             "cannot convert an autoEmbed index to a vector index, please delete the index and create a new one instead",
         )
-    # Their order counts too: the lists are compared.
+    # The order counts too, since the lists are compared.
     if before and before != after:
         raise CommandError(
             125,
@@ -395,7 +395,7 @@ def _embedding_fields(definition: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def with_defaults(kind: str, definition: Mapping[str, Any]) -> dict[str, Any]:
-    """Write out the defaults that a server fills in."""
+    """Return a definition with the defaults that a server adds."""
     if kind == VECTOR:
         return {**definition, "fields": [_vector_with_defaults(one) for one in definition["fields"]]}
     return {**definition, "mappings": _mappings_with_defaults(definition["mappings"])}
@@ -432,7 +432,7 @@ SEARCH_COMPARED = frozenset(
 
 
 def are_equivalent(kind: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Compare as `IndexMapper.areEquivalent` does, which looks at some keys and leaves others out of account."""
+    """Compare as `IndexMapper.areEquivalent` does, which ignores some keys."""
     keys = {"fields", "numPartitions"} if kind == VECTOR else SEARCH_COMPARED
     return _compared(kind, one, keys) == _compared(kind, other, keys)
 

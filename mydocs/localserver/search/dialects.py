@@ -11,9 +11,9 @@ from mydocs.localserver.search.settings import Dialect
 
 def document(view: IndexView, *, dialect: Dialect, fill_defaults: bool) -> dict[str, Any]:
     """
-    Write what is listed for one index, its keys in the server's order.
+    Return the listed document of one index, with its keys in the server's order.
 
-    A self-managed server names no type; a local Atlas gives a plain version and no details of hosts.
+    A self-managed server lists no type. A local Atlas lists a plain version and no details of hosts.
     """
     kind = view.index.type
     listed: dict[str, Any] = {"id": view.index.id, "name": view.index.name}

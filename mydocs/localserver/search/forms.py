@@ -1,16 +1,16 @@
-"""What a document may look like: a small language for the tables of the definitions. Pure."""
+"""Define forms of values: a small language for the tables of the definitions. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 Form: TypeAlias = Callable[[str, Any], None]
-"""Takes the path of a value and the value; raises `Malformed`."""
+"""Checks a value at a path; raises `Malformed`."""
 Whole: TypeAlias = Callable[[str, Mapping[str, Any]], None]
-"""What has to hold of a document beyond its single fields."""
+"""A condition on a document as a whole."""
 
 
 class Malformed(Exception):
-    """A value does not have its form; the message names its path."""
+    """A value does not have its form. The message names its path."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f'"{path}" {problem}')
@@ -21,12 +21,12 @@ def refuse(path: str, problem: str) -> NoReturn:
 
 
 def words(names: str) -> tuple[str, ...]:
-    """Return names that are written one after the other."""
+    """Split a text into names."""
     return tuple(names.split())
 
 
 def text(*, empty: bool = False) -> Form:
-    """Take a string."""
+    """Accept a string."""
 
     def form(path: str, value: Any) -> None:
         if not isinstance(value, str):
@@ -38,13 +38,13 @@ def text(*, empty: bool = False) -> Form:
 
 
 def flag(path: str, value: Any) -> None:
-    """Take a boolean."""
+    """Accept a boolean."""
     if not isinstance(value, bool):
         refuse(path, "must be a boolean")
 
 
 def whole(low: int, high: int = 2**31 - 1) -> Form:
-    """Take a whole number within bounds; a driver in a language without integers sends a double."""
+    """Accept a whole number within bounds, also as a double, from languages without integers."""
 
     def form(path: str, value: Any) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
@@ -55,26 +55,26 @@ def whole(low: int, high: int = 2**31 - 1) -> Form:
 
 
 def one_of(*names: Any) -> Form:
-    """Take one of several values."""
+    """Accept one of several values."""
 
     def form(path: str, value: Any) -> None:
-        if value not in names:  # a tuple, as the value may be one that no set takes
+        if value not in names:  # a tuple, since the value may not be hashable
             refuse(path, f"must be one of {list(names)}, not {value!r}")
 
     return form
 
 
 def field_path(path: str, value: Any) -> None:
-    """Take the path of a field."""
+    """Accept the path of a field."""
     if not isinstance(value, str) or not value:
         refuse(path, "is required")
 
 
 def listing(form: Form, *, filled: bool = False, unique: str | None = None) -> Form:
     """
-    Take an array.
+    Accept an array.
 
-    :param unique: the key in which no two of its documents may agree
+    :param unique: a key whose values must differ between its documents
     """
 
     def check(path: str, value: Any) -> None:
@@ -93,7 +93,7 @@ def listing(form: Form, *, filled: bool = False, unique: str | None = None) -> F
 
 
 def repeated(values: Iterable[Any]) -> Any:
-    """Return the first value that comes a second time, or None."""
+    """Return the first value that occurs a second time, or ``None``."""
     seen: list[Any] = []
     for value in values:
         if value in seen:
@@ -103,7 +103,7 @@ def repeated(values: Iterable[Any]) -> Any:
 
 
 def mapping(form: Form, *, filled: bool = False) -> Form:
-    """Take a document whose keys are free."""
+    """Accept a document with any keys."""
 
     def check(path: str, value: Any) -> None:
         if not isinstance(value, Mapping):
@@ -119,7 +119,7 @@ def mapping(form: Form, *, filled: bool = False) -> Form:
 def document(
     required: Mapping[str, Form], optional: Mapping[str, Form] | None = None, *, also: Whole | None = None
 ) -> Form:
-    """Take a document of known keys; null is as good as absent."""
+    """Accept a document with known keys. A null counts as absent."""
     known = {**required, **(optional or {})}
 
     def check(path: str, value: Any) -> None:
@@ -141,7 +141,7 @@ def document(
 
 
 def typed(forms: Mapping[str, Form]) -> Form:
-    """Take a document whose ``type`` says which form the rest of it has."""
+    """Accept a document whose ``type`` selects the form of the rest."""
 
     def check(path: str, value: Any) -> None:
         if not isinstance(value, Mapping):

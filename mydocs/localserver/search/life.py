@@ -1,4 +1,4 @@
-"""How far an index has come, from what was stored, the settings and the time. Pure: nothing ticks, no I/O."""
+"""Compute the state of an index from its stored builds, the settings and the time. Pure: no timers, no I/O."""
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from mydocs.localserver.search.settings import IndexOutcome, SearchSettings
 
 
 class Status(StrEnum):
-    """The listing's words."""
+    """The states of the listing."""
 
     PENDING = "PENDING"
     BUILDING = "BUILDING"
@@ -21,7 +21,7 @@ class Status(StrEnum):
     DELETING = "DELETING"
 
 
-# IndexMapper.ExternalStatus: the worst of the hosts is that of the index. DELETING is not a host's status.
+# IndexMapper.ExternalStatus: an index has the worst status of its hosts. DELETING is not a host's status.
 PRIORITY = {Status.FAILED: 5, Status.STALE: 4, Status.PENDING: 3, Status.BUILDING: 2, Status.READY: 1}
 SERVING = frozenset({Status.READY, Status.STALE})
 
@@ -31,8 +31,8 @@ class Build:
     """
     One version of an index. Times are seconds since 1970 by the server's clock.
 
-    :param not_before: a start before this time would lie in the past
-    :param started_at: known once it has started; until then it follows from the queue
+    :param not_before: the earliest start; an earlier one would lie in the past
+    :param started_at: known once it has started; until then the queue decides
     :param ready_at: known once it is ready, so that a later change of its outcome does not undo it
     """
 
@@ -50,8 +50,8 @@ class Index:
     An entry of the catalogue.
 
     :param main: the version that serves, or the only one
-    :param staged: a newer version that takes over from ``main`` when it is ready
-    :param looks_left: for how many looks the listing still shows ``main`` alone; not stored
+    :param staged: a newer version that replaces ``main`` when it is ready
+    :param looks_left: number of listings that still show only ``main``; not stored
     """
 
     id: str
@@ -71,14 +71,14 @@ class Index:
         return self.staged or self.main
 
     def to_document(self) -> dict[str, Any]:
-        """Make a document of it for the store."""
+        """Return a document for the store."""
         document = asdict(self)
         del document["looks_left"]
         return document
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> "Index":
-        """Read what `to_document` made."""
+        """Read a document of `to_document`."""
         staged = document["staged"]
         builds = {"main": Build(**document["main"]), "staged": Build(**staged) if staged else None}
         return Index(**{**document, **builds})
@@ -110,7 +110,7 @@ class HostView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexView:
-    """What the listing says of an index."""
+    """An index as the listing shows it."""
 
     index: Index
     latest: Build
@@ -123,7 +123,7 @@ Outcomes = Callable[[Index], IndexOutcome]
 
 
 def starts(indexes: Iterable[Index], outcomes: Outcomes, settings: SearchSettings) -> dict[tuple[str, int], float]:
-    """Say when each build starts or has started, by index id and version."""
+    """Return when each build starts or has started, by index id and version."""
     found, running, waiting = {}, [], []
     for index in indexes:
         outcome = outcomes(index)
@@ -138,7 +138,7 @@ def starts(indexes: Iterable[Index], outcomes: Outcomes, settings: SearchSetting
             found[index.id, build.version] = build.started_at
             if build.ready_at is None:
                 running.append(build.started_at + seconds)
-    # Where more run than there are places for (the limit was lowered), the last of them to end count.
+    # If more builds run than the limit (which was lowered), the last ones to end count.
     places = len(running) + len(waiting) if settings.max_building is None else settings.max_building
     free_at = heapq.nlargest(places, running + [-inf] * places)
     heapq.heapify(free_at)
@@ -150,7 +150,7 @@ def starts(indexes: Iterable[Index], outcomes: Outcomes, settings: SearchSetting
 
 
 def ready_time(build: Build, start: float, outcome: IndexOutcome, settings: SearchSettings) -> float:
-    """Say when a build is ready; infinity for one that never is."""
+    """Return when a build is ready; infinity if never."""
     if build.ready_at is not None:
         return build.ready_at
     seconds = _seconds(outcome.build_seconds, settings.build_seconds)
@@ -158,18 +158,18 @@ def ready_time(build: Build, start: float, outcome: IndexOutcome, settings: Sear
 
 
 def is_gone(index: Index, outcome: IndexOutcome, settings: SearchSettings, at: float) -> bool:
-    """Say whether the catalogue can forget an index: deleted, or dropped behind everybody's back."""
+    """Return whether the catalogue can forget an index: deleted, or vanished by its outcome."""
     deleted = index.deleted_at is not None and index.deleted_at + delete_seconds(outcome, settings) <= at
     return deleted or index.created_at + outcome.vanishes_after <= at
 
 
 def delete_seconds(outcome: IndexOutcome, settings: SearchSettings) -> float:
-    """Say for how long an index that is being deleted is listed."""
+    """Return how long an index that is being deleted stays listed."""
     return _seconds(outcome.delete_seconds, settings.delete_seconds)
 
 
 def updated(index: Index, build: Build, *, main_ready_at: float, staged_ready_at: float) -> Index:
-    """Put in a new version; what is ready by now goes on serving until the new one is."""
+    """Add a new version. The ready one continues to serve until the new one is ready."""
     main = index.main
     if index.staged is not None and staged_ready_at <= build.created_at:
         return replace(index, main=replace(index.staged, ready_at=staged_ready_at), staged=build)
@@ -185,7 +185,7 @@ def view(
     settings: SearchSettings,
     at: float,
 ) -> IndexView | None:
-    """Say what the listing shows at a moment, ``None`` for nothing yet."""
+    """Return what the listing shows at a moment, or ``None`` if nothing yet."""
     if at < index.created_at + outcome.appears_after:
         return None
     if index.deleted_at is not None:
@@ -206,7 +206,7 @@ def view(
     return IndexView(
         index=index,
         latest=shown.latest,
-        # Only hosts that have reported count: with several of them READY can be shown too early.
+        # Only hosts that have reported count. With several hosts READY can be shown too early.
         status=max((host.status for host in hosts), key=PRIORITY.__getitem__, default=Status.PENDING),
         queryable=bool(hosts) and all(host.queryable for host in hosts),
         hosts=tuple(hosts),
@@ -242,7 +242,7 @@ def _host(
 
 
 def _combine(main: PartView, staged: PartView | None, *, latest: int) -> Status:
-    """Play IndexMapper.calculateStatus; a staged version that is ready has taken over before."""
+    """Combine as IndexMapper.calculateStatus does. A staged version that is ready has already replaced the main one."""
     if main.build.version == latest or main.status in {Status.PENDING, Status.BUILDING}:
         return main.status
     if staged is not None and staged.status is Status.FAILED:

@@ -1,4 +1,4 @@
-"""What the search half of the server plays: which kind of server, how long builds take, what goes wrong. Pure."""
+"""Set what the search half imitates: the kind of server, the times of builds, the faults. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ from math import inf
 
 
 class Dialect(StrEnum):
-    """Which kind of server the search commands and the listing are those of."""
+    """The kind of server that the search commands and the listing imitate."""
 
     ATLAS = "atlas"
-    SELF_MANAGED = "self-managed"  # mongod with a mongot of its own
+    SELF_MANAGED = "self-managed"  # mongod with its own mongot
     ATLAS_LOCAL = "atlas-local"  # the image mongodb/mongodb-atlas-local
 
 
 class Generation(StrEnum):
-    """How a server without search says so."""
+    """How a server without search answers."""
 
     CURRENT = "current"  # 8.x without mongot: 31082 for everything
     COMMAND_115 = "7.0"  # 115 for the commands, 6047401 for the stage
@@ -30,18 +30,18 @@ class IndexOutcome:
 
     :param pending_seconds: from the command to the start of the build
     :param build_seconds: from the start to the end; ``math.inf`` for a build that does not end
-    :param fails: the host's message, where the build ends with an error instead of an index
+    :param fails: the host's message, if the build ends with an error
     :param recovers_after: from the failure to a second build, which succeeds
-    :param appears_after: from the create command until the listing shows the index at all
-    :param vanishes_after: from the create command until somebody else has dropped it
+    :param appears_after: from the create command until the listing shows the index
+    :param vanishes_after: from the create command until the index vanishes, as if dropped by another client
     :param stale_after: from the end of the build until the index no longer follows the collection
-    :param stale_seconds: how long it stays so
-    :param stale_message: what the host says meanwhile
+    :param stale_seconds: how long it stays stale
+    :param stale_message: the host's message in this time
     :param hosts: the search hosts' names
-    :param lags: for each host how much later everything happens there; missing ones are 0
-    :param old_seconds: for how long after an update the listing still shows the old version as ready
-    :param old_looks: for how many looks after an update it does
-    :param delete_seconds: from the drop command until the listing forgets the index
+    :param lags: for each host, how much later everything happens there; 0 if absent
+    :param old_seconds: how long after an update the listing still shows the old version as ready
+    :param old_looks: how many listings after an update still show it
+    :param delete_seconds: from the drop command until the listing no longer shows the index
     """
 
     pending_seconds: float | None = None
@@ -63,17 +63,17 @@ class IndexOutcome:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
     """
-    What holds for all indexes of a server. Every time is in seconds.
+    The settings of all indexes of a server. Every time is in seconds.
 
-    :param max_building: builds at one time, the others stay pending; ``None`` for no limit. mongot has 2
+    :param max_building: builds at the same time, the others stay pending; ``None`` for no limit. mongot has 2
     :param publish_seconds: how often hosts report what the listing shows; 0 for at once. mongot has 30
     :param quota: how many indexes a cluster may have
-    :param enabled: whether there is search at all; where not, ``generation`` says how that is answered
+    :param enabled: whether the server has search; if not, ``generation`` decides the answers
     :param starting_seconds: from the server's start until the search process answers
-    :param fill_defaults: whether the listing shows definitions with the defaults that a server puts in
+    :param fill_defaults: whether the listing shows definitions with the defaults that a server adds
     :param listing_too_large: refuse a listing of a whole collection, as a server does beyond 16 MB
-    :param vector_updates: whether a vector index can be updated; local servers of 8.0 take each update for a search one
-    :param outcomes: what differs for single indexes, by name or by (collection, name)
+    :param vector_updates: whether a vector index can be updated; local 8.0 servers read each update as a search index
+    :param outcomes: the differences of single indexes, by name or by (collection, name)
     """
 
     dialect: Dialect = Dialect.ATLAS
@@ -94,4 +94,4 @@ class SearchSettings:
 
 
 MONGOT = SearchSettings(dialect=Dialect.SELF_MANAGED, max_building=2, publish_seconds=30.0)
-"""A self-managed server with mongot's own numbers: two initial syncs at a time, statistics each 30 s."""
+"""A self-managed server with mongot's own numbers: two initial syncs at the same time, statistics every 30 s."""

@@ -1,1 +1,1 @@
-"""What updates do to documents. Pure."""
+"""Update documents. Pure."""

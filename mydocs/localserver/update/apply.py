@@ -26,15 +26,15 @@ from mydocs.localserver.query.values import (
 )
 from mydocs.localserver.update.operators import KEEP, OPERATORS, REMOVE, Change, copied
 
-_PAD_LIMIT = 1_500_000  # elements that an update may append as null (server: kMaxPaddingAllowed)
+_PAD_LIMIT = 1_500_000  # the most elements that an update may append as null (server: kMaxPaddingAllowed)
 _FILTERED = re.compile(r"\$\[([^\]]*)\]")
 
 
 class _Absent(Enum):
-    """What an operator does where its path does not exist."""
+    """What an operator does if its path does not exist."""
 
     CREATE = auto()
-    CHECK = auto()  # nothing, but a path that could not be created is refused all the same
+    CHECK = auto()  # nothing, but it refuses a path that could not be created
     LEAVE = auto()
 
 
@@ -65,7 +65,7 @@ class _Context:
     variables: Mapping[str, Any] | None
     elements: ArrayFilters
     written: set[str] = field(default_factory=set)
-    above: set[str] = field(default_factory=set)  # all paths that lead to those written
+    above: set[str] = field(default_factory=set)  # all paths above the written ones
 
 
 def compile_update(
@@ -76,13 +76,13 @@ def compile_update(
     variables: Mapping[str, Any] | None = None,
 ) -> Update:
     """
-    Check an update, and return what it does: ``apply(document, *, filter=None, inserting=False)`` gives a new document.
+    Check an update, and return its function ``apply(document, *, filter=None, inserting=False)``, which returns a copy.
 
-    ``filter`` is the query, for the positional ``$``; ``inserting`` says that the document is what an upsert starts
-    from, so that ``$setOnInsert`` counts.
+    ``filter`` is the query, for the positional ``$``. ``inserting`` says that an upsert creates the document, so that
+    ``$setOnInsert`` applies.
 
     :param variables: the command's ``let``, evaluated
-    :raises CommandError: where the update is not valid, whatever documents there are
+    :raises CommandError: if the update is not valid, whatever documents there are
     """
     plain = _plain_set(update) if type(update) is dict and not array_filters else None
     if plain is not None:
@@ -125,9 +125,9 @@ def compile_update(
 
 def _plain_set(fields: Mapping[str, Any]) -> Update | None:
     """
-    Return what a ``$set`` of fields at the top does; ``None`` for every other update.
+    Return the function of a ``$set`` of top-level fields; ``None`` for every other update.
 
-    Such updates come by the thousand, and nothing in them can be wrong.
+    Such updates arrive in thousands, and nothing in them can be wrong.
     """
     values = fields.get("$set") if len(fields) == 1 else None
     if type(values) is not dict or not values or "_id" in values:
@@ -159,7 +159,7 @@ def _replacement(fields: Mapping[str, Any]) -> Document:
 
 
 def _replaced(original: Document, new: Document) -> Document:
-    """Put the original's ``_id`` in front; refuse another one."""
+    """Put the original's ``_id`` first. Refuse another ``_id``."""
     if "_id" not in original:
         return {"_id": new["_id"], **new} if "_id" in new else new
     if "_id" in new and not equal(original["_id"], new["_id"]):
@@ -238,7 +238,7 @@ def _check_path(path: str) -> None:
 
 
 def _clash(a: str, b: str) -> str | None:
-    """Return where one of two paths ends on the other, or where one goes on with ``$[...]`` and the other does not."""
+    """Return where two paths conflict: one ends on the other, or only one of them continues with ``$[...]``."""
     shared: list[str] = []
     for x, y in zip(split_path(a), split_path(b), strict=False):
         if x != y:
@@ -256,7 +256,7 @@ def _rename(source: str, target: Any) -> Iterator[_Step]:
         raise CommandError(2, f'The source and target field for $rename must differ: {source}: "{target}"')
     if any(part.startswith("$") for part in split_path(source) + split_path(target)):
         raise CommandError(2, "The source and target field for $rename may not be dynamic")
-    # What is moved shows only with the document.
+    # The source of a rename is known only with the document.
     yield _Step("$rename from", source, target, _nothing)
     yield _Step("$rename to", target, source, _nothing)
 
@@ -267,7 +267,7 @@ def _nothing(old: Any) -> Any:
 
 
 def _by_path(a: _Step, b: _Step) -> int:
-    # New fields are appended in this order: numbers by value, names by their letters (field_name_ordered_map).
+    # New fields are appended in this order: numbers by value, names alphabetically (field_name_ordered_map).
     for x, y in zip(split_path(a.path), split_path(b.path), strict=False):
         if x != y:
             if x.isdigit() and y.isdigit() and int(x) != int(y):
@@ -344,7 +344,7 @@ def _apply_rename(result: Document, step: _Step, parts: list[str], context: _Con
 
 
 def _renamed(document: Document, path: str) -> Any:
-    """Return what is to be renamed; refuse a path that leads through what has no such part."""
+    """Return the value to rename. Refuse a path through a value that has no such part."""
     value: Any = document
     for part in split_path(path):
         if isinstance(value, list):
@@ -371,7 +371,7 @@ def _refuse_arrays(document: Document, path: str, what: str) -> None:
 
 
 def _concrete(parts: list[str], context: _Context) -> Iterator[list[str]]:
-    """Yield the paths that one with ``$[...]`` stands for in the document."""
+    """Yield the paths of the document that a path with ``$[...]`` matches."""
     depth = next((place for place, part in enumerate(parts) if _FILTERED.fullmatch(part)), None)
     if depth is None:
         yield parts
@@ -389,7 +389,7 @@ def _concrete(parts: list[str], context: _Context) -> Iterator[list[str]]:
 
 
 def _claim(parts: list[str], context: _Context) -> None:
-    """Refuse what two operators do to one place, which shows only where ``$`` and ``$[...]`` have become numbers."""
+    """Refuse two operators on one place, which is known only when ``$`` and ``$[...]`` have become numbers."""
     path = ".".join(parts)
     above = {".".join(parts[:length]) for length in range(1, len(parts))}
     met = context.written & {*above, path} or context.above & {path}
@@ -435,7 +435,7 @@ def _remove(holder: Any, at: Any, old: Any) -> None:
     if old is MISSING:
         return
     if isinstance(holder, list):
-        holder[at] = None  # an element is emptied, so that the others keep their places
+        holder[at] = None  # an element becomes null, so that the others keep their places
     else:
         del holder[at]
 
@@ -450,9 +450,9 @@ def _store(holder: Any, at: Any, new: Any) -> None:
 
 def upsert_base(filter: Any) -> Document:  # noqa: A002  # the command's own word
     """
-    Return what an upsert starts from: the fields that a filter sets equal to something.
+    Return the document with which an upsert begins: the fields that a filter sets equal to a value.
 
-    :raises CommandError: 54 where it sets one twice
+    :raises CommandError: 54 if it sets a field twice
     """
     base: Document = {}
     seen: list[str] = []

@@ -1,4 +1,4 @@
-"""What each update operator does to the value at its path. Pure."""
+"""Apply each update operator to the value at its path. Pure."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -38,7 +38,7 @@ _SHARED = (dict, list)
 def copied(value: Any) -> Any:
     """Copy the argument of an operator, so that two places never share it."""
     if isinstance(value, dict):
-        # A document has few parts that can be shared, and a call for each of the others is what costs.
+        # Only few parts of a document can be shared, and a call for each of the others is slow.
         return {key: copied(inner) if isinstance(inner, _SHARED) else inner for key, inner in value.items()}
     return [copied(inner) for inner in value] if isinstance(value, list) else value
 
@@ -145,7 +145,7 @@ def _whole(argument: Mapping[str, Any], name: str) -> int | None:
 
 
 def _check_sort(order: Any) -> None:
-    """Refuse what $push cannot sort by; code 2 for all of it (pattern_cmp.cpp, checkSortClause)."""
+    """Refuse an order by which $push cannot sort; always code 2 (pattern_cmp.cpp, checkSortClause)."""
     if not isinstance(order, Mapping):
         if not is_number(order):
             raise CommandError(
@@ -176,7 +176,7 @@ def _push(path: str, argument: Any, now: datetime) -> Change:
     def change(old: Any) -> Any:
         array = _array(path, old)
         at = len(array) if position is None else position
-        # Counted from the end before the new ones are in; beyond either end is at that end.
+        # Counted from the end of the old array. A place beyond either end means that end.
         at = max(0, len(array) + at) if at < 0 else at
         array[at:at] = copied(items)
         if "$sort" in options:

@@ -1,4 +1,4 @@
-"""Aggregation expressions. Pure."""
+"""Evaluate aggregation expressions. Pure."""
 
 from mydocs.localserver.query.expressions.compiler import compile_expression
 from mydocs.localserver.query.expressions.core import truthy

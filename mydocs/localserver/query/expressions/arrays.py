@@ -1,4 +1,4 @@
-"""Expressions on arrays, sets and documents. Pure."""
+"""Evaluate expressions on arrays, sets and documents. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -135,7 +135,7 @@ def sort_array(items: list[Any], order: Any) -> list[Any]:
 
 
 def _by_fields(items: list[Any], order: Mapping[str, Any]) -> list[Any]:
-    # What is not a document has none of the fields and sorts as null.
+    # A value that is not a document has none of the fields and sorts as null.
     wrapped = [{"item": item} for item in items]
     spec = [(f"item.{path}", direction) for path, direction in order.items()]
     return [entry["item"] for entry in sort_documents(wrapped, spec)]
@@ -151,7 +151,7 @@ def _array_to_object(array: Any) -> dict[str, Any]:
     entries = _array("$arrayToObject", array, 40386)
     if not entries:
         return {}
-    # The first element says which of the two forms all of them have.
+    # The first element decides which of the two forms all must have.
     if isinstance(entries[0], list):
         pairs = [_pair(entry) for entry in entries]
         wrong_key = 40395
@@ -197,7 +197,7 @@ def _object_to_array(value: Any) -> list[dict[str, Any]]:
 
 
 def distinct(values: Any) -> list[Any]:
-    """Return values without those that are equal to an earlier one."""
+    """Return the values without those that equal an earlier one."""
     found: dict[bytes, Any] = {}
     for value in values:
         found.setdefault(encode_key(value), value)
@@ -209,7 +209,7 @@ def _sets(name: str, values: tuple[Any, ...]) -> list[dict[bytes, Any]]:
 
 
 def _ordered(found: Mapping[bytes, Any]) -> list[Any]:
-    # The order of a set is not promised; sorted is what the server shows too.
+    # The order of a set is not defined. The server also returns it sorted.
     return [found[key] for key in sorted(found)]
 
 
@@ -242,7 +242,7 @@ def _element_truth(name: str, test: Callable[[Any], bool]) -> Callable[[Any], bo
 
 
 def merge_objects(values: list[Any]) -> dict[str, Any]:
-    """Merge documents, the later over the earlier; null and missing are passed over."""
+    """Merge documents, later ones over earlier ones. Null and missing are ignored."""
     merged: dict[str, Any] = {}
     for value in values:
         if nullish(value):

@@ -1,4 +1,4 @@
-"""Turn an aggregation expression into a function of a document and its variables. Pure."""
+"""Compile an aggregation expression to a function of a document and its variables. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,11 +17,11 @@ def compile_expression(
     expression: Any, names: Iterable[str] | None = None
 ) -> Callable[[Document, Mapping[str, Any]], Any]:
     """
-    Return a function of a document and the variables, such as ``NOW``; it may return ``MISSING``.
+    Return a function of a document and the variables, such as ``NOW``. It may return ``MISSING``.
 
-    :param names: the variables that there will be; without them, a missing one shows when it is evaluated
-    :raises CommandError: where the expression is not valid
-    :raises NotKnown: where it holds an operator that is not implemented
+    :param names: the known variables; without them an unknown one is an error only at the evaluation
+    :raises CommandError: if the expression is not valid
+    :raises NotKnown: if it contains an operator that is not implemented
     """
     compiler = Compiler(OPERATORS, None if names is None else frozenset(names))
     evaluate = compiler.expression(expression)

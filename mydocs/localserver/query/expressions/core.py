@@ -1,4 +1,4 @@
-"""The frame that expression operators hang in: paths, variables, arguments, tables of functions. Pure."""
+"""Define the common parts of expressions: paths, variables, arguments, tables of functions. Pure."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,34 +11,34 @@ Scope: TypeAlias = Mapping[str, Any]
 Evaluate: TypeAlias = Callable[[Scope], Any]
 Builder: TypeAlias = Callable[[str, Any, "Compiler"], Evaluate]
 FunctionRow: TypeAlias = tuple[Callable[..., Any], int, int | None]
-"""A function of values, and how many it takes; ``None`` is any number."""
+"""A function of values, and its number of arguments; ``None`` is any number."""
 
-VARYING = frozenset({"$rand"})  # yields another value each time, though it reads nothing
+VARYING = frozenset({"$rand"})  # returns another value each time, although it reads nothing
 SYSTEM_VARIABLES = frozenset({"ROOT", "CURRENT", "NOW", "REMOVE"})
 _REFUSED_VARIABLES = frozenset(
     {"CLUSTER_TIME", "DESCEND", "PRUNE", "KEEP", "SEARCH_META", "USER_ROLES", "JS_SCOPE", "IS_MR"}
 )
-# What MongoDB has and this server does not: refused as not implemented, anything else as unrecognized.
+# Operators that MongoDB has and this server does not. They are refused as not implemented, all others as unrecognized.
 
 
 def truthy(value: Any) -> bool:
-    """Say whether a value counts as true: all but false, null, missing and zero."""
+    """Return whether a value counts as true: all except false, null, missing and zero."""
     if value is None or value is MISSING or value is False:
         return False
     return not is_number(value) or is_nan(value) or to_decimal(value) != 0
 
 
 def nullish(value: Any) -> bool:
-    """Say whether a value is null or missing."""
+    """Return whether a value is null or missing."""
     return value is None or value is MISSING
 
 
 class Compiler:
     """
-    Compiles expressions where some variables are known; ``names`` of ``None`` leaves that to the evaluation.
+    Compile expressions with known variables. If ``names`` is ``None``, the evaluation checks the variables.
 
-    What rests on no field and no variable is evaluated at once, as the server does when it optimizes. So a constant
-    that cannot be calculated is refused on an empty collection too.
+    An expression without fields and variables is evaluated at once, as the server's optimizer does. So a constant that
+    cannot be calculated is refused on an empty collection, too.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Compiler:
     ) -> None:
         self._operators = operators
         self._names = names
-        self._reads = [] if reads is None else reads  # all fields and variables so far, shared by all that bind
+        self._reads = [] if reads is None else reads  # all fields and variables so far, shared by all bound compilers
 
     def binding(self, *names: str) -> "Compiler":
-        """Return a compiler that knows further variables."""
+        """Return a compiler with additional variables."""
         return Compiler(self._operators, None if self._names is None else self._names | set(names), self._reads)
 
     def literal_name(self, expression: Any) -> str | None:
-        """Return the string that a constant expression yields, or None where it is none."""
+        """Return the string value of a constant expression, or ``None`` if it is not one."""
         before = len(self._reads)
         evaluate = self.expression(expression)
         value = evaluate({}) if len(self._reads) == before else None
@@ -71,7 +71,7 @@ class Compiler:
         return lambda _: expression
 
     def arguments(self, name: str, argument: Any, low: int, high: int | None) -> list[Evaluate]:
-        """Compile the arguments of an operator: a list of them, or one alone."""
+        """Compile the arguments of an operator: a list of them, or a single one."""
         given = argument if isinstance(argument, list) else [argument]
         if high == 0 and argument == {}:
             given = []
@@ -94,7 +94,7 @@ class Compiler:
 
     @staticmethod
     def check_named(name: str, argument: Any, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
-        """Refuse named arguments of which one is unknown or absent."""
+        """Refuse named arguments if one is unknown or absent."""
         if not isinstance(argument, Mapping):
             raise CommandError(9, f"{name} only supports an object as its argument, not {type_name(argument)}")
         for key in argument:
@@ -106,7 +106,7 @@ class Compiler:
 
     @staticmethod
     def check_variable(name: str) -> None:
-        """Refuse a name that a variable of the user cannot have."""
+        """Refuse a name that a user's variable must not have."""
         if not re.fullmatch(r"[a-z\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*", name) and name != "CURRENT":
             raise CommandError(9, f"'{name}' starts with an invalid character for a user variable name")
 
@@ -181,7 +181,7 @@ def _check_parts(parts: list[str]) -> None:
 
 
 def evaluate_path(value: Any, parts: list[str]) -> Any:
-    """Follow a field path; in an array it is followed in every element, and numbers are names of fields."""
+    """Follow a field path. In an array it is followed in every element, and numbers are field names."""
     for place, part in enumerate(parts):
         if isinstance(value, list):
             rest = parts[place:]
@@ -198,7 +198,7 @@ def functions(table: Mapping[str, FunctionRow], *, null: bool = False) -> dict[s
     """
     Return the builders of a table of functions.
 
-    :param null: the result is null as soon as an argument is null or missing
+    :param null: the result is null if an argument is null or missing
     """
 
     def build(function: Callable[..., Any], low: int, high: int | None) -> Builder:
@@ -234,7 +234,7 @@ def named_functions(
 
 
 def _keyword(name: str) -> str:
-    # Argument names are the server's; those that Python keeps for itself, or that ruff asks to leave alone, get a "_".
+    # Argument names are the server's. Names that Python reserves, or ruff refuses, get a "_".
     return {"input": "value", "format": "pattern", "as": "as_", "in": "in_"}.get(name, name)
 
 

@@ -1,4 +1,4 @@
-"""Expressions on dates. Pure."""
+"""Evaluate expressions on dates. Pure."""
 
 import calendar
 import re
@@ -175,7 +175,7 @@ def _shift(name: str, sign: int) -> Callable[..., Any]:
             if unit in _MONTHS:
                 moved = _months_later(date, sign * count * _MONTHS[unit])
             elif unit in ("day", "week"):
-                moved = date + timedelta(seconds=_SECONDS[unit] * sign * count)  # by the wall clock of the zone
+                moved = date + timedelta(seconds=_SECONDS[unit] * sign * count)  # by the local time of the zone
             else:
                 moved = date.astimezone(UTC) + timedelta(milliseconds=_unit_millis(name, unit) * sign * count)
         except (OverflowError, ValueError) as error:
@@ -225,7 +225,7 @@ def _difference(startDate: Any, endDate: Any, unit: Any, timezone: Any = "UTC", 
 
         return Int64(index(end) - index(start))
     size = _unit_millis(name, unit)
-    # The number of boundaries between the two; a week begins on the day that was asked for (1970-01-01 was a Thursday).
+    # The number of boundaries between the two. A week begins on the requested day (1970-01-01 was a Thursday).
     shift = (3 - _week_start(name, startOfWeek)) * 86_400_000 if unit == "week" else 0
     return Int64((to_millis(end) + shift) // size - (to_millis(start) + shift) // size)
 
@@ -239,7 +239,7 @@ def _truncate(date: Any, unit: Any, binSize: Any = 1, timezone: Any = "UTC", sta
     moment, count = _moment(name, date), to_int(binSize)
     if count is None or count < 1:
         raise CommandError(5439018, f"{name} requires 'binSize' to be greater than 0")
-    # Bins are counted from 2000-01-01, weeks from the first startOfWeek on or after it (src/mongo/db/query/datetime).
+    # Bins start at 2000-01-01, weeks at the first startOfWeek on or after it (src/mongo/db/query/datetime).
     reference = datetime(2000, 1, 1, tzinfo=UTC)
     if unit in _MONTHS:
         span = _MONTHS[unit] * count

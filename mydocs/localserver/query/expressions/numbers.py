@@ -1,4 +1,4 @@
-"""Expressions that calculate: arithmetic, rounding, and sums over their arguments. Pure."""
+"""Evaluate expressions that calculate: arithmetic, rounding, and sums over their arguments. Pure."""
 
 import decimal
 import math
@@ -27,7 +27,7 @@ from mydocs.localserver.query.arithmetic import (
 from mydocs.localserver.query.expressions.core import Builder, functions, nullish
 from mydocs.localserver.query.values import compare, from_millis, is_number, to_decimal, to_int, to_millis, type_name
 
-DATES = (datetime, DatetimeMS)  # the latter where Python has no such date
+DATES = (datetime, DatetimeMS)  # the latter if Python has no such date
 
 
 def _numbers(name: str, code: int, *values: Any) -> None:
@@ -189,7 +189,7 @@ def _pow(base: Any, exponent: Any) -> Any:
 
 
 def _decimal_power(base: decimal.Decimal, exponent: decimal.Decimal) -> Any:
-    """Raise to a whole power where the result has its digits exactly; else it depends on the server's library."""
+    """Raise to a whole power if the result is exact. Otherwise it depends on the server's library."""
     with decimal.localcontext(create_decimal128_context()) as context:
         if base == 0 and exponent < 0:
             raise CommandError(28764, "$pow cannot take a base of 0 and a negative exponent")
@@ -204,13 +204,13 @@ def _decimal_power(base: decimal.Decimal, exponent: decimal.Decimal) -> Any:
 
 
 def average(values: list[Any]) -> Any:
-    """Return the mean of the numbers among some values, or null where there are none."""
+    """Return the mean of the numbers among some values, or null if there are none."""
     numbers = [value for value in values if is_number(value)]
     return divide(total(numbers), len(numbers)) if numbers else None
 
 
 def extreme(values: list[Any], sign: int) -> Any:
-    """Return the smallest (-1) or largest (1) of the values that are not null, or null where there are none."""
+    """Return the smallest (-1) or largest (1) of the values that are not null, or null if there are none."""
     best: Any = None
     for value in values:
         if not nullish(value) and (best is None or compare(value, best) * sign > 0):
@@ -219,7 +219,7 @@ def extreme(values: list[Any], sign: int) -> Any:
 
 
 def deviation(values: list[Any], *, sample: bool) -> Any:
-    """Return the standard deviation of the numbers among some values, or null where there are too few."""
+    """Return the standard deviation of the numbers among some values, or null if there are too few."""
     count, mean, squares = 0, 0.0, 0.0
     for value in filter(is_number, values):
         number = float(to_decimal(value))
@@ -231,7 +231,7 @@ def deviation(values: list[Any], *, sample: bool) -> Any:
 
 
 def _over(function: Callable[[list[Any]], Any]) -> Callable[..., Any]:
-    # One argument that is an array stands for its elements; of several, each is a value.
+    # A single array argument means its elements. With several arguments, each is a value.
     def evaluate(*values: Any) -> Any:
         return function(values[0] if len(values) == 1 and isinstance(values[0], list) else list(values))
 

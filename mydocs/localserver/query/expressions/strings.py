@@ -1,4 +1,4 @@
-"""Expressions on strings. Pure."""
+"""Evaluate expressions on strings. Pure."""
 
 import hashlib
 import re
@@ -15,14 +15,14 @@ from mydocs.localserver.query.expressions.types import to_text
 from mydocs.localserver.query.regexes import compile_regex
 from mydocs.localserver.query.values import to_int, type_name
 
-# What $trim takes away without `chars`: the server's list of white space (expression_trim.h).
+# What $trim removes without `chars`: the server's list of white space (expression_trim.h).
 _SPACES = "\0\t\n\v\f\r \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
 
-_HASH_SEED, _RANK_OF_TEXTS = 0, 10  # of hashed indexes; canonicalizeBSONType(String)
+_HASH_SEED, _RANK_OF_TEXTS = 0, 10  # for hashed indexes; canonicalizeBSONType(String)
 
 
 def _coerced(value: Any) -> str:
-    """Return a value as the older operators read strings; more than `$toString`, and less (Value::coerceToString)."""
+    """Return a value as a string by the older operators' rules, which differ from `$toString` (coerceToString)."""
     if nullish(value):
         return ""
     if isinstance(value, Timestamp):

@@ -1,4 +1,4 @@
-"""Expressions on types: asking for them and converting between them. Pure."""
+"""Evaluate expressions on types: tests and conversions. Pure."""
 
 import decimal
 import math
@@ -33,7 +33,7 @@ _FAILURE = 241  # ConversionFailure
 
 
 def to_text(value: Any) -> str:
-    """Return a value as the text that the server makes of it."""
+    """Convert a value to a string as the server does."""
     match type_name(value):
         case "string":
             return str(value)
@@ -75,7 +75,7 @@ def iso_text(value: Any) -> str:
 
 
 def parse_date(text: str, name: str = "$dateFromString") -> datetime:
-    """Parse an ISO date; one without a zone is UTC."""
+    """Parse an ISO date. One without a zone is UTC."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,3})?)?)?(Z|[+-]\d\d:?\d\d)?", text, re.ASCII):
         raise CommandError(
             _FAILURE, f"Error parsing date string '{text}' in {name}; only ISO dates are understood here"
@@ -152,7 +152,7 @@ def _to_decimal(value: Any) -> Any:
         case "double":
             if not math.isfinite(value) or value == 0:
                 return Decimal128(str(value))
-            # A double becomes 15 significant digits, zeros included (Decimal128::kRoundTo15Digits).
+            # A double becomes 15 significant digits, with trailing zeros (Decimal128::kRoundTo15Digits).
             return Decimal128(decimal.Decimal(f"{value:.14e}"))
         case "string":
             try:
