@@ -1,1 +1,1 @@
-"""The command line: parse, make one call, render."""
+"""Run the command line: parse, make one call, render."""

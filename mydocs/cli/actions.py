@@ -1,4 +1,4 @@
-"""GitHub Actions: an error as an annotation of a line, a report as a summary of the step. I/O for the summary only."""
+"""Write for GitHub Actions: an error as an annotation, a report as a summary of the step. I/O only for the summary."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,21 +9,21 @@ if TYPE_CHECKING:
     from mydocs.migrations.model import Problem
     from mydocs.migrations.reporting.report import RunReport
 
-# A summary may have 1 MiB, and all of a job's are on one page.
+# The limit of a summary is 1 MiB, and those of all steps of a job are on one page.
 # https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#step-isolation-and-limits
 MOST_ROWS = 200
 
 
 def is_on(environ: Mapping[str, str]) -> bool:
-    """Say whether this is a step of a workflow; the variable is always set to ``true`` there."""
+    """Return whether this is a step of a workflow, where the variable is always ``true``."""
     return environ.get("GITHUB_ACTIONS") == "true"
 
 
 def annotation(message: str, place: "Problem", *, workspace: str | None) -> str:
     """
-    Write a problem as the workflow command that marks a line of a file in the pull request.
+    Write a problem as a workflow command, which marks a line of a file in the pull request.
 
-    It belongs on stderr: the service reads the commands of both streams, and stdout holds the result alone.
+    Write it to stderr: the service reads the commands of both streams, and stdout contains only the result.
     """
     properties = {"title": "mydocs"}
     if place.path is not None:
@@ -36,9 +36,9 @@ def annotation(message: str, place: "Problem", *, workspace: str | None) -> str:
 
 def append_summary(streams: "Streams", report: "RunReport", environ: Mapping[str, str]) -> None:
     """
-    Append a report to the summary of the step, where there is one.
+    Append a report to the summary of the step, if there is a step.
 
-    :raises OSError: where the file cannot be written
+    :raises OSError: if the file cannot be written
     """
     name = environ.get("GITHUB_STEP_SUMMARY")
     if name and is_on(environ):
@@ -51,7 +51,7 @@ def summary(report: "RunReport", title: str, clean: Callable[[str], str] = str) 
     """
     Write a report as Markdown.
 
-    :param clean: takes credentials out of a text
+    :param clean: removes credentials from a text
     """
     from mydocs.migrations.reporting.durations import seconds_text
 
@@ -94,14 +94,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], cell: Callable[[s
 
 
 def _plain(text: str) -> str:
-    """Write a text so that it stays what it is in a cell: on one line, and neither Markdown nor HTML."""
+    """Escape a text for a cell: on one line, without Markdown and HTML."""
     one_line = " ".join(text.split())
     plain = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{sign}" if sign in "\\|`*_[]" else sign for sign in plain)
 
 
 def _escaped(text: str, *, more: str = "") -> str:
-    """Write what would end a command, or one of its properties, as its code."""
+    """Replace characters that would end a command or a property by their codes."""
     for sign in "%\r\n" + more:
         text = text.replace(sign, f"%{ord(sign):02X}")
     return text

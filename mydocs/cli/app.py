@@ -1,7 +1,8 @@
 """
-The commands: each parses, makes one call of an operation by its name, and renders.
+Define the commands: each parses, makes one call of an operation, and renders. I/O.
 
-What imports a driver is imported inside them: the names of `mydocs.migrations` when they are used, all else by hand.
+Modules that import a driver are imported inside the functions: the names of `mydocs.migrations` at their first use, the
+others explicitly.
 """
 
 from collections.abc import Awaitable
@@ -256,7 +257,7 @@ def list_(common: Common) -> None:
             "version": script.version,
             "name": script.name,
             "script": script.file_name,
-            "state": None,  # only the ledger knows
+            "state": None,  # only the ledger has it
             "seconds": None,
             "error": None,
             "kind": script.kind.value,
@@ -318,15 +319,15 @@ def wait(common: Common, timeout: Timeout = "1h", indexes: Indexes = None, repor
 def check(
     common: Common,
     vectors: Annotated[
-        bool, typer.Option("--vectors", help="Also look at the vectors of each vector index; reads every document.")
+        bool, typer.Option("--vectors", help="Also check the vectors of each vector index; reads every document.")
     ] = False,
     indexes: Indexes = None,
 ) -> None:
     """
     Compare files, ledger and live indexes, and run each `verify`.
 
-    Exits with 8 where a script is pending, changed or missing, or where a live index differs from what was asked for.
-    Exits with 9 where a `verify` raises, or with --vectors where a vector does not fit. Changes nothing.
+    Exits with 8 if a script is pending, changed or missing, or a live index differs from what was asked for.
+    Exits with 9 if a `verify` raises, or with --vectors if a vector does not fit. Changes nothing.
     """
     models = calls.standard_indexes(indexes)
     from mydocs.cli.render import status_text
@@ -342,17 +343,17 @@ def check(
 def rollback(
     common: Common,
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="NUMBER", min=1, help="How many to take back (1).")
+        int | None, typer.Option("--steps", metavar="NUMBER", min=1, help="How many to roll back (1).")
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Take back all above; it stays.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Roll back all above; it stays.")] = None,
     wait: Wait = False,
     timeout: WaitTimeout = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be taken back; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be rolled back; change nothing.")] = False,
     lock_timeout: LockTimeout = "10m",
     script_timeout: ScriptTimeout = "0",
     report: ReportFile = None,
 ) -> None:
-    """Take applied migrations back with their `down`, newest first."""
+    """Roll applied migrations back with their `down`, newest first."""
     if steps is not None and to is not None:
         raise calls.usage("--steps and --to exclude each other; leave one of them out")
     limit, lock_limit = calls.wait_limit(wait, timeout), calls.duration(lock_timeout, "--lock-timeout")
@@ -539,10 +540,10 @@ def unlock(
         return await migrations.unlock(db, force=force), db.name
 
     found, database = calls.call(common, operation)
-    held = found if found is not None and found.run_id is not None else None  # one that was given back stays
+    held = found if found is not None and found.run_id is not None else None  # a released lease stays
     streams = current()
     if streams.output is Output.TABLE:
-        # Only force takes one away that is alive; the lease of a process that died has run out by itself.
+        # Only --force removes a live lease. The lease of a process that died has expired by itself.
         last = f"; the last was of {describe_holder(held)}" if held else ""
         taken = f"removed the lease of {describe_holder(held)}" if held and held.live else f"no lease is held{last}"
         streams.result(taken)
@@ -550,7 +551,7 @@ def unlock(
         facts = plain(asdict(held)) if held else None
         if facts is not None:
             facts["id"] = facts.pop("run_id")
-            del facts["process"]  # of use to this machine alone
+            del facts["process"]  # only useful on this machine
         results.show_document({"database": database, "lease": facts})
 
 

@@ -1,4 +1,4 @@
-"""Ask the operator before something is changed for good. I/O."""
+"""Ask the operator before a permanent change. I/O."""
 
 import sys
 
@@ -10,7 +10,7 @@ def consent(streams: Streams, what: str, question: str) -> None:
     """
     Return if the operator agrees.
 
-    :raises MigrationError: where they do not, or where nobody can be asked
+    :raises MigrationError: if they do not, or if stdin is not a terminal
     """
     streams.line(what)
     if sys.stdin is None or not sys.stdin.isatty() or streams.err is None:

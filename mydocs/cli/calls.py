@@ -1,4 +1,4 @@
-"""From the options of a command to its one call of an operation. Drivers are imported when the call is made."""
+"""Turn the options of a command into its one call of an operation. I/O. The call imports the driver."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 from mydocs.cli.options import Common
 from mydocs.cli.streams import current
 
-if TYPE_CHECKING:  # help and `list` start without them
+if TYPE_CHECKING:  # `--help` and `list` must not import them
     from concurrent.futures import Executor
 
     from mydocs.cli.report_file import ReportFile
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Shared(TypedDict):
-    """What every operation with a report takes."""
+    """The arguments of every operation with a report."""
 
     directory: Path
     on_event: "Sink"
@@ -41,9 +41,9 @@ def report(
     """
     Make the one call of a command that ends in a report.
 
-    :param operation: imports its module itself, as that brings the driver
-    :param text: shows the report as text; also that of a call which fails
-    :param file: what `--report` named
+    :param operation: imports its module itself, since that imports the driver
+    :param text: shows the report as text, also the report of a failed call
+    :param file: the file of `--report`
     """
     streams = current()
     streams.render = text
@@ -57,7 +57,7 @@ def call(common: Common, operation: "Callable[[Database, Shared], Awaitable[T]]"
     """
     Await an operation on the database of the settings.
 
-    :param watchers: take the call's events, besides the operator's view
+    :param watchers: receive the call's events, besides the operator's view
     """
     streams, chosen = current(), settings(common)
     streams.secrets = chosen.secrets
@@ -73,22 +73,22 @@ def call(common: Common, operation: "Callable[[Database, Shared], Awaitable[T]]"
 
 @contextmanager
 def _importable_from_here() -> Iterator[None]:
-    """Let scripts import what lies in the working directory, as `python -m` would."""
+    """Let scripts import modules from the working directory, as `python -m` does."""
     try:
         here = str(Path.cwd())
-    except OSError:  # it is gone
+    except OSError:  # it was removed
         yield
         return
     sys.path.insert(0, here)
     try:
         yield
     finally:
-        with suppress(ValueError):  # a script may have taken it out itself
+        with suppress(ValueError):  # a script may have removed it itself
             sys.path.remove(here)
 
 
 def report_file(name: str | None, command: str) -> "ReportFile | None":
-    """Take what --report says, before anything runs."""
+    """Read the value of --report, before anything runs."""
     if name is None:
         return None
     from mydocs.cli import report_file as files
@@ -97,14 +97,14 @@ def report_file(name: str | None, command: str) -> "ReportFile | None":
 
 
 def directory(common: Common) -> "Path":
-    """Say where the scripts are; all that a command without a database needs."""
+    """Return the folder of the scripts, the only setting of a command without a database."""
     from mydocs.migrations.settings import load_directory
 
     return load_directory(flags(common), os.environ)
 
 
 def standard_indexes(flag: str | None) -> "IndexModels":
-    """Decide which standard indexes a command deals with; ``flag`` is what --indexes says."""
+    """Decide the standard indexes of a command; ``flag`` is the value of --indexes."""
     from pathlib import Path
 
     from mydocs.migrations.project import standard_indexes as of_project
@@ -113,7 +113,7 @@ def standard_indexes(flag: str | None) -> "IndexModels":
 
 
 def is_own_project() -> bool:
-    """Whether a pyproject.toml says that this is a project with settings of its own."""
+    """Return whether a pyproject.toml has settings for mydocs."""
     from pathlib import Path
 
     from mydocs.migrations.project import find_project
@@ -122,7 +122,7 @@ def is_own_project() -> bool:
 
 
 def flags(common: Common) -> "Flags":
-    """Return what the command line says about the database and the scripts."""
+    """Return the command line's settings of the database and the scripts."""
     from mydocs.migrations.settings import Flags
 
     return Flags(url=common.url, db=common.db, dir=common.dir, env_file=common.env_file, local=common.local)
@@ -136,28 +136,28 @@ def settings(common: Common) -> "Settings":
 
 
 def duration(text: str, option: str) -> float:
-    """Read a duration; 0 is 0."""
+    """Read a duration in seconds; 0 is 0."""
     from mydocs.migrations.settings import parse_duration
 
     return parse_duration(text, option)
 
 
 def whole_number(text: str, option: str) -> int:
-    """Read a number of something, 0 or more."""
+    """Read a whole number, 0 or more."""
     if not (text.isascii() and text.isdigit()):
         raise usage(f'{option}: "{text}" is not a whole number; write 0 or more')
     return int(text)
 
 
 def limit(text: str, option: str) -> float | None:
-    """Read a duration of which 0 means no limit."""
+    """Read a duration in seconds; 0 means no limit."""
     from mydocs.migrations.settings import parse_limit
 
     return parse_limit(text, option)
 
 
 def wait_limit(wait: bool, timeout: str | None) -> float | None:
-    """Read the limit of a wait that has to be asked for."""
+    """Read the limit of an optional wait."""
     seconds = limit("1h" if timeout is None else timeout, "--timeout")
     if timeout is not None and not wait:
         raise usage("--timeout limits the wait of --wait; give both, or leave --timeout out")
@@ -166,7 +166,7 @@ def wait_limit(wait: bool, timeout: str | None) -> float | None:
 
 @contextmanager
 def engine(workers: int | None, dask: str | None) -> "Iterator[Executor | None]":
-    """Yield who shares the data changes of a run: processes of this machine, a Dask cluster, or nobody."""
+    """Yield the executor for a run's data changes: local processes, a Dask cluster, or ``None``."""
     if workers is not None and dask is not None:
         raise usage("--workers and --dask exclude each other; leave one of them out")
     if workers is None and dask is None:
@@ -179,7 +179,7 @@ def engine(workers: int | None, dask: str | None) -> "Iterator[Executor | None]"
 
 
 def usage(sentence: str) -> Exception:
-    """Make the error for options that do not go together."""
+    """Return the error for options that exclude each other."""
     from mydocs.migrations.errors import SettingsInvalid
 
     return SettingsInvalid(sentence)

@@ -1,4 +1,4 @@
-"""From settings to an open database and back: local server, client, signals, one async call. I/O."""
+"""Open the database of the settings for one async call: local server, client, signals. I/O."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Act = Callable[[Database, Sink], Awaitable[T]]
 
 LOCAL_DIRECTORY = ".mydocs"
-NOTICE_SECONDS = 3.0  # of silence, before an operator wonders whether anything is happening
+NOTICE_SECONDS = 3.0  # of silence; after it an operator is told what the program waits for
 
 
 def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
@@ -41,7 +41,7 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
     Make one async call on the settings' database.
 
     :raises Interrupted: after SIGINT or SIGTERM, with the report of what was done until then
-    :raises MigrationError: what the call raises, or why there is no connection
+    :raises MigrationError: the call's error, or the reason why there is no connection
     """
     last: list[RunReport] = []
 
@@ -68,7 +68,7 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
                 problem.report = last[0] if last else None
                 raise problem from error
         except MigrationError:
-            # What a script answers to its cancellation is in the report; why it was cancelled is the news.
+            # The script's answer to its cancellation is in the report. The message says why it was cancelled.
             if watch.received is None:
                 raise
         interrupted = Interrupted(watch.received or signal.SIGINT)
@@ -77,7 +77,7 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
 
 
 def _cancelled_by_a_script(error: asyncio.CancelledError) -> MigrationError:
-    """Say what ended a call that no signal has ended: a script that cancels all tasks cancels this program's too."""
+    """Return the error for a call that was cancelled without a signal: a script has cancelled all tasks."""
     cause = error.__cause__
     if isinstance(cause, MigrationError):
         return cause
@@ -92,7 +92,7 @@ async def _main(settings: Settings, url: str, watch: Watch, streams: Streams, si
             result = await act(client[settings.database], sink)
             if watch.received is None:
                 return result
-        # Also where everything was done in spite of it: a plain script runs to its end, and the caller wanted none.
+        # Also if everything was done: a plain script runs to its end, but the caller asked to stop.
         raise Interrupted(watch.received or signal.SIGINT)
     finally:
         notice.cancel()
@@ -104,7 +104,7 @@ async def _main(settings: Settings, url: str, watch: Watch, streams: Streams, si
 
 @contextlib.contextmanager
 def _server(settings: Settings, streams: Streams) -> Iterator[str]:
-    """Yield the URL: the one that was given, or that of a local server which lives as long as this block."""
+    """Yield the URL: the given one, or that of a local server that runs until the block ends."""
     if settings.url is not None:
         yield settings.url
         return
@@ -122,7 +122,7 @@ def local_launcher() -> Any:
     """
     Import the local server.
 
-    :raises SettingsInvalid: where this system cannot run it
+    :raises SettingsInvalid: if this system cannot run it
     """
     try:
         from mydocs.localserver import launch
@@ -139,7 +139,7 @@ def _notice(client: Client, streams: Streams) -> None:
 
 
 def _say(streams: Streams, text: str) -> None:
-    """Write a line inside a signal's handler, which may run in the middle of a write to the stream."""
+    """Write a line from a signal's handler, which may interrupt a write to the stream."""
     if streams.err is None:
         return
     line = f"mydocs: {text}"
@@ -151,7 +151,7 @@ def _say(streams: Streams, text: str) -> None:
 
 
 def _last_words(settings: Settings, streams: Streams, code: int) -> None:
-    """Say on stdout, in JSON, what a process can say that is left at once."""
+    """Write the last JSON object to stdout, for a process that is left at once."""
     if streams.output is not Output.JSON or streams.out is None:
         return
     message = "left at once, by a second signal; `mydocs migrate status` shows what is unfinished"

@@ -1,4 +1,4 @@
-"""The one place from an error to its text and exit code. I/O."""
+"""Convert every error to its text and exit code. The only place that does. I/O."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from mydocs.cli.light import CLICK_ERROR
 from mydocs.cli.results import hand_out
 from mydocs.cli.streams import LogFormat, Output, Streams
 
-if TYPE_CHECKING:  # help and shell completion need no error of ours
+if TYPE_CHECKING:  # `--help` and shell completion must not import our errors
     from mydocs.migrations.errors import MigrationError
     from mydocs.migrations.reporting.report import RunReport
 
@@ -32,14 +32,14 @@ INTERRUPTED = 130
 
 
 def run(streams: Streams, invoke: Callable[[], Any]) -> int:
-    """Invoke a command and turn what it raises into text and exit code."""
+    """Invoke a command, and convert its error to text and exit code."""
     try:
         returned = invoke()
     except CLICK_ERROR as error:
         return _usage(streams, error)
     except (typer.Abort, KeyboardInterrupt):
         returned = INTERRUPTED
-    except Exception as error:  # noqa: BLE001  # the last place that can say something to an operator
+    except Exception as error:  # noqa: BLE001  # the last place that can inform the operator
         return _failure(streams, error)
     if returned == INTERRUPTED:
         from mydocs.migrations.errors import Interrupted
@@ -49,7 +49,7 @@ def run(streams: Streams, invoke: Callable[[], Any]) -> int:
 
 
 def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> int:
-    """Show an error and what was done until then; return the exit code."""
+    """Show an error and the report of what was done. Return the exit code."""
     from mydocs.migrations.reporting.report import to_json
 
     report = _report_of(error, kind or type(error).__name__)
@@ -75,21 +75,21 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
 
     if actions.is_on(os.environ):
         for place in error.places():
-            # Cleaned before it is escaped, as escapes might hide a credential.
+            # Cleaned before it is escaped, since escapes might hide a credential.
             message = streams.clean(" ".join(place.text.split()))
             streams.line_as_it_is(actions.annotation(message, place, workspace=os.environ.get("GITHUB_WORKSPACE")))
     return error.exit_code
 
 
 def _has_content(report: "RunReport | None") -> bool:
-    """Whether something was found or done before the error; an empty table would pass for an answer."""
+    """Return whether anything was found or done before the error. An empty table would look like a result."""
     return report is not None and bool(report.migrations or report.indexes)
 
 
 def _usage(streams: Streams, error: Exception) -> int:
     from mydocs.migrations.errors import UsageError
 
-    sentence = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]  # all of click's do
+    sentence = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]  # all of click's errors have it
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", None) or "mydocs"
     joint = " See" if sentence.endswith("?") else "; see"
@@ -97,7 +97,7 @@ def _usage(streams: Streams, error: Exception) -> int:
 
 
 def _failure(streams: Streams, error: Exception) -> int:
-    """Show an error that may be ours, the driver's, or a mistake in this program."""
+    """Show an error of ours, of the driver, or of a defect in this program."""
     from mydocs.migrations.errors import MigrationError
 
     if isinstance(error, MigrationError):

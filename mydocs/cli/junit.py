@@ -1,4 +1,4 @@
-"""A report as JUnit XML, as pipelines read it: a case for each migration and each index. Pure."""
+"""Write a report as JUnit XML for pipelines: a case for each migration and each index. Pure."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.escaping import visible
 from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunReport
 
-# https://www.w3.org/TR/xml/#charsets: what no document may hold, not even as a reference.
+# https://www.w3.org/TR/xml/#charsets: characters that no document may contain, not even as a reference.
 FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -19,10 +19,10 @@ def document(report: RunReport, *, command: str, started_at: datetime, clean: Ca
     """
     Write a report as one test suite.
 
-    A migration or an index that is to blame is a failure, one that was not reached is skipped; an error that no case
-    shows is a case of its own, so that a failed run is never a green suite.
+    A failed migration or index is a failure. One that was not reached is skipped. An error without a case gets a case
+    of its own, so that a failed run is never a green suite.
 
-    :param clean: takes credentials out of a text
+    :param clean: removes credentials from a text
     """
 
     def text(value: str) -> str:

@@ -1,4 +1,4 @@
-"""What an operator sees while a call goes on: a live view on a terminal, a plain line an event elsewhere. I/O."""
+"""Show a call to the operator while it runs: a live view on a terminal, a line for each event elsewhere. I/O."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ from mydocs.migrations.reporting.events import (
 from mydocs.migrations.reporting.report import RunFinished
 from mydocs.migrations.values import value
 
-if TYPE_CHECKING:  # rich is imported where there is a terminal, and only there
+if TYPE_CHECKING:  # rich is imported only on a terminal
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 BAR_WIDTH = 12  # characters
@@ -50,7 +50,7 @@ STYLES = {"done": "green", "failed": "bold red", "info": "dim"}
 
 @contextlib.contextmanager
 def view(streams: Streams) -> Iterator[Sink]:
-    """Yield a sink for the events of a call; it can be called from any thread."""
+    """Yield a sink for the events of a call. It can be called from any thread."""
     if streams.log_format is LogFormat.JSON:
         yield lambda event: streams.line_json(render.event_json(event))
     elif streams.output is Output.QUIET:
@@ -66,7 +66,7 @@ def view(streams: Streams) -> Iterator[Sink]:
 
 @value
 class Line:
-    """One line of the live view; ``ended`` is ``None`` while its spinner turns."""
+    """One line of the live view. ``ended`` is ``None`` while its spinner turns."""
 
     title: str
     text: str
@@ -85,7 +85,11 @@ class LiveView:
     """The lines of the live view in the order in which they appeared. Events come from several threads."""
 
     def __init__(self, streams: Streams, *, unicode: bool, settles: bool = False) -> None:
-        """:param settles: the table of the result takes the place of the lines"""
+        """
+        Start without lines.
+
+        :param settles: the table of the result replaces the lines
+        """
         self._streams = streams
         self._settles = settles
         self._column = 0 if unicode else 1
@@ -96,7 +100,7 @@ class LiveView:
         self.console: Console | None = None
 
     def take(self, event: Event) -> None:
-        # Said after the lock is given back: rich draws the lines under a lock of its own, which `print` takes as well.
+        # Written after our lock is released: rich draws under a lock of its own, which `print` takes as well.
         with self._lock:
             said = self._take(event)
         if said is not None and self.console is not None:
@@ -104,7 +108,7 @@ class LiveView:
             self.console.print(self._streams.clean(text), style=style, markup=False, highlight=False)
 
     def _take(self, event: Event) -> tuple[str, str] | None:
-        """Take an event into the lines, or return what is to be said above them, with its style."""
+        """Add an event to the lines, or return the text to write above them, with its style."""
         now = time.monotonic()
         match event:
             case LeaseWaiting():
@@ -139,7 +143,7 @@ class LiveView:
                     self._settle(title, text, mark, event.seconds)
             case RunFinished():
                 self._end_lease("over")
-                # What still turns has not ended: it is left as it is, and no spinner is left on the screen.
+                # A line that still turns has not ended. It stays as it is, but without a spinner.
                 for title, line in self._lines.items():
                     if line.ended is None:
                         self._lines[title] = replace(line, ended=now, mark="info")
@@ -148,7 +152,7 @@ class LiveView:
             case Planned() if event == self._plan:
                 pass
             case StillWaiting() if any(line.is_index for line in self._lines.values()):
-                pass  # the lines show what is waited for, and how long
+                pass  # the lines already show the awaited indexes and their times
             case _:
                 if isinstance(event, Planned):
                     self._plan = event
@@ -162,7 +166,7 @@ class LiveView:
         self._lines[title] = Line(title=title, text="", since=now - event.seconds, ended=ended, data=come)
 
     def _changed(self) -> str:
-        """Say what the data changes came to, which no table shows."""
+        """Return a line for each data change, which no table shows."""
         data = [(line, line.data) for line in self._lines.values() if line.data is not None]
         return "\n".join(
             f"{line.title.strip()}: {come.done} of {come.total} documents, {seconds_text(line.seconds)}"
@@ -170,7 +174,7 @@ class LiveView:
         )
 
     def _end_data(self) -> None:
-        """A script has ended, and whatever it was changing with it."""
+        """End the data changes of a script that has ended."""
         for title in self._data:
             line = self._lines.get(title)
             if line is not None and line.ended is None:
@@ -215,14 +219,14 @@ class LiveView:
         if line.ended is not None:
             return Text.assemble((MARKS[line.mark][self._column], STYLES[line.mark]), " ", title)
         spinner = Spinner(SPINNERS[self._column], text=Text(title), style="cyan")
-        spinner.start_time = line.since  # the spinner of each picture goes on where that of the last one stood
+        spinner.start_time = line.since  # each picture's spinner continues that of the last picture
         return spinner
 
     def _body(self, line: Line, room: int) -> "RenderableType":
         if line.data is None:
             return self._text(" ".join(self._streams.clean(line.text).split()))
         come = line.data
-        # The percentage first, and of the rest what fits: on a narrow screen no part of it is cut.
+        # The percentage comes first, then the parts that fit. On a narrow screen no part is cut.
         share = f"{come.share:4.0%}"
         if room < len(share) + 1 + BAR_WIDTH:
             return self._text(share)
@@ -239,14 +243,14 @@ class LiveView:
         return grid
 
     def _text(self, text: str, style: str = "") -> "RenderableType":
-        """Make a text of one line; on a terminal without Unicode nothing marks its end where it is cut."""
+        """Return a text of one line. On a terminal without Unicode a cut end has no mark."""
         from rich.text import Text
 
         return Text(text, style=style, no_wrap=True, overflow="crop" if self._column else "ellipsis")
 
 
 def fitting(parts: Sequence[str], room: int) -> str:
-    """Join as many parts as there is room for, the first ones first."""
+    """Join as many parts as fit, in their order."""
     said = ""
     for part in filter(None, parts):
         longer = f"{said}, {part}" if said else part
@@ -257,7 +261,7 @@ def fitting(parts: Sequence[str], room: int) -> str:
 
 
 def cut_inside(text: str, width: int, mark: str) -> str:
-    """Cut a name in its middle: names of one kind mostly differ at their ends."""
+    """Cut a name in the middle, since names of one kind usually differ at their ends."""
     if len(text) <= width:
         return text
     end = (width - len(mark)) // 2
@@ -265,7 +269,7 @@ def cut_inside(text: str, width: int, mark: str) -> str:
 
 
 def chosen(lines: Sequence[Line], room: int) -> list[Line]:
-    """Choose the lines that fit on a screen: what goes on and what has failed, then what has ended last."""
+    """Return the lines that fit on a screen: first those that run or have failed, then the last ones that ended."""
     if len(lines) <= room:
         return list(lines)
     first = [line for line in lines if line.ended is None or line.mark == "failed"][:room]
@@ -275,7 +279,7 @@ def chosen(lines: Sequence[Line], room: int) -> list[Line]:
 
 
 def count_text(lines: Sequence[Line], hidden: int) -> str:
-    """Sum up the indexes that are waited for, and say how many lines had no room."""
+    """Return a line with the number of awaited indexes, and of the lines that did not fit."""
     waited = [line for line in lines if line.is_index and not (line.mark == "info" and line.ended is not None)]
     ready = sum(line.ended is not None and line.mark == "done" for line in waited)
     failed = sum(line.ended is not None and line.mark == "failed" for line in waited)
@@ -293,7 +297,7 @@ def _live(streams: Streams) -> Iterator[Sink]:
     from rich.live import Live
 
     class Screen(Console):
-        """Rich asks the three standard descriptors for the size, of which two lead elsewhere while scripts run."""
+        """Rich asks the three standard descriptors for the size. Two of them are redirected while scripts run."""
 
         @property
         def size(self) -> ConsoleDimensions:
@@ -310,7 +314,7 @@ def _live(streams: Streams) -> Iterator[Sink]:
             self.width, self.height = new
 
     console = Screen(file=streams.err)
-    # On the same screen the result shows the same again: its table takes the place of the lines.
+    # On the same screen the table of the result replaces the lines, since it contains the same.
     settles = streams.output is Output.TABLE and streams.out is not None and streams.out.isatty()
     shown = LiveView(streams, unicode=console.encoding.lower().startswith("utf"), settles=settles)
     shown.console = console

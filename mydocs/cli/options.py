@@ -1,4 +1,4 @@
-"""The options that every command has, declared once. No I/O."""
+"""Declare the options that every command has. No I/O."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ URL_HELP = "Connection string. Environment: MONGO_URL; the login: MONGO_USER, MO
 
 @value
 class Common:
-    """What was said about the database, the scripts and the output, before or after the subcommand."""
+    """The options of the database, the scripts and the output, given before or after the subcommand."""
 
     url: Annotated[
         str | None,
@@ -61,15 +61,15 @@ _PARAMETERS = tuple(
 
 def with_common(function: Callable[..., Any]) -> Callable[..., Any]:
     """
-    Put the common options in the place of a command's first parameter.
+    Replace a command's first parameter by the common options.
 
-    What a group on the way was given counts where the command itself was given nothing.
+    A value given to a group counts if the command itself got none.
     """
     return _with(function, _PARAMETERS)
 
 
 def with_common_but_no_database(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Likewise for a command that asks no database: it takes the options of one, as all do, and does not show them."""
+    """Do the same for a command without a database: it accepts the options of a database, but does not show them."""
     return _with(function, tuple(_hidden(one) if one.name in OF_A_DATABASE else one for one in _PARAMETERS))
 
 
@@ -90,21 +90,21 @@ def _with(function: Callable[..., Any], common: tuple[inspect.Parameter, ...]) -
 
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     parameters = [context, *keyword_only, *common]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del command.__wrapped__  # or Typer reads the original's annotations
+    del command.__wrapped__  # otherwise Typer reads the original's annotations
     return command
 
 
 def keep_common(context: typer.Context, **values: Any) -> None:
-    """Be a group's callback: keep what it was given for the command that follows."""
+    """Store the options of a group for the command that follows. This is a group's callback."""
     context.obj = Common(**values)
     if context.invoked_subcommand is None:
         say_help(context)
 
 
 def say_help(context: typer.Context) -> None:
-    """Answer a group that was called without a command; JSON was asked for, so JSON says it."""
+    """Answer a group without a command with its help, or with a JSON error if JSON was asked for."""
     if current().output is Output.JSON:
         from mydocs.migrations.errors import UsageError
 
@@ -113,7 +113,7 @@ def say_help(context: typer.Context) -> None:
     raise typer.Exit(2)
 
 
-keep_common.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what Typer reads
+keep_common.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # Typer reads it
     [
         inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
         *_PARAMETERS,

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: what ran, how long, and what the run waited for. Pure."""
+"""Write a report as one self-contained HTML page: what ran, how long, and what the run waited for. Pure."""
 
 import html
 import math
@@ -28,9 +28,9 @@ GOOD = (MigrationState.APPLIED.value, IndexState.READY.value, VERIFIED)
 BAD = (MigrationState.FAILED.value, MigrationState.INTERRUPTED.value, NOT_RIGHT)
 BREAKS = re.compile(r"(?<=[A-Za-z0-9])[_.](?=[A-Za-z0-9])")
 COLOURS = 6  # of the style; neighbours differ
-MOST_NAMED = 12  # of what the run waited for
-TICKS = 6  # on the axis, about
-SMALL = 0.01  # of the run; less than that is small change
+MOST_NAMED = 12  # longest waits that are listed by name
+TICKS = 6  # on the axis, approximately
+SMALL = 0.01  # of the run; shorter steps are summed up
 
 Text = Callable[[str], str]
 
@@ -39,19 +39,19 @@ def document(report: RunReport, recorder: Recorder, *, command: str, clean: Text
     """
     Write a report as a page.
 
-    :param recorder: what happened when; it is finished
-    :param clean: takes credentials out of a text
+    :param recorder: the times of the events; it is finished
+    :param clean: removes credentials from a text
     """
 
     def text(value: str) -> str:
-        # Cleaned before it is escaped: a credential may hold what is escaped.
+        # Cleaned before it is escaped, since a credential may contain characters that are escaped.
         return html.escape(visible(clean(value)))
 
     def named(value: str) -> str:
-        # A long name may be broken where its words end.
+        # A long name may be broken between its words.
         return BREAKS.sub(r"\g<0><wbr>", text(value))
 
-    # Of the call itself, as the command says it too; the recorder has begun before the server was reached.
+    # The time of the call itself, as the command shows it. The recorder started before the server was reached.
     lasted = report.seconds or recorder.seconds
     spans = tuple(shifted(span, max(0.0, recorder.seconds - lasted)) for span in recorder.spans)
     seconds, held = max(lasted, 0.001), waited_for(spans, lasted)
@@ -81,7 +81,7 @@ def document(report: RunReport, recorder: Recorder, *, command: str, clean: Text
 
 
 def told(report: RunReport, spans: Sequence[Span], held: Sequence[Span], seconds: float) -> str:
-    """Say in a sentence what the time went to."""
+    """Return a sentence about where the time went."""
     if report.outcome is Outcome.PLANNED:
         return f"{len(report.migrations)} to run."
     if not spans:
@@ -101,7 +101,7 @@ def told(report: RunReport, spans: Sequence[Span], held: Sequence[Span], seconds
 
 
 def _tiles(report: RunReport) -> Iterable[str]:
-    """Say in numbers what came of it."""
+    """Yield the results as numbers."""
     states = Counter(m.state.value for m in report.migrations if m.version != STANDARD_VERSION)
     indexes = Counter(index.state.value for index in report.indexes)
     ready = indexes.pop(IndexState.READY.value, 0)
@@ -119,7 +119,7 @@ def _tiles(report: RunReport) -> Iterable[str]:
 
 
 def shifted(span: Span, lead: float) -> Span:
-    """Count a span's times from a later moment."""
+    """Return a span with times relative to a later moment."""
     looks = tuple((max(0.0, at - lead), state) for at, state in span.looks)
     end = None if span.end is None else max(0.0, span.end - lead)
     return replace(span, start=max(0.0, span.start - lead), end=end, looks=looks)
@@ -135,7 +135,7 @@ def _failures(report: RunReport, text: Text) -> Iterable[str]:
         ),
     ]
     if report.error is not None:
-        # What the error says already is not said again.
+        # Failures that the error already contains are not repeated.
         failures = [(head, body) for head, body in failures if body not in report.error.message]
         failures.insert(0, (f"{report.error.type}, exit code {report.error.exit_code}", report.error.message))
     for head, body in failures:
@@ -157,7 +157,7 @@ def _strip(held: Sequence[Span], seconds: float, text: Text) -> Iterable[str]:
         for span, took in lasted
     )
     yield f'<div class="strip">{pieces}</div>'
-    # The longest by name, in their order, and all small change on one line: it would hide what the time went to.
+    # The longest by name, in their order. All short ones are one line, which would otherwise hide the rest.
     steps = sorted((s for s in lasted if s[0].kind is not Kind.REST), key=lambda step: -step[1])
     named = [step for step in steps[:MOST_NAMED] if step[1] >= seconds * SMALL]
     named += [step for step in steps if step[0].state in BAD and step not in named]
@@ -176,7 +176,7 @@ def _strip(held: Sequence[Span], seconds: float, text: Text) -> Iterable[str]:
 
 
 def _colour(span: Span, held: Sequence[Span]) -> str:
-    """Give the steps of a run colours in turn, so that a legend can tell them apart."""
+    """Return the colour class of a span. Steps get colours in turn, for the legend."""
     if span.kind is not Kind.STEP:
         return span.kind.value
     titles = list(dict.fromkeys(other.title for other in held if other.kind is Kind.STEP))
@@ -222,7 +222,7 @@ def _bar(colour: str, start: float, end: float, seconds: float, *, solid: bool =
 
 
 def ticks(seconds: float) -> tuple[float, ...]:
-    """Choose round moments for an axis, about six of them."""
+    """Return round moments for an axis, about six of them."""
     rough = seconds / TICKS
     magnitude = 10 ** math.floor(math.log10(rough))
     step = next(magnitude * factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough)

@@ -1,4 +1,4 @@
-"""The style of the report's page: light and dark, wide and narrow, and on paper. Pure."""
+"""Define the style of the report's page: light and dark, wide and narrow, and on paper. Pure."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c2024; --soft: #5c6670; --line: #d9dee3; --box: #f5f7f9;

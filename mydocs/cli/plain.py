@@ -1,4 +1,4 @@
-"""What an operator sees where stderr is not a terminal: a line for every change, and one each 30 s without. I/O."""
+"""Show a call on a stderr that is not a terminal: a line for each change, and one every 30 s without change. I/O."""
 
 import contextlib
 import threading
@@ -21,18 +21,18 @@ from mydocs.migrations.reporting.events import (
 )
 from mydocs.migrations.reporting.report import RunFinished
 
-SIGN_OF_LIFE_SECONDS = 30.0  # as in the wait for indexes: pipelines take a silent job for one that hangs
+SIGN_OF_LIFE_SECONDS = 30.0  # as in the wait for indexes: to a pipeline a silent job seems to hang
 
 
 class PlainView:
-    """A line for every change; of a data change's batches the first, the last, and one each 30 s."""
+    """Write a line for each change. Of a data change's batches: the first, the last, and one every 30 s."""
 
     def __init__(self, streams: Streams, clock: Callable[[], float] = time.monotonic) -> None:
         self._streams, self._clock = streams, clock
         self._lock = threading.Lock()
         self._said = clock()
-        self._what: tuple[str, float] | None = None  # what goes on without an event of its own, and since when
-        self._data: dict[str, tuple[Progress, float]] = {}  # by collection: how far, and when that was said
+        self._what: tuple[str, float] | None = None  # an activity without events, and its start
+        self._data: dict[str, tuple[Progress, float]] = {}  # by collection: the progress, and when it was last shown
         self._plan: Planned | None = None
 
     def take(self, event: Event) -> None:
@@ -44,9 +44,9 @@ class PlainView:
 
     def tick(self) -> float:
         """
-        Give a sign of life, if nothing has been said for long and something goes on.
+        Write a sign of life if nothing was written for long and something is going on.
 
-        :return: seconds in which none will be due
+        :return: seconds until the next one can be due
         """
         with self._lock:
             now = self._clock()
@@ -63,7 +63,7 @@ class PlainView:
             case BatchDone():
                 return self._batch(event, now)
             case Planned():
-                if event == self._plan:  # under the lease it is looked at again, mostly with the same result
+                if event == self._plan:  # under the lease the plan is made again, usually with the same result
                     return None
                 self._plan = event
             case LeaseWaiting():
@@ -73,7 +73,7 @@ class PlainView:
             case StepFinished() | LeaseTaken():
                 self._what = None
                 self._data.clear()
-            case RunFinished():  # which the result tells
+            case RunFinished():  # the result shows it
                 self._what = None
                 self._data.clear()
                 return None
@@ -85,7 +85,7 @@ class PlainView:
         before, said = self._data.get(event.collection, (None, now - SIGN_OF_LIFE_SECONDS))
         come = progress.after(event, before)
         if before is not None and come.first_done == come.done:
-            said = now - SIGN_OF_LIFE_SECONDS  # another data change of this collection
+            said = now - SIGN_OF_LIFE_SECONDS  # a new data change of this collection
         is_due = come.is_over or now - said >= SIGN_OF_LIFE_SECONDS
         self._data[event.collection] = (come, now if is_due else said)
         speed = render.speed_text(come)
@@ -94,7 +94,7 @@ class PlainView:
 
 @contextlib.contextmanager
 def ticking(view: PlainView) -> Iterator[None]:
-    """Look at the clock beside a block."""
+    """Call `tick` regularly while a block runs."""
     is_over = threading.Event()
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""A plan as text, for people first: a line for each effect, and what takes something away with a sign. Pure."""
+"""Write a plan as text: a line for each effect, with a sign if it takes something away. Pure."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.preview import TAKES_AWAY, Effect, EffectKind, PlannedStep, PlanReport
 from mydocs.migrations.reporting.report import MigrationReport, Outcome, RunReport
 
-ALARM = "!"  # at the beginning of a line that an operator must not overlook; red on a terminal
+ALARM = "!"  # first character of a line that an operator must not overlook; red on a terminal
 _SIGNS = {
     EffectKind.CREATE_INDEX: "+",
     EffectKind.CREATE_COLLECTION: "+",
@@ -19,7 +19,7 @@ _SIGNS = {
 
 
 def as_run_report(report: PlanReport) -> RunReport:
-    """Give a plan the form in which every command hands its result out."""
+    """Convert a plan to the report form that every command uses for its result."""
     migrations = tuple(
         MigrationReport(
             version=step.version, name=step.name, script=None, state=MigrationState.PENDING, error=step.error
@@ -36,7 +36,7 @@ def as_run_report(report: PlanReport) -> RunReport:
 
 
 def plan_error(report: PlanReport) -> MigrationError | None:
-    """Say in one sentence why a pipeline is to stop; ``None`` where it is not."""
+    """Return the error that stops a pipeline, or ``None``."""
     for step in report.steps:
         if step.error is not None:
             return WouldFail(step.version, step.error.message)
@@ -59,7 +59,7 @@ def plan_text(report: RunReport) -> str:
 
 
 def effect_line(effect: Effect) -> str:
-    """Write one effect in a line, after its sign."""
+    """Write one effect on a line, after its sign."""
     return f"{_SIGNS.get(effect.kind, '~')} {_sentence(effect)}"
 
 

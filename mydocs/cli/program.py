@@ -1,4 +1,4 @@
-"""The root of the command line: opens the streams and turns whatever is raised below it into text and exit code."""
+"""The root of the command line: open the streams, and convert every error below to text and exit code. I/O."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from mydocs.cli.streams import opened
 
 
 class Program(LightGroup):
-    """A group that ends as the program does, in tests as well."""
+    """The root group. It exits with the command's code, in tests as well."""
 
     def main(
         self,
@@ -23,9 +23,9 @@ class Program(LightGroup):
         **extra: Any,
     ) -> Any:
         """
-        Run a command; exit with its code, unless an embedding program wants the error itself.
+        Run a command and exit with its code, unless an embedding program wants the error itself.
 
-        :param own_process: the process ends with the command, so its stdout belongs to the result alone, to the end
+        :param own_process: the process ends with the command, so its stdout contains only the result, to the end
         """
         arguments = list(sys.argv[1:] if args is None else args)
 

@@ -1,4 +1,4 @@
-"""How fast a data change goes and how long it will take. Pure."""
+"""Compute the speed of a data change and the time that is left. Pure."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from mydocs.migrations.values import value
 
 @value
 class Progress:
-    """Two moments of one data change: its first batch that was seen, and its last one."""
+    """Two moments of one data change: the first batch that was seen, and the latest one."""
 
     done: int
     total: int
@@ -18,7 +18,7 @@ class Progress:
 
     @property
     def rate(self) -> float | None:
-        """Documents a second; ``None`` before the second batch, as earlier attempts may have done some of the first."""
+        """Return documents a second; ``None`` before the second batch: earlier attempts may have done the first."""
         seconds = self.seconds - self.first_seconds
         return (self.done - self.first_done) / seconds if seconds > 0 and self.done > self.first_done else None
 
@@ -36,7 +36,7 @@ class Progress:
 
 
 def after(event: BatchDone, before: Progress | None) -> Progress:
-    """Take the next batch. One that goes back begins another data change of the same collection."""
+    """Return the progress after a batch. A count that goes back begins a new data change of the same collection."""
     if before is None or event.done < before.done or event.seconds < before.seconds:
         return Progress(
             done=event.done,

@@ -1,4 +1,4 @@
-"""Reports and events as text. Pure: values in, text out."""
+"""Write reports and events as text. Pure: values in, text out."""
 
 import dataclasses
 import logging
@@ -21,25 +21,25 @@ from mydocs.migrations.reporting.durations import rounded_text, seconds_text
 from mydocs.migrations.reporting.events import Event, Warned
 from mydocs.migrations.reporting.report import IndexReport, MigrationReport, Outcome, RunFinished, RunReport, to_json
 
-if TYPE_CHECKING:  # the result of an operation, which a view need not import
+if TYPE_CHECKING:  # result types of operations, needed only for annotations
     from mydocs.migrations.operations.pull import PullReport
     from mydocs.migrations.operations.settle import Repair
 
 BY_OTHERS = "applied by others"
 VERIFIED, NOT_RIGHT = "applied, verified", "applied, not right"
 MIGRATION_HEAD = ("VERSION", "NAME", "STATE", "SECONDS")
-MIGRATION_STATES = sorted(MigrationState, key=lambda state: state is not MigrationState.APPLIED)  # what is done first
+MIGRATION_STATES = sorted(MigrationState, key=lambda state: state is not MigrationState.APPLIED)  # applied ones first
 INDEX_STATES = sorted(IndexState, key=lambda state: state is not IndexState.READY)
 INDEX_HEAD = ("INDEX", "TYPE", "STATE", "SECONDS", "REASON")
 
 
 def run_text(report: RunReport) -> str:
-    """Show what `run` has done; the last line sums it up."""
+    """Show what `run` has done. The last line is a summary."""
     return _with_tables(report, summary(report))
 
 
 def wait_text(report: RunReport) -> str:
-    """Show what `wait` has waited for; the last line sums it up."""
+    """Show what `wait` has waited for. The last line is a summary."""
     return _with_tables(report, wait_summary(report))
 
 
@@ -54,7 +54,7 @@ def _with_tables(report: RunReport, last: str) -> str:
 
 
 def rollback_text(report: RunReport) -> str:
-    """Show what was taken back."""
+    """Show what was rolled back."""
     rows = [
         (m.version, m.name, "rolled back" if m.state is MigrationState.PENDING else m.state.value, "")
         for m in report.migrations
@@ -73,7 +73,7 @@ def rollback_text(report: RunReport) -> str:
 
 
 def status_text(report: RunReport) -> str:
-    """Show where every migration and every index stands."""
+    """Show the state of every migration and every index."""
     migrations = table(
         ("VERSION", "NAME", "STATE", "APPLIED AT", "SECONDS", "ERROR"),
         (
@@ -112,7 +112,7 @@ def status_text(report: RunReport) -> str:
 
 
 def only_left(report: RunReport) -> RunReport:
-    """Leave out of a report what is done: applied migrations, and indexes that are ready."""
+    """Remove finished parts from a report: applied migrations, and indexes that are ready."""
     return replace(
         report,
         migrations=tuple(m for m in report.migrations if m.state is not MigrationState.APPLIED),
@@ -127,7 +127,7 @@ def pending_text(report: RunReport) -> str:
 
 
 def aliases_text(report: RunReport) -> str:
-    """Show what search aliases name; empty where there is none."""
+    """Show the search aliases and their indexes; an empty text if there are none."""
     return table(
         ("ALIAS", "INDEX", "STATE", "BEFORE", "SWITCHED AT"),
         (
@@ -144,7 +144,7 @@ def aliases_text(report: RunReport) -> str:
 
 
 def standing_text(report: RunReport) -> str:
-    """Count what stands where: ``3 applied, 1 pending; 10 indexes ready``."""
+    """Count the states: ``3 applied, 1 pending; 10 indexes ready``."""
     states = Counter(m.state for m in report.migrations if m.version != STANDARD_VERSION)
     indexes = Counter(index.state for index in report.indexes)
     migrations = [f"{states[state]} {state.value}" for state in MIGRATION_STATES if states[state]]
@@ -155,7 +155,7 @@ def standing_text(report: RunReport) -> str:
 
 
 def summary(report: RunReport) -> str:
-    """Say in one sentence what a run came to; empty for one that failed before anything was done."""
+    """Summarise a run in one sentence; an empty text if it failed before anything was done."""
     scripts = [m for m in report.migrations if m.version != STANDARD_VERSION]
     if report.outcome is Outcome.PLANNED:
         return f"{_count(len(scripts), 'migration')} would run" if scripts else "no migration would run"
@@ -173,7 +173,7 @@ def summary(report: RunReport) -> str:
 
 
 def wait_summary(report: RunReport) -> str:
-    """Say what a wait came to, and what of it was done by others meanwhile; empty for one that found nothing."""
+    """Summarise a wait, and what others did in the meantime; an empty text if it found nothing."""
     scripts = [m for m in report.migrations if m.version != STANDARD_VERSION]
     by_others = sum(migration.by_others for migration in scripts)
     before = sum(m.state in (MigrationState.APPLIED, MigrationState.CHANGED) for m in scripts) - by_others
@@ -211,7 +211,7 @@ def mark_text(report: RunReport) -> str:
 
 
 def import_text(report: RunReport) -> str:
-    """Show what `import` has marked, and what it has found no file for."""
+    """Show what `import` has marked, and the records without a file."""
     rows = table(MIGRATION_HEAD, ((m.version, m.name, m.state.value, "") for m in report.migrations))
     unknown = [m.script or m.name for m in report.migrations if m.state is MigrationState.MISSING]
     last = f"{_count(len(report.migrations) - len(unknown), 'migration')} applied by the other tool"
@@ -221,7 +221,7 @@ def import_text(report: RunReport) -> str:
 
 
 def pull_text(report: "PullReport", *, diff: bool) -> str:
-    """Show what `pull` has written, or what differs; the script's path stands alone in the first line."""
+    """Show what `pull` has written, or the differences. The script's path stands alone on the first line."""
     if diff:
         return "\n".join(report.differences) or "scripts and live indexes agree"
     if report.path is None:
@@ -236,7 +236,7 @@ def _settled_state(migration: MigrationReport) -> str:
 
 
 def repair_text(found: "Repair") -> str:
-    """Show what `repair` is going to accept and to forget."""
+    """Show what `repair` will accept and forget."""
     rows = [
         *(
             (s.version, s.name, "changed", _accepted(s.entry.script if s.entry else None, s.script))
@@ -253,13 +253,13 @@ def _accepted(applied: str | None, script: Script | None) -> str:
 
 
 def event_line(event: Event) -> str:
-    """Say an event in one plain line."""
+    """Write an event on one plain line."""
     warning = "warning: " if isinstance(event, Warned) else ""
     return " ".join(f"{warning}{event.sentence}".split())
 
 
 def speed_text(progress: Progress) -> str:
-    """Say how fast a data change goes and when it will be done; empty while that is not known."""
+    """Write the speed of a data change and the time that is left; an empty text if they are unknown."""
     if progress.rate is None or progress.seconds_left is None:
         return ""
     left = "" if progress.is_over else f"about {rounded_text(progress.seconds_left)} left, "
@@ -267,14 +267,14 @@ def speed_text(progress: Progress) -> str:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """Turn an event into plain values: its level, its kind as ``event``, its sentence as ``message``, and its facts."""
+    """Convert an event to plain values: its level, its kind as ``event``, its sentence as ``message``, its fields."""
     facts = {"report": to_json(event.report)} if isinstance(event, RunFinished) else plain(dataclasses.asdict(event))
     head = {"level": logging.getLevelName(event.level).lower(), "event": type(event).__name__}
     return {**facts, **head, "message": event.sentence}
 
 
 def plain(value: Any) -> Any:
-    """Turn enums, times and tuples inside a value into what JSON has."""
+    """Convert enums, times and tuples inside a value to JSON types."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -287,7 +287,7 @@ def plain(value: Any) -> Any:
 
 
 def state_text(migration: MigrationReport) -> str:
-    """Say where a migration stands, and what its `verify` said where that was asked."""
+    """Return the state of a migration, with the result of its `verify` if it was called."""
     if migration.verified is None:
         return BY_OTHERS if migration.by_others else migration.state.value
     return VERIFIED if migration.verified else NOT_RIGHT

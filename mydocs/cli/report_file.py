@@ -15,14 +15,14 @@ ENDINGS = (".xml", ".html")
 
 @value
 class ReportFile:
-    """A file that is to hold the report of a command, as its ending says; ``recorder`` takes the call's events."""
+    """The file for the report of a command, in the format of its ending. ``recorder`` receives the call's events."""
 
     path: Path
     command: str
     recorder: Recorder = field(default_factory=Recorder)
 
     def write(self, streams: Streams, report: RunReport) -> None:
-        """Write it. Where that is not possible, say so: what the command has done stays as it is."""
+        """Write the file. If that fails, warn: the result of the command stays as it is."""
         self.recorder.finish()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,8 +43,8 @@ class ReportFile:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a whole file or none: where the disk is full, no empty one is left, and the one before stays."""
-    if path.exists() and not path.is_file():  # a pipe, such as that of `--report >(…)`
+    """Write a whole file or none: if the disk is full, the previous file stays."""
+    if path.exists() and not path.is_file():  # a pipe, for example of `--report >(…)`
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
         return
     new = path.with_name(f".{path.name}.{os.getpid()}")
@@ -58,9 +58,9 @@ def _write(path: Path, text: str) -> None:
 
 def report_file(name: str | None, command: str) -> ReportFile | None:
     """
-    Take what `--report` says.
+    Read the value of `--report`.
 
-    :raises SettingsInvalid: where the ending names no kind of report
+    :raises SettingsInvalid: if the ending is not that of a kind of report
     """
     if name is None:
         return None

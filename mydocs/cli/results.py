@@ -1,16 +1,16 @@
-"""Hand a result to all who asked for it: stdout, the file of --report, the summary of a workflow's step. I/O."""
+"""Write a result to all its places: stdout, the file of --report, the summary of a workflow's step. I/O."""
 
 import os
 from typing import TYPE_CHECKING, Any
 
 from mydocs.cli.streams import Output, Streams, current
 
-if TYPE_CHECKING:  # a command without a database makes no report and pays for none
+if TYPE_CHECKING:  # a command without a database makes no report and must not import it
     from mydocs.migrations.reporting.report import RunReport
 
 
 def show(report: "RunReport") -> None:
-    """Write a report to stdout, in the form that was asked for, and hand it to all others."""
+    """Write a report to stdout in the requested form, and to all other places."""
     streams = current()
     hand_out(streams, report)
     if streams.output is Output.TABLE and streams.render is not None:
@@ -22,7 +22,7 @@ def show(report: "RunReport") -> None:
 
 
 def hand_out(streams: Streams, report: "RunReport") -> None:
-    """Give a report to those besides stdout."""
+    """Write a report to all places except stdout."""
     for take in streams.also:
         take(report)
     if "GITHUB_ACTIONS" not in os.environ:
@@ -37,7 +37,7 @@ def hand_out(streams: Streams, report: "RunReport") -> None:
 
 
 def show_document(facts: dict[str, Any]) -> None:
-    """Show what is no report under a report's keys."""
+    """Show a result that is not a report, under the keys of a report."""
     if current().output is Output.JSON:
         empty: dict[str, Any] = {
             "outcome": "ok",
@@ -51,7 +51,7 @@ def show_document(facts: dict[str, Any]) -> None:
 
 
 def pretty(document: dict[str, Any]) -> str:
-    """Write a document for people as well; every character is ASCII, so that any stream can hold it."""
+    """Format a document for people, too. Every character is ASCII, so that any stream can encode it."""
     import json
 
     return json.dumps(document, indent=2)

@@ -1,4 +1,4 @@
-"""The JSON Schema of what `--output json` puts on stdout. Pure."""
+"""Define the JSON Schema of the `--output json` object. Pure."""
 
 from collections.abc import Iterable
 from enum import Enum
@@ -10,15 +10,15 @@ from mydocs.migrations.reporting.preview import EffectKind
 from mydocs.migrations.reporting.report import Outcome
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-VERSION = r"^([0-9]{3,}|standard)$"  # the standard indexes are a step of a run and no script
+VERSION = r"^([0-9]{3,}|standard)$"  # the standard indexes are a step of a run without a script
 
-VERSION_OR_NONE = r"^([0-9]*|standard)$"  # `import` shows what another tool has applied, whatever its name
+VERSION_OR_NONE = r"^([0-9]*|standard)$"  # `import` shows another tool's migrations with any name
 
 Schema = dict[str, Any]
 
 
 def schema() -> Schema:
-    """Build the schema; it holds for every command and every ending."""
+    """Return the schema. It is valid for every command and every ending."""
     document = _object(
         {
             "outcome": {**_enum(Outcome), "description": "how the command ended"},
@@ -44,7 +44,7 @@ def schema() -> Schema:
             "lease": {"oneOf": [{"type": "null"}, _lease()], "description": "of `unlock`: the lease that was removed"},
         },
     )
-    # Whoever asks for the outcome and whoever asks for the error must come to the same answer.
+    # A reader of the outcome and a reader of the error must come to the same conclusion.
     went_well = {"properties": {"outcome": {"enum": [Outcome.OK.value, Outcome.PLANNED.value]}}}
     no_error, an_error = ({"properties": {"error": {"type": kind}}} for kind in ("null", "object"))
     return {

@@ -1,9 +1,9 @@
 """
-What scripts print, and programs that they start: cleaned, line by line, and to stderr. I/O.
+Redirect what scripts, and programs that they start, print: cleaned, line by line, to stderr. I/O.
 
-Inside this process it comes through `sys.stdout` and `sys.stderr`; from programs, forked workers and C code through
-the two descriptors, which lead into a pipe where this process is ours alone. There stdout is the result's for good: a
-thread or an exit handler that a script has left behind may print at any time.
+Output of this process comes through `sys.stdout` and `sys.stderr`. Output of programs, forked workers and C code comes
+through the two descriptors, which are redirected to a pipe if the process is ours alone. In that case stdout belongs to
+the result until the end: a thread or an exit handler of a script may still print at any time.
 """
 
 import codecs
@@ -19,17 +19,17 @@ from typing import Any, TextIO
 from mydocs.cli.streams import Streams
 
 STDOUT, STDERR = 1, 2
-LONGEST_LINE = 65_536  # characters that are kept back for the end of their line
-PATIENCE = 0.2  # seconds in which the end of a line mostly comes; then what is there is shown
-DRAIN_SECONDS = 1.0  # for what is still in the pipe; a program that a script left running may hold it open
+LONGEST_LINE = 65_536  # characters that are kept until the end of their line
+PATIENCE = 0.2  # seconds to wait for the end of a line; then the incomplete line is shown
+DRAIN_SECONDS = 1.0  # for the rest in the pipe; a program that a script left running may keep it open
 
 
 @contextlib.contextmanager
 def collected(streams: Streams) -> Iterator[None]:
     """
-    Send what is printed inside a block to stderr.
+    Send all output inside a block to stderr.
 
-    In a process of our own Python's two streams keep leading to stderr after the block, up to the end of the process.
+    In a process of our own, Python's two streams write to stderr even after the block, until the process ends.
     """
     before = sys.stdout, sys.stderr
     _flush(*before)
@@ -48,7 +48,7 @@ def collected(streams: Streams) -> Iterator[None]:
 
 
 class Lines:
-    """Puts the pieces of lines together and hands each line on: a credential may come in two pieces."""
+    """Join pieces to lines and pass each line on, since a credential may arrive in two pieces."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -57,7 +57,7 @@ class Lines:
 
     def feed(self, text: str) -> None:
         with self._lock:
-            # A carriage return alone draws a line anew, as progress bars do.
+            # A single carriage return redraws a line, as progress bars do.
             *whole, self._rest = (self._rest + text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
             for line in whole:
                 self._say(line)
@@ -65,7 +65,7 @@ class Lines:
                 self.flush()
 
     def flush(self) -> None:
-        """Hand on what has no end yet."""
+        """Pass on the incomplete last line."""
         with self._lock:
             line, self._rest = self._rest, ""
             if line:
@@ -73,7 +73,7 @@ class Lines:
 
 
 class ScriptStream(io.TextIOBase):
-    """What `sys.stdout` and `sys.stderr` are for a script."""
+    """The `sys.stdout` and `sys.stderr` of a script."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -87,7 +87,7 @@ class ScriptStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        pass  # each line is shown when it ends, and what is left at the end of the block
+        pass  # each line is shown when it ends, and the rest at the end of the block
 
     def writable(self) -> bool:
         return True
@@ -96,7 +96,7 @@ class ScriptStream(io.TextIOBase):
         return False
 
     def reconfigure(self, **_: object) -> None:
-        """Take what the real ones take, without effect."""
+        """Accept the arguments of a real stream, without effect."""
 
     def fileno(self) -> int:
         return self._descriptor
@@ -122,7 +122,7 @@ class _Bytes(io.RawIOBase):
 
 @contextlib.contextmanager
 def _descriptors(streams: Streams, lines: Lines) -> Iterator[None]:
-    """Lead what is written to the descriptors of stdout and stderr into the lines, or only the former to the latter."""
+    """Redirect the descriptors of stdout and stderr into the lines, or only stdout to stderr."""
     if not streams.own_process:
         with _out_to_err():
             yield
@@ -150,7 +150,7 @@ def _out_to_err() -> Iterator[None]:
     try:
         out = os.dup(STDOUT)
         os.dup2(STDERR, STDOUT)
-    except OSError:  # there is none
+    except OSError:  # the descriptor is closed
         yield
         return
     try:
@@ -161,7 +161,7 @@ def _out_to_err() -> Iterator[None]:
 
 
 def _reopened(stream: TextIO | None, descriptor: int) -> TextIO | None:
-    """Give a stream a descriptor of its own, as the one that it has is going to lead elsewhere."""
+    """Reopen a stream on a new descriptor, since its present one will be redirected."""
     try:
         if stream is None or stream.fileno() != descriptor:
             return stream
@@ -179,7 +179,7 @@ def _read(descriptor: int, lines: Lines, is_over: threading.Event) -> None:
         if not ready:
             lines.flush()
             if is_over.is_set():
-                return  # a program that a script left running holds the other end; what it writes now goes nowhere
+                return  # a program that a script left running has the other end; its output is lost from now on
             continue
         raw = os.read(descriptor, LONGEST_LINE)
         if not raw:
@@ -192,4 +192,4 @@ def _read(descriptor: int, lines: Lines, is_over: threading.Event) -> None:
 def _flush(*streams: TextIO | None) -> None:
     for stream in streams:
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()  # type: ignore[union-attr]  # None of `>&-` is one of the suppressed
+            stream.flush()  # type: ignore[union-attr]  # the error of a None, from `>&-`, is suppressed

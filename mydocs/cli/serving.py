@@ -9,10 +9,10 @@ from mydocs.migrations.errors import SettingsInvalid
 
 def serve(streams: Streams, directory: Path, port: int, user: str | None, build_seconds: float | None) -> None:
     """
-    Serve until SIGINT or SIGTERM; its address goes to stdout, all else to stderr.
+    Serve until SIGINT or SIGTERM. The address goes to stdout, everything else to stderr.
 
-    :param build_seconds: how long the build of each search index takes; ``None`` for the server's own number
-    :raises SettingsInvalid: where it cannot start
+    :param build_seconds: how long the build of each search index takes; ``None`` for the server's default
+    :raises SettingsInvalid: if it cannot start
     """
     launch = local_launcher()
     search = None if build_seconds is None else launch.SearchSettings(build_seconds=build_seconds)

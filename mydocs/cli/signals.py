@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one ends a call in good order, the second one ends the process."""
+"""Handle SIGINT and SIGTERM: the first one ends a call in good order, the second one ends the process. I/O."""
 
 import asyncio
 import contextlib
@@ -13,20 +13,20 @@ import anyio
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
-# coreutils' `timeout` signals the process and then its whole group, so that one wish arrives twice within a
-# millisecond; nobody presses Ctrl-C twice as fast as this.
+# coreutils' `timeout` signals the process and then its whole group, so one request arrives twice within a millisecond.
+# Nobody presses Ctrl-C twice as fast as this.
 SAME_WISH_SECONDS = 0.05
 
-CLEANUP_SECONDS = 10.0  # for what a script awaits to clean up; a plain one has as long between SIGINT and SIGKILL
+CLEANUP_SECONDS = 10.0  # for a script's awaited cleanup; a plain one has the same time between SIGINT and SIGKILL
 
 
 class Watch:
-    """What has been received so far, and whom to cancel."""
+    """The signals received so far, and the scope to cancel."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self.received: int | None = None
-        self.last_words: Callable[[int], None] | None = None  # before the process is left at once
+        self.last_words: Callable[[int], None] | None = None  # called before the process is left at once
         self._at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scope: anyio.CancelScope | None = None
@@ -34,7 +34,7 @@ class Watch:
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[anyio.CancelScope]:
-        """Let the first signal cancel this block; to be used inside the event loop."""
+        """Let the first signal cancel this block. To be used inside the event loop."""
         with anyio.CancelScope() as scope:
             self._loop, self._scope, self._task = asyncio.get_running_loop(), scope, asyncio.current_task()
             if self.received is not None:
@@ -45,7 +45,7 @@ class Watch:
                 self._task = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Be the signal handler. Runs between two byte codes of the main thread, also when the loop is blocked."""
+        """Handle a signal. This runs between two byte codes of the main thread, even if the loop is blocked."""
         now = time.monotonic()
         if self.received is None:
             self.received, self._at = number, now
@@ -62,7 +62,7 @@ class Watch:
                 os._exit(128 + number)
 
     def _cancel(self) -> None:
-        """Cancel the block once, as asyncio does it, so that cleanup may await; when its time is up, at each await."""
+        """Cancel the block once, as asyncio does, so that cleanup may await. When its time is up, cancel each await."""
         if self._task is None or self._loop is None or self._scope is None:
             return
         self._task.cancel()
@@ -72,9 +72,9 @@ class Watch:
 @contextlib.contextmanager
 def watched(say: Callable[[str], None]) -> Iterator[Watch]:
     """
-    Handle signals for a block and give the earlier handlers back; only the main thread can do that.
+    Handle signals in a block, then restore the earlier handlers. Only the main thread can do this.
 
-    :param say: writes a line at once, past all buffers
+    :param say: writes a line at once, without any buffer
     """
     watch = Watch(say)
     if threading.current_thread() is not threading.main_thread():

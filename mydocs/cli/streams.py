@@ -1,4 +1,4 @@
-"""Where text goes: the result to stdout, all else to stderr, no credential and no control character to either. I/O."""
+"""Write text: the result to stdout, all else to stderr, and neither credentials nor control characters. I/O."""
 
 import contextlib
 import logging
@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
-if TYPE_CHECKING:  # a command without a database makes no report and pays for none
+if TYPE_CHECKING:  # a command without a database makes no report and must not import it
     from mydocs.migrations.reporting.report import RunReport
 
-FREE_TEXTS = frozenset({"message", "reason", "next"})  # keys in JSON; those of names are none
+FREE_TEXTS = frozenset({"message", "reason", "next"})  # keys in JSON with free text; those with names are not included
 
 
 class Output(StrEnum):
-    """What stdout gets."""
+    """What stdout contains."""
 
     TABLE = "table"
     JSON = "json"
@@ -26,38 +26,42 @@ class Output(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How a line on stderr looks."""
+    """The format of a line on stderr."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class Streams:
-    """The three streams of one invocation and how it wants them written."""
+    """The three streams of one invocation, and their formats."""
 
     def __init__(self, arguments: Sequence[str], *, own_process: bool = False) -> None:
-        """:param own_process: nobody in this process wants stdout back when the command has ended"""
+        """
+        Read the formats from the raw arguments.
+
+        :param own_process: no code of this process needs stdout after the command
+        """
         self.output = Output(_choice(arguments, ("--output", "-o"), tuple(Output), Output.TABLE))
         self.log_format = LogFormat(_choice(arguments, ("--log-format",), tuple(LogFormat), LogFormat.TEXT))
         self.verbose = bool({"--verbose", "-v"} & set(arguments))
         self.own_process = own_process
-        self.out: TextIO | None = sys.stdout  # kept, as scripts are given others
+        self.out: TextIO | None = sys.stdout  # stored here, since scripts get other streams
         self.err: TextIO | None = sys.stderr
         self.above: Callable[[str], None] | None = None  # writes lines above a live view, while there is one
         self.secrets: tuple[str, ...] = ()
-        self.command: str | None = None  # as it is called, such as `mydocs migrate run`
-        self.lost = False  # the result was not written, by no wish of its reader
-        self.render: Callable[[RunReport], str] | None = None  # how the command at work shows its report
-        self.alarm: str | None = None  # the sign of lines that are red on a terminal
-        self.also: list[Callable[[RunReport], None]] = []  # who else gets the report, however the command ends
+        self.command: str | None = None  # as it was called, such as `mydocs migrate run`
+        self.lost = False  # the result could not be written, and its reader did not cause that
+        self.render: Callable[[RunReport], str] | None = None  # how the present command shows its report
+        self.alarm: str | None = None  # first character of lines that are red on a terminal
+        self.also: list[Callable[[RunReport], None]] = []  # other receivers of the report, however the command ends
 
     @property
     def subcommand(self) -> str | None:
-        """The last word of the command, such as `run`."""
+        """Return the last word of the command, such as `run`."""
         return self.command.rpartition(" ")[2] if self.command else None
 
     def redacted(self, text: str) -> str:
-        """Take the credentials out of a free text."""
+        """Remove the credentials from a free text."""
         if not self.secrets and "mongodb" not in text.lower():
             return text
         from mydocs.migrations.reporting.redaction import redact
@@ -65,27 +69,27 @@ class Streams:
         return redact(text, self.secrets)
 
     def readable(self, text: str) -> str:
-        """Take the credentials out of a free text, and show its control characters: for a file."""
+        """Remove the credentials from a free text for a file, and make its control characters visible."""
         from mydocs.migrations.reporting.escaping import visible
 
-        # Credentials first: one may hold what is escaped.
+        # Credentials first, since one may contain characters that are escaped.
         return visible(self.redacted(text))
 
     def clean(self, text: str) -> str:
-        """Likewise for a terminal or a log, where some lines would be taken for commands of a CI service."""
+        """Do the same for a terminal or a log, and escape lines that a CI service would take for commands."""
         from mydocs.migrations.reporting.escaping import harmless
 
         return harmless(self.redacted(text))
 
     def result(self, text: str) -> None:
-        """Write the result; a reader that has gone away ends the output and nothing else."""
+        """Write the result. If its reader has gone away, only the output ends."""
         from mydocs.migrations.reporting.escaping import harmless
 
         if text:
             self._write_result(self._with_colour(harmless(text)))
 
     def _with_colour(self, text: str) -> str:
-        """Make the lines red that begin with the sign of an alarm; on a terminal only, and after all escaping."""
+        """Make the lines of an alarm red, only on a terminal, and after all escaping."""
         if self.alarm is None or self.out is None or os.environ.get("NO_COLOR") or not self.out.isatty():
             return text
         lines = text.split("\n")
@@ -98,11 +102,11 @@ class Streams:
         self._write_result(_dumps(self._writable(document), self.out))
 
     def line(self, text: str) -> None:
-        """Write a line of text to stderr; a reader or a disk that is gone changes nothing about the work."""
+        """Write a line of text to stderr. A closed reader or a full disk changes nothing about the work."""
         self.line_as_it_is(self.clean(text))
 
     def line_as_it_is(self, text: str) -> None:
-        """Write a line of our own making, which may be a command to a CI service."""
+        """Write a line of our own, which may be a command for a CI service."""
         if self.above is not None:
             self.above(text)
         elif self.err is not None:
@@ -111,7 +115,7 @@ class Streams:
                 self.err.flush()
 
     def note(self, text: str, level: str = "info") -> None:
-        """Tell the operator something, in the format that stderr has."""
+        """Inform the operator, in the format of stderr."""
         if self.log_format is LogFormat.JSON:
             self.line_json({"level": level, "event": "note", "message": text})
         else:
@@ -125,21 +129,21 @@ class Streams:
         self.line_as_it_is(_dumps(self._writable({**first, **document}), self.err))
 
     def trace(self, error: BaseException) -> None:
-        """With --verbose: write where an error came from."""
+        """With --verbose, write where an error came from."""
         if self.verbose:
             from mydocs.cli.tracebacks import traceback_text
 
             self.text("traceback", "debug", traceback_text(error))
 
     def text(self, event: str, level: str, text: str) -> None:
-        """Write a text that speaks for itself: as it is, or as the message of an event where lines are JSON."""
+        """Write a complete text as it is, or as the message of an event if lines are JSON."""
         if self.log_format is LogFormat.JSON:
             self.line_json({"level": level, "event": event, "message": text})
         else:
             self.line(text)
 
     def _writable(self, value: Any) -> Any:
-        """Take out of a JSON value the credentials in its free texts, and numbers that JSON does not have."""
+        """Remove credentials from the free texts of a JSON value, and numbers that JSON does not have."""
         if isinstance(value, dict):
             return {
                 key: self.redacted(item) if isinstance(item, str) and key in FREE_TEXTS else self._writable(item)
@@ -173,7 +177,7 @@ def current() -> Streams:
 
 @contextlib.contextmanager
 def opened(arguments: Sequence[str], *, own_process: bool = False) -> Iterator[Streams]:
-    """Give an invocation its streams, and the log records of the library their way to stderr."""
+    """Open the streams of an invocation, and send the log records of the library to stderr."""
     streams = Streams(arguments, own_process=own_process)
     token = _current.set(streams)
     logger = logging.getLogger("mydocs")
@@ -191,7 +195,7 @@ def opened(arguments: Sequence[str], *, own_process: bool = False) -> Iterator[S
 
 
 def silence(stream: TextIO) -> None:
-    """Point a stream nowhere, so that the flush at exit finds no broken pipe."""
+    """Redirect a stream to nowhere, so that the flush at exit finds no broken pipe."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -220,7 +224,7 @@ class _LogHandler(logging.Handler):
 
 
 def _choice(arguments: Sequence[str], names: tuple[str, ...], allowed: tuple[str, ...], default: str) -> str:
-    """Find an option's value in raw arguments: a usage error, too, is written the way that was asked for."""
+    """Find an option's value in raw arguments, so that a usage error also has the requested format."""
     found = default
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
@@ -230,7 +234,7 @@ def _choice(arguments: Sequence[str], names: tuple[str, ...], allowed: tuple[str
 
 
 def _dumps(document: dict[str, Any], stream: TextIO | None) -> str:
-    import json  # help and tables start without it
+    import json  # `--help` and tables must not import it
 
     from mydocs.migrations.reporting.escaping import harmless_json
 
@@ -242,6 +246,6 @@ def _is_unicode(stream: TextIO | None) -> bool:
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    """Return what a stream's encoding can hold; another character is written as its escape."""
+    """Return a text in a stream's encoding. Characters that it cannot hold become their escapes."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, errors="backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""Aligned columns of plain text. Pure."""
+"""Align columns of plain text. Pure."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ GAP = "  "
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Align rows in columns; a column that is empty in all of them is left out."""
+    """Align rows in columns. A column that is empty in all rows is left out."""
     body = [[visible(" ".join(cell.split())) for cell in row] for row in rows]
     if not body:
         return ""

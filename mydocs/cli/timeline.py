@@ -1,4 +1,4 @@
-"""What happened when, from the events of a call, and what the call waited for at each moment. No I/O."""
+"""Record when things happened in a call, and what the call waited for at each moment. No I/O."""
 
 import threading
 import time
@@ -26,21 +26,21 @@ from mydocs.migrations.reporting.report import RunFinished
 from mydocs.migrations.values import value
 
 SETTLED = (IndexState.READY, IndexState.FAILED)
-NOT_NOTED = 0.01  # seconds; a shorter time between two things is no time that anybody waited
+NOT_NOTED = 0.01  # seconds; a shorter gap between two spans does not count as waiting
 
 
 class Kind(StrEnum):
     """What takes time in a run."""
 
-    OTHERS = "others"  # waiting for somebody else who migrates
+    OTHERS = "others"  # waiting for another run
     STEP = "step"  # a script, or the standard indexes
-    INDEX = "index"  # a search index, from the moment that it was asked for
+    INDEX = "index"  # a search index, from its request on
     REST = "rest"  # connecting, reading the ledger, writing the reports
 
 
 @value
 class Span:
-    """Something that took time; ``start`` and ``end`` are seconds since the call began, ``end`` open while it lasts."""
+    """A part of a call; ``start`` and ``end`` are seconds since the call began, ``end`` is open while it lasts."""
 
     kind: Kind
     title: str
@@ -48,14 +48,14 @@ class Span:
     state: str
     end: float | None = None
     text: str = ""
-    looks: tuple[tuple[float, str], ...] = ()  # of an index: when it was first seen in which state
+    looks: tuple[tuple[float, str], ...] = ()  # for an index: the time of each state's first look
 
     def until(self, now: float) -> float:
         return now if self.end is None else self.end
 
 
 class Recorder:
-    """A sink that keeps what a call did, and when. Events may come from any thread."""
+    """A sink that records what a call did, and when. Events may come from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._began = clock, clock()
@@ -68,12 +68,12 @@ class Recorder:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """All that took time, in the order in which it began."""
+        """Return all spans, in the order of their start."""
         with self._lock:
             return tuple(sorted(self._spans.values(), key=lambda span: span.start))
 
     def finish(self) -> None:
-        """Close what is open: the call is over."""
+        """Close open spans: the call is over."""
         with self._lock:
             if not self._is_over:
                 self._is_over, self.seconds = True, self._clock() - self._began
@@ -134,7 +134,7 @@ class Recorder:
 
     def _open(self, kind: Kind, title: str, start: float, state: str = "running") -> Span:
         span = self._spans.setdefault((kind, title), Span(kind=kind, title=title, start=max(0.0, start), state=state))
-        if span.end is not None:  # again, after others came in between
+        if span.end is not None:  # it continues, after other spans in between
             span = self._spans[kind, title] = replace(span, end=None)
         return span
 
@@ -152,10 +152,10 @@ class Recorder:
 
 def waited_for(spans: Sequence[Span], seconds: float) -> tuple[Span, ...]:
     """
-    Say what a call waited for, from its first moment to its last, without a gap and one thing at a time.
+    Return what a call waited for, from its first moment to its last, without gaps and one thing at a time.
 
-    While scripts run, that is the script, whatever is being built meanwhile. After them it is the index that is the
-    last to be settled.
+    While a script runs, it is that script, even if indexes are built at the same time. After the scripts it is the
+    index that ends last.
     """
     parts: list[Span] = []
     reached = 0.0
@@ -171,7 +171,7 @@ def waited_for(spans: Sequence[Span], seconds: float) -> tuple[Span, ...]:
         if span.until(seconds) > reached:
             parts.append(replace(span, start=reached, end=span.until(seconds)))
             reached = span.until(seconds)
-    # Only looks tell of a wait: an index that nobody looked at is being built while the run has ended.
+    # Only looks show a wait: an index without looks is still being built when the run has ended.
     built = [span for span in spans if span.kind is Kind.INDEX and span.looks]
     slowest = max(built, key=lambda span: span.until(seconds), default=None)
     if slowest is not None and slowest.until(seconds) > reached + NOT_NOTED:
@@ -182,7 +182,7 @@ def waited_for(spans: Sequence[Span], seconds: float) -> tuple[Span, ...]:
 
 
 def _left(span: Span, now: float) -> Span:
-    """Close a span that was open at the end: a script that was cut off, an index that is still being built."""
+    """Close a span that was open at the end: an interrupted script, an index that is still being built."""
     if span.end is not None or (span.kind is Kind.INDEX and not span.looks):
         return span
     return replace(span, end=now, state="interrupted" if span.kind is Kind.STEP else span.state)

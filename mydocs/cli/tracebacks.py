@@ -1,4 +1,4 @@
-"""From an error to the traceback that helps: a script's own frames, without those of what called it. Pure."""
+"""Write the useful part of an error's traceback: a script's own frames, without those of its callers. Pure."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import mydocs
 from mydocs.migrations.errors import MigrationError, MigrationFailed
 
 OURS = Path(mydocs.__file__).parent
-# They call, and are called, on the way to every error.
+# Modules whose frames are part of every traceback.
 FRAMEWORKS = frozenset({"anyio", "motor", "pymongo", "typer"})
 STANDARD = tuple(Path(os.__file__).parent / name for name in ("asyncio", "concurrent"))
 
@@ -18,8 +18,8 @@ def traceback_text(error: BaseException) -> str:
     """
     Write where an error came from.
 
-    Frames of frameworks are left out, and frames of this program before those of a script. Of an error that this
-    program has made from another one only the other one is written: its own sentence is shown anyway.
+    Frames of frameworks are left out, and so are frames of this program before those of a script. If this program has
+    made the error from another one, only the other one is written, since the first one's message is shown anyway.
     """
     by_script = isinstance(error, MigrationFailed)
     while isinstance(error, MigrationError) and error.__cause__ is not None:
@@ -30,7 +30,7 @@ def traceback_text(error: BaseException) -> str:
     text = "".join(told.format()).rstrip()
     if told.stack:
         return text
-    # A plain script fails in a process of its own, whose traceback is a note of the error.
+    # A plain script fails in a process of its own. Its traceback is a note of the error.
     notes: list[str] = getattr(error, "__notes__", [])
     return "\n".join(notes).rstrip() or text.removeprefix("Traceback (most recent call last):\n")
 
@@ -46,7 +46,7 @@ def _chain(told: TracebackException, seen: set[int]) -> Iterator[TracebackExcept
 
 
 def _useful(stack: list[FrameSummary], *, by_script: bool) -> list[FrameSummary]:
-    """Return the frames of a script and what is below them; all of our own where there is no script."""
+    """Return a script's frames and those below them; without a script, all of our own."""
     kept = [frame for frame in stack if not _is_framework(Path(frame.filename))]
     first = next((index for index, frame in enumerate(kept) if not _is_ours(frame)), None)
     if first is not None:
