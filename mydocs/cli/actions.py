@@ -62,7 +62,10 @@ def summary(report: "RunReport", title: str, clean: Callable[[str], str] = str) 
     where = f" on {cell(report.database)}" if report.database else ""
     parts = [f"### {icon} {cell(title)}{where}: {cell(report.outcome.value.replace('_', ' '))}"]
     if report.error is not None:
-        parts.append(f"**Exit code {report.error.exit_code}**: {cell(report.error.message)}")
+        head, *lines = report.error.lines or (report.error.message,)
+        parts.append(f"**Exit code {report.error.exit_code}**: {cell(head)}")
+        if lines:
+            parts.append("\n".join(f"- {cell(line)}" for line in lines))
     migrations = [
         (m.version, m.name, m.state.value, seconds_text(m.seconds), str(m.error) if m.error else "")
         for m in report.migrations

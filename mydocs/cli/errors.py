@@ -124,7 +124,8 @@ def _report_of(error: "MigrationError", kind: str) -> "RunReport":
     from mydocs.migrations.errors import Interrupted
     from mydocs.migrations.reporting.report import ErrorReport, Outcome, RunReport
 
-    what = ErrorReport(type=kind, message=" ".join(str(error).split()), exit_code=error.exit_code)
+    lines = error.lines() if len(error.lines()) > 1 else ()
+    what = ErrorReport(type=kind, message=" ".join(str(error).split()), exit_code=error.exit_code, lines=lines)
     if isinstance(error, Interrupted):
         base = error.report or RunReport(outcome=Outcome.INTERRUPTED, database=None)
         return replace(base, outcome=Outcome.INTERRUPTED, error=what)

@@ -105,9 +105,11 @@ def _tiles(report: RunReport) -> Iterable[str]:
     states = Counter(m.state.value for m in report.migrations if m.version != STANDARD_VERSION)
     indexes = Counter(index.state.value for index in report.indexes)
     ready = indexes.pop(IndexState.READY.value, 0)
+    wrong = sum(m.verified is False for m in report.migrations)
     would = "to run" if report.outcome is Outcome.PLANNED else "not run"
     tiles = [
         *((count, would if state == "pending" else state, state in BAD) for state, count in states.items()),
+        *([(wrong, "not right", True)] if wrong else []),
         *([(ready, "indexes ready" if ready != 1 else "index ready", False)] if ready else []),
         *((count, f"index{'es' if count > 1 else ''} {state}", state in BAD) for state, count in indexes.items()),
     ]
@@ -137,9 +139,11 @@ def _failures(report: RunReport, text: Text) -> Iterable[str]:
     if report.error is not None:
         # Failures that the error already contains are not repeated.
         failures = [(head, body) for head, body in failures if body not in report.error.message]
-        failures.insert(0, (f"{report.error.type}, exit code {report.error.exit_code}", report.error.message))
+        said = "\n".join(report.error.lines) or report.error.message
+        failures.insert(0, (f"{report.error.type}, exit code {report.error.exit_code}", said))
     for head, body in failures:
-        yield f'<div class="failure"><b>{text(head)}</b><pre>{text(body)}</pre></div>'
+        lines = "\n".join(text(line) for line in body.split("\n"))
+        yield f'<div class="failure"><b>{text(head)}</b><pre>{lines}</pre></div>'
 
 
 def _warnings(warnings: Sequence[str], text: Text) -> Iterable[str]:
@@ -248,8 +252,10 @@ def _aliases(report: RunReport, text: Text) -> Iterable[str]:
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], text: Text) -> Iterable[str]:
-    if not rows:
+    used = [index for index in range(len(head)) if any(row[index] for row in rows)]
+    if not used:
         return
+    head, rows = [head[index] for index in used], [[row[index] for index in used] for row in rows]
     yield f'<h2>{title}</h2><div class="scroll"><table><tr>'
     yield "".join(f"<th>{name}</th>" for name in head) + "</tr>"
     for row in rows:
@@ -259,7 +265,11 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], text:
 
 
 def _cell(column: str, value: str, text: Text) -> str:
-    return f'<td data-head="{column}"{_class(column, value)}>{text(value)}</td>' if value else "<td></td>"
+    if not value:
+        return "<td></td>"
+    kind = _class(column, value)
+    # What has a class is ours and short: it is not broken.
+    return f'<td data-head="{column}"{kind}>{html.escape(value) if kind else text(value)}</td>'
 
 
 def _class(column: str, cell: str) -> str:

@@ -4,7 +4,7 @@ STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c2024; --soft: #5c6670; --line: #d9dee3; --box: #f5f7f9;
   --step: #1769c2; --index: #7a3fc0; --others: #a86400; --rest: #7d8790; --bad: #c4262e; --good: #1a7f3c;
   --step-1: #00838f; --step-2: #4a5fd0; --step-3: #2e8b57; --step-4: #5b7a99; --step-5: #0f9bd7; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --paper: #14171a; --ink: #e6e9ec; --soft: #9aa5b0; --line: #343b42; --box: #1d2226;
     --step: #5aa7f2; --index: #b58af0; --others: #e0a040; --rest: #8a949e; --bad: #ff7b7f; --good: #58c27d;
     --step-1: #3fc1cc; --step-2: #8f9dff; --step-3: #6fd09a; --step-4: #a3bdd6; --step-5: #6cc7f5; } }
@@ -62,6 +62,7 @@ th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px soli
 th { color: var(--soft); font-weight: 500; }
 td.bad { color: var(--bad); font-weight: 600; } td.good { color: var(--good); }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.bad, td.good { white-space: nowrap; }
 @media (max-width: 44rem) {
   body { padding: 1rem; }
   .row { grid-template-columns: 1fr auto; gap: 0 .5rem; padding: .4rem 0; }
@@ -77,7 +78,8 @@ td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 @media print {
   :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --box: #f2f2f2; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-  body { max-width: none; padding: 0; font-size: 11px; }
+  html { font-size: 11px; }
+  body { max-width: none; padding: 0; font-size: 1rem; }
   h2 { break-after: avoid; }
   .row, tr, .failure, .key li { break-inside: avoid; }
 }

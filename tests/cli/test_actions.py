@@ -112,6 +112,13 @@ def test_a_summary_that_cannot_be_written_changes_no_exit_code(
     assert "warning: the summary of the step cannot be written" in ended.stderr
 
 
+def test_several_problems_are_a_list_in_the_summary() -> None:
+    lines = ("these checks failed:", "  001_a.py: no", "  002_b.py: no")
+    error = ErrorReport(type="VerifyFailed", message="; ".join(lines), exit_code=9, lines=lines)
+    text = actions.summary(RunReport(outcome=Outcome.UNVERIFIED, database="x", error=error), "run")
+    assert "**Exit code 9**: these checks failed:\n\n- 001\\_a.py: no\n- 002\\_b.py: no\n" in text
+
+
 def test_a_long_summary_is_cut() -> None:
     one = MigrationReport(version="001", name="a", script=None, state=MigrationState.APPLIED)
     text = actions.summary(RunReport(outcome=Outcome.OK, database="x", migrations=(one,) * 250), "run")

@@ -1,6 +1,7 @@
 """What a run waited for, as a time line, a page and JUnit XML."""
 
 import errno
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -226,6 +227,39 @@ def test_the_page_shows_hostile_text_as_text_and_needs_nothing_else() -> None:
     assert [sign for sign in "\x00\x1b\u202e\ud800" if sign in text] == []
     assert "prefers-color-scheme: dark" in text
     assert "max-width" in text
+
+
+def test_the_page_of_an_unverified_run_says_what_is_not_right() -> None:
+    lines = ("these checks failed:", "  001_a.py, line 3: verify failed: a < b", "  002_b.py, line 4: verify failed")
+    report = RunReport(
+        outcome=Outcome.UNVERIFIED,
+        database="x",
+        migrations=tuple(
+            MigrationReport(
+                version=version,
+                name="a_long_name",
+                script=None,
+                state=MigrationState.APPLIED,
+                seconds=0.5,
+                verified=is_right,
+            )
+            for version, is_right in (("001", False), ("002", False), ("003", True))
+        ),
+        error=ErrorReport(type="VerifyFailed", message="; ".join(lines), exit_code=9, lines=lines),
+    )
+    text = page.document(report, RUN, command="run", clean=str)
+    tags = Tags()
+    tags.feed(text)
+    assert "2 not right" in tags.text
+    assert "\n".join(lines) in tags.text, "a line each"
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", text)
+    assert {"applied, not right", "applied, verified", "0.50 s", "a_<wbr>long_<wbr>name"} <= set(cells)
+    assert "<th>File</th>" not in text, "a column that is empty is left out"
+
+
+def test_a_page_on_paper_is_light_and_of_one_size() -> None:
+    assert "@media screen and (prefers-color-scheme: dark)" in STYLE
+    assert re.search(r"@media print \{.*html \{ font-size: 11px; \}", STYLE, re.DOTALL)
 
 
 def test_the_page_says_what_the_time_went_to() -> None:

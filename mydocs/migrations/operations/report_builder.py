@@ -100,7 +100,9 @@ class ReportBuilder:
         """The call's own entries, without those that were rolled back."""
         return tuple(entry for entry in self.done if entry.state is not MigrationState.PENDING)
 
-    def build(self, *, error: MigrationError | None = None, message: str = "") -> RunReport:
+    def build(
+        self, *, error: MigrationError | None = None, message: str = "", lines: tuple[str, ...] = ()
+    ) -> RunReport:
         """
         Return the report of what is known now.
 
@@ -116,7 +118,7 @@ class ReportBuilder:
             aliases=self.aliases if self.aliases is not None else self._switched(),
             error=None
             if error is None
-            else ErrorReport(type=type(error).__name__, message=message, exit_code=error.exit_code),
+            else ErrorReport(type=type(error).__name__, message=message, exit_code=error.exit_code, lines=lines),
         )
 
     def _with_verification(self, migration: MigrationReport) -> MigrationReport:

@@ -54,7 +54,8 @@ async def reported(
             report.outcome = Outcome.FAILED
             session.emit(RunFinished(report=report.build()))
             raise
-        known.report = report.build(error=known, message=without_secrets(db, str(known)))
+        message, *lines = (without_secrets(db, text) for text in (str(known), *known.lines()))
+        known.report = report.build(error=known, message=message, lines=tuple(lines) if len(lines) > 1 else ())
         session.emit(RunFinished(report=known.report))
         if known is error:
             raise

@@ -95,11 +95,16 @@ class AliasReport:
 
 @value
 class ErrorReport:
-    """Why the call did not end well."""
+    """
+    Why the call did not end well.
+
+    :param lines: the message for a screen, where it names several problems: a head and a line for each
+    """
 
     type: str
     message: str
     exit_code: int
+    lines: tuple[str, ...] = ()
 
 
 @value
