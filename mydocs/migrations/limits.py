@@ -36,8 +36,8 @@ class Limits:
     # commit with unknown outcome.
     transaction: float = 120.0
     commit: float = 30.0
-    # By how much the times of a data change's batches may differ because of network and shared cores.
-    noise: float = 0.02
+    # By how much the times of a data change's batches may differ because of network and shared cores, or a hiccup.
+    noise: float = 0.1
 
     # Between two looks at an index: the rate at which MongoDB's own Django backend polls.
     look_gap: float = 0.5

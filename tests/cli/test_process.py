@@ -16,6 +16,7 @@ import pymongo
 import pytest
 
 from mydocs.localserver import LocalServer
+from mydocs.localserver.controls import Recorded
 
 CLEANS_UP = (
     "import asyncio\nasync def up(db):\n    try:\n        print('begun', flush=True)\n        await asyncio.sleep(60)\n"
@@ -458,6 +459,19 @@ def test_data_changes_are_shared_among_processes(
     with pymongo.MongoClient[dict[str, Any]](local_server.url) as client:
         things = client["app"]["things"]
         things.insert_many([{"_id": n, "n": n} for n in range(400)])
+        by: set[int] = set()
+        both = threading.Event()  # no worker goes on before each has begun, so that neither finds all done
+
+        def note(recorded: Recorded) -> None:
+            by.add(recorded.body["updates"][0]["u"]["$set"]["by"])
+            if len(by) == 2:
+                both.set()
+
+        def is_update(recorded: Recorded) -> bool:
+            return recorded.name == "update" and bool(recorded.body["update"] == "things")
+
+        local_server.controls.call(note, when=is_update, times=None)
+        local_server.controls.delay(both, when=is_update, times=None)
         options = ("--url", local_server.url, "--db", "app", "--dir", str(folder), "--indexes", "none")
         ended = program("migrate", "run", *options, "--workers", "2")
         assert ended.code == 0, ended.err

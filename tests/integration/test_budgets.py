@@ -4,7 +4,6 @@ What a run may cost, counted: commands, looks, imports, bytes. No limit here is 
 Beside each limit stands the least that theory allows. Ratios of times are measured by `python -m tests.bench`.
 """
 
-import math
 import random
 import subprocess
 import sys
@@ -25,7 +24,6 @@ from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.shared_looks import Looks
 from mydocs.migrations.ledger import turn
 from mydocs.migrations.ledger.entries import Snapshot
-from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import LeaseView
 
 TRIVIAL = "async def up(db):\n    pass\n"
@@ -167,8 +165,7 @@ async def test_a_batch_is_read_once_written_once_and_checkpointed_once(
     await db["docs"].insert_many([{"_id": n} for n in range(documents)])
     (folder / "001_change.py").write_text(TRANSFORM.replace("BATCH", str(batch)))
     local_server.controls.clear()
-    with limited_to(Limits(noise=math.inf)):  # a batch shrinks where a server gets slower, and here it shares its cores
-        await migrate(db, directory=folder, standard_indexes={})
+    await migrate(db, directory=folder, standard_indexes={})
     # N + 4 and the second read of the ledger. Then once a walk: the total, whether the filter tells what is done,
     # whether the collection is sharded, the batch that finds nothing more, and what still matches at the end.
     assert local_server.controls.counts().total() <= 3 * (documents // batch) + 6 + 5

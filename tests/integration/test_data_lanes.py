@@ -15,11 +15,12 @@ import pytest
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import MigrationFailed, RetryLater, migrate, transform
-from mydocs.migrations.data import asking
+from mydocs.migrations.data import asking, walk
+from mydocs.migrations.data.statements import Guard, encoded
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
 from mydocs.migrations.reporting.events import BatchDone, Event, Warned
-from mydocs.migrations.scripts.script_context import ScriptContext, current
+from mydocs.migrations.scripts.script_context import Checkpoint, ScriptContext, current
 
 Write = Callable[[str, str], Path]
 TODO = {"m": {"$exists": False}}
@@ -195,28 +196,43 @@ async def test_an_option_that_makes_no_sense_is_refused(db: Database, options: A
         await transform(db["things"], TODO, add_one, **options)
 
 
-async def test_batches_shrink_while_the_server_is_slow_and_grow_again(db: Database, local_server: LocalServer) -> None:
-    await numbered(db, 700)
-    local_server.controls.delay(0.4, when=is_update, at=3, times=2)
-    assert await _transformed(db, batch_size=100) == 700
-    sizes = [len(batch) for batch in written(local_server)]
-    assert sizes[:4] == [100] * 4
+@pytest.mark.limits(noise=0.02)
+async def test_batches_shrink_while_the_server_is_slow_and_grow_again(db: Database) -> None:
+    await numbered(db, 1_500)
+    now, sizes = [0.0], cast(list[int], [])
+
+    async def ask(batch: list[Any]) -> walk.Asked:
+        return walk.Asked(batch, len(batch))
+
+    async def write(batch: list[Any], statements: list[Any]) -> int:
+        sizes.append(len(batch))
+        now[0] += 1.0 if len(sizes) in (3, 4) else 0.1
+        return len(statements)
+
+    source = walk.Source(db=db, name="things", wanted=encoded({}))
+    work = walk.Work(ask=ask, write=write, clock=lambda: now[0])
+    await walk.walk(source, work, Checkpoint(key="k", store=_forget), walk.Place(), batch_size=100, pause=0.0)
+    assert sizes[:4] == [100] * 4  # what is read ahead of a slow answer has its size
     assert min(sizes[:-1]) < 100
-    assert sum(sizes) == 700
+    assert max(sizes[-4:-1]) == 100
+    assert sum(sizes) == 1_500
 
 
-async def test_a_function_that_computes_makes_no_batch_smaller(db: Database, local_server: LocalServer) -> None:
-    await numbered(db, 100)
+async def _forget(_: str, __: Any) -> None:
+    await anyio.lowlevel.checkpoint()
 
-    def compute(document: dict[str, Any]) -> dict[str, Any]:
-        until = time.monotonic() + (0.03 if document["n"] >= 20 else 0.0)
+
+async def test_the_time_that_a_function_computes_is_none_of_the_servers(db: Database) -> None:
+    def compute(document: dict[str, Any]) -> None:
+        until = time.monotonic() + 0.05
         while time.monotonic() < until:
             pass
-        return add_one(document)
 
-    assert await transform(db["things"], TODO, compute, batch_size=5) == 100
-    sizes = [len(batch) for batch in written(local_server)]
-    assert sum(size == 5 for size in sizes) > 10
+    guard, options = Guard(), db["things"].codec_options
+    asker = asking.Asker(name="things", function=compute, guard=guard, options=options, gate=asking.Gate("things"))
+    began, clock = time.monotonic(), asker.clock()
+    await asker.ask([encoded({"_id": number}) for number in range(4)])
+    assert asker.clock() - clock <= time.monotonic() - began - 4 * 0.05
 
 
 # -- functions that call out
@@ -254,7 +270,9 @@ async def test_a_batch_that_is_answered_wrongly_is_an_error(db: Database, answer
 class Calls:
     """An async function whose calls end when the test says so, and that knows how many are under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+        self.are_many = anyio.Event()
         self.under_way: dict[int, anyio.Event] = {}
         self.most = 0
         self.came: list[int] = []
@@ -264,12 +282,15 @@ class Calls:
         self.came.append(number)
         self.under_way[number] = anyio.Event()
         self.most = max(self.most, len(self.under_way))
+        if self.most == self.at_once:
+            self.are_many.set()
         await self.under_way[number].wait()
         del self.under_way[number]
         return [add_one(each) for each in document] if isinstance(document, list) else add_one(document)
 
     async def end_last_first(self, total: int) -> None:
-        """End the latest call, as soon as no further one comes."""
+        """End the latest call, as soon as no further one comes; at first once there are as many as there may be."""
+        await self.are_many.wait()
         while len(self.came) < total or self.under_way:
             before = len(self.came)
             await anyio.wait_all_tasks_blocked()
@@ -282,7 +303,7 @@ async def test_calls_end_in_any_order_and_are_written_in_theirs(
     db: Database, local_server: LocalServer, batch: bool
 ) -> None:
     await numbered(db, 40)
-    calls, events = Calls(), cast(list[Event], [])
+    calls, events = Calls(4), cast(list[Event], [])
     token = current.set(ScriptContext(events.append))
     async with anyio.create_task_group() as group:
         group.start_soon(calls.end_last_first, 8 if batch else 40)

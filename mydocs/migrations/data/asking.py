@@ -95,7 +95,6 @@ class Asker:
     :param options: how the application has its documents decoded and encoded
     :param batch: the function takes a list of documents, and returns a list
     :param concurrency: calls at the same time
-    :param busy: seconds that the function has kept the event loop to itself so far
     """
 
     name: str
@@ -105,11 +104,15 @@ class Asker:
     batch: bool = False
     concurrency: int = 1
     gate: Gate
-    busy: float = 0.0
+    _busy: float = field(init=False, default=0.0)  # seconds that the function has kept the event loop to itself so far
     _slots: anyio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self._slots = anyio.Semaphore(self.concurrency)
+
+    def clock(self) -> float:
+        """Return seconds in which answers of the server could be taken, and not those of the function itself."""
+        return time.monotonic() - self._busy
 
     async def ask(self, batch: Batch) -> Asked:
         """Ask for the changes of a batch; an error of the function is in what is returned, beside what precedes it."""
@@ -181,7 +184,7 @@ class Asker:
             try:
                 began = time.monotonic()
                 answer = self.function(argument)
-                self.busy += time.monotonic() - began
+                self._busy += time.monotonic() - began
                 is_async = not isinstance(answer, _CHANGES) and inspect.isawaitable(answer)
                 if not is_async and self.concurrency > 1:
                     raise NotPossible(

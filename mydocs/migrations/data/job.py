@@ -86,7 +86,7 @@ class Job:
         # One batch more than the calls are for, so that the last calls of a batch leave none of them idle.
         calls = 1 if self.batch else max(1, self.batch_size)
         at_once = 1 if self.concurrency == 1 else 1 + math.ceil(self.concurrency / calls)
-        work = Work(ask=asker.ask, write=write, at_once=at_once, busy=lambda: asker.busy)
+        work = Work(ask=asker.ask, write=write, at_once=at_once, clock=asker.clock)
         await walk(source, work, checkpoint, place, batch_size=self.batch_size, pause=self.pause, tell=tell)
 
 

@@ -130,7 +130,7 @@ def run_range(task: RangeTask) -> RangeDone:
 async def _walk_range(task: RangeTask, function: Function) -> None:
     async with AsyncMongoClient[dict[str, Any]](**task.connection.arguments) as client:
         db = client[task.database]
-        kept = _Kept(db, task)
+        kept = Kept(db, task)
         place = Place.of(task.place)
         job = Job(
             name=task.collection,
@@ -154,7 +154,7 @@ async def _walk_range(task: RangeTask, function: Function) -> None:
         await kept.write({"over": True})
 
 
-class _Kept:
+class Kept:
     """The place of a range, written by the worker that has it."""
 
     def __init__(self, db: Database, task: RangeTask) -> None:

@@ -145,14 +145,13 @@ class Work:
     :param ask: make statements of a batch; an error of the script's own is returned in them
     :param write: send them, and return how many documents are not as before
     :param at_once: batches that are asked for at the same time
-    :param busy: how many seconds functions have kept the event loop to themselves until now, in which no answer of the
-        server could be taken; it is not to count as the server's
+    :param clock: seconds by which the server's answers are timed
     """
 
     ask: Callable[[Batch], Awaitable[Asked]]
     write: Callable[[Batch, Batch], Awaitable[int]]
     at_once: int = 1
-    busy: Callable[[], float] = lambda: 0.0
+    clock: Callable[[], float] = time.monotonic
 
 
 async def walk(
@@ -249,13 +248,13 @@ class _Walk:
     async def _write(self, lot: _Lot, group: anyio.abc.TaskGroup) -> None:
         asked, place = lot.asked, self.place
         if asked.covered:
-            began = self._clock()
+            began = self.work.clock()
             try:
                 place.changed += await self.work.write(lot.batch[: asked.covered], asked.statements)
             except Exception:
                 await self._saved()
                 raise
-            self.pace = self.pace.after(lot.seconds + self._clock() - began)
+            self.pace = self.pace.after(lot.seconds + self.work.clock() - began)
             place.after = place_of(lot.batch[asked.covered - 1])
             place.done += asked.covered
             place.left += asked.left
@@ -274,10 +273,6 @@ class _Walk:
         seconds = time.monotonic() - self.started
         context().emit(BatchDone(collection=self.source.name, done=place.done, total=place.total or 0, seconds=seconds))
 
-    def _clock(self) -> float:
-        """Seconds in which answers of the server could be taken."""
-        return time.monotonic() - self.work.busy()
-
     async def _saved(self) -> None:
         """Wait until the latest place is kept, if one is on its way."""
         if self.saving is not None:
@@ -293,9 +288,9 @@ class _Walk:
     async def _read_on(self, lots: _Send, after: bytes | None) -> None:
         is_last, first = False, None
         while not is_last:
-            began = self._clock()
+            began = self.work.clock()
             batch, is_last = await self.source.read(after, self.pace.size)
-            seconds = self._clock() - began
+            seconds = self.work.clock() - began
             if not batch:
                 continue
             await _check_order(self.source, after, batch[0]["_id"], first)

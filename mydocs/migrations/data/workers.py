@@ -206,13 +206,13 @@ class _Spread:
                 await self.news.wait()
             self.news.clear()
             context().check_lease()
-            got_on = await self._look()
-            for number, future in list(self.futures.items()):
-                if future.done():
-                    got_on = True
-                    del self.futures[number]
-                    if not self._settle(number, future) and not await self._again(executor, number):
-                        return
+            # Asked before the look, so that what is told of the last range is where it has ended.
+            ended = [(number, future) for number, future in self.futures.items() if future.done()]
+            got_on = await self._look() or bool(ended)
+            for number, future in ended:
+                del self.futures[number]
+                if not self._settle(number, future) and not await self._again(executor, number):
+                    return
             now = time.monotonic()
             quiet_since = now if got_on else quiet_since
             for number, (_, since) in list(self.seen.items()):
