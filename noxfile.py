@@ -55,7 +55,7 @@ def _tests(session: nox.Session) -> None:
         return
     # Only the tests of single modules are traced: what is measured is pure, and tracing slows the others by half.
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "tests/unit")
+    session.run("coverage", "run", "-m", "pytest", "tests/unit", "--numprocesses=2")
     session.run("coverage", "combine", "--quiet")
     pure = ",".join(f"mydocs/migrations/{name}.py" for name in PURE)
     session.run("coverage", "report", "--fail-under=100", "--show-missing", f"--include={pure}")

@@ -594,8 +594,7 @@ class VerifyFailed(Unverified):
         self._places = _located(problems)
         self.problems = tuple(each.text for each in self._places)
         super().__init__("; ".join(self.problems))
-        if self._places:
-            self.path, self.line = self._places[0].path, self._places[0].line
+        self.path, self.line = self._places[0].path, self._places[0].line
 
 
 class VectorsUnfit(Unverified):

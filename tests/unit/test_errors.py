@@ -142,6 +142,10 @@ def test_several_problems_have_a_line_each(error: MigrationError, count: int, af
     assert ";" not in "".join(lines[:count])
 
 
+def test_an_error_without_files_marks_one_place_that_has_none() -> None:
+    assert [(p.text, p.path, p.line) for p in LeaseLost(3).places()] == [(str(LeaseLost(3)), None, None)]
+
+
 def test_one_problem_is_said_in_one_line() -> None:
     assert [error for error, _, _ in EXAMPLES if error.lines() != (str(error),)] == []
 
