@@ -6,7 +6,7 @@ A false alarm is worse than a miss here: code that may have an effect counts as 
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 # Calls that only create a value, by their last name. A line with only these calls is a constant.
 MAKES_A_VALUE = frozenset(
@@ -94,20 +94,24 @@ def not_awaited(tree: ast.Module, given: Set[str]) -> Iterator[tuple[int, str]]:
     :param given: the names of the database parameter of `up`, `down` and `verify`; empty for a plain script, whose
         database is synchronous
     """
-    helpers, modules = _imported_helpers(tree)
+    nodes = [*ast.walk(tree)]
+    lost = [*_calls_without_result(nodes)]
+    if not lost:  # as in most scripts: then their names do not matter
+        return
+    helpers, modules = _imported_helpers(nodes)
     own = {node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef) and not node.decorator_list}
-    bound = Counter(name for node in ast.walk(tree) for name in _names_bound(node))
+    bound = Counter(name for node in nodes for name in _names_bound(node))
     coroutines = {name for name in own | helpers if bound[name] <= 1}
-    for call in _calls_without_result(ast.walk(tree)):
+    for call in lost:
         function = call.func
         of_module = isinstance(function, ast.Attribute) and ast.unparse(function.value) in modules
         if (isinstance(function, ast.Name) and function.id in coroutines) or (
             of_module and _last_name(function) in HELPERS
         ):
             yield call.lineno, f"{ast.unparse(function)}(…)"
-    databases = _databases(tree, given)
+    databases = _databases(nodes, given)
     # Only in async functions: elsewhere the same name may be a synchronous database.
-    for scope in (node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)):
+    for scope in (node for node in nodes if isinstance(node, ast.AsyncFunctionDef)):
         for call in _calls_without_result(_own(scope)):
             if _last_name(call.func) in DATABASE_CALLS and _root(call.func) in databases:
                 yield call.lineno, f"{ast.unparse(call.func)}(…)"
@@ -205,10 +209,10 @@ def _root(node: ast.expr) -> str | None:
                 return None
 
 
-def _databases(tree: ast.Module, given: Set[str]) -> frozenset[str]:
+def _databases(nodes: Sequence[ast.AST], given: Set[str]) -> frozenset[str]:
     """Return the names that mean the run's database or one of its collections, anywhere in the file."""
-    assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
-    rebound = [name for node in ast.walk(tree) if not isinstance(node, ast.arg) for name in _names_bound(node)]
+    assigned = [node for node in nodes if isinstance(node, ast.Assign)]
+    rebound = [name for node in nodes if not isinstance(node, ast.arg) for name in _names_bound(node)]
     names = set(given) - set(rebound)
     for node in assigned:
         target, value = node.targets[0], node.value
@@ -224,10 +228,10 @@ def _databases(tree: ast.Module, given: Set[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _imported_helpers(tree: ast.Module) -> tuple[set[str], set[str]]:
+def _imported_helpers(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str]]:
     """Return the names that a file uses for the helpers of mydocs.migrations, and for that package itself."""
     helpers, modules = set(), set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module == "mydocs.migrations":
             helpers |= {alias.asname or alias.name for alias in node.names if alias.name in HELPERS}
         elif isinstance(node, ast.ImportFrom) and node.module == "mydocs":
