@@ -4,6 +4,7 @@ What a run may cost, counted: commands, looks, imports, bytes. No limit here is 
 Beside each limit stands the least that theory allows. Ratios of times are measured by `python -m tests.bench`.
 """
 
+import asyncio
 import random
 import subprocess
 import sys
@@ -86,6 +87,29 @@ async def test_a_script_costs_one_command_and_a_run_the_same_few_whatever_its_le
     await migrate(db, directory=folder)
     # The read that is repeated under the lease, the standard indexes of two collections, and the record between.
     assert local_server.controls.counts().total() == count + 4 + 4
+
+
+@pytest.mark.anyio
+async def test_a_script_costs_one_task_of_the_event_loop(db: Database, folder: Path) -> None:
+    """The least is 1: only what a cancellation ends has a task of its own, and what is recorded of it has none."""
+    made: list[str] = []
+
+    def counting(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        made.append(coroutine.__qualname__)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    tasks = {}
+    for count in (10, 30):
+        write_trivial(folder, count)
+        await db.client.drop_database(db.name)
+        loop, made[:] = asyncio.get_running_loop(), []
+        loop.set_task_factory(counting)
+        try:
+            await migrate(db, directory=folder)
+        finally:
+            loop.set_task_factory(None)
+        tasks[count] = list(made)
+    assert len(tasks[30]) - len(tasks[10]) == 30 - 10, tasks
 
 
 @pytest.mark.anyio

@@ -3,6 +3,7 @@
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -150,7 +151,7 @@ async def test_what_may_be_cancelled_is_and_what_follows_it_is_not(cancel: Cance
 
     async def step(interruption: Interruption) -> None:
         try:
-            await interruption.run(script.wait())
+            await interruption.run(script.wait)
         except asyncio.CancelledError:
             seen.append(interruption.requested)
         await interruption.finish(record.wait(), "the record")
@@ -171,7 +172,7 @@ async def test_a_script_that_goes_on_has_its_result_and_the_cancellation_is_pass
             return "went on"
 
     async def step(interruption: Interruption) -> None:
-        seen.append(await interruption.run(stubborn()))
+        seen.append(await interruption.run(stubborn))
 
     await by_task(run_to_the_end(step), gate, lambda: None)
     assert seen == ["went on"]
@@ -189,7 +190,7 @@ async def test_a_cancellation_of_anyio_is_raised_at_each_await_of_a_script() -> 
             return "went on"
 
     async def step(interruption: Interruption) -> None:
-        seen.append(await interruption.run(stubborn()))
+        seen.append(await interruption.run(stubborn))
 
     await by_scope(run_to_the_end(step), gate, lambda: None)
     assert seen == []
@@ -201,11 +202,54 @@ async def test_nothing_is_begun_after_a_cancellation(cancel: Cancel) -> None:
 
     async def step(interruption: Interruption) -> None:
         await interruption.finish(record.wait(), "the record")
-        await interruption.run(script.wait())
+        await interruption.run(script.wait)
 
     await cancel(run_to_the_end(step), record, record.opened.set)
     assert record.passed
     assert not script.reached.is_set()
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+async def test_a_script_is_not_called_where_the_cancellation_comes_before_its_task_has_begun(repeated: bool) -> None:
+    interruption, script = Interruption(), Gate()
+    running = asyncio.ensure_future(interruption.run(script.wait))
+    await asyncio.sleep(0)  # it has made the script's task
+    interruption.request(repeated=repeated)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not script.reached.is_set()
+
+
+async def test_a_script_has_a_context_of_its_own() -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="nothing")
+
+    async def script() -> None:
+        variable.set("something")
+
+    await Interruption().run(script)
+    assert variable.get() == "nothing"
+
+
+async def test_a_script_that_ends_as_its_caller_s_task_is_cancelled_from_elsewhere_has_its_result() -> None:
+    interruption, gate = Interruption(), Gate()
+    running = asyncio.ensure_future(interruption.run(gate.wait))
+    await gate.reached.wait()
+    gate.opened.set()
+    await asyncio.sleep(0)  # the script has ended, and the task that waits for it was not told yet
+    running.cancel()
+    assert await running == "done"
+    assert interruption.from_within
+
+
+async def test_what_ends_well_in_spite_of_its_limit_has_its_result() -> None:
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "recorded"
+        raise AssertionError("it was not cancelled")
+
+    assert await to_the_end(stubborn(), "it", limit=0.01) == "recorded"
 
 
 def test_a_script_that_cancels_all_tasks_is_told_from_a_caller_s_cancellation() -> None:
@@ -218,7 +262,7 @@ def test_a_script_that_cancels_all_tasks_is_told_from_a_caller_s_cancellation() 
 
     async def step(interruption: Interruption) -> None:
         with pytest.raises(asyncio.CancelledError):
-            await interruption.run(script())
+            await interruption.run(script)
         seen.append((interruption.requested, interruption.from_within))
         await asyncio.sleep(0)  # what follows is not cancelled any more
         raise ValueError("recorded")

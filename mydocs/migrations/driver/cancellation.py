@@ -9,7 +9,7 @@ is raised again, so no code in between has to keep it.
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import anyio
@@ -24,16 +24,16 @@ class Interruption:
     """
     The cancellation of a caller, as seen by the work that continues.
 
-    ``requested``: whether the caller was cancelled. ``from_within``: whether the work's own task was cancelled. Only
-    the script can have done this, since no other code knows that task.
+    ``requested``: whether the caller was cancelled. ``from_within``: whether the work's own task was cancelled while
+    :meth:`run` ran a script. Only the script can have done this, since no other code knows that task.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.from_within = False
-        self._asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task: asyncio.Task[Any] | None = None
-        self._scope: anyio.CancelScope | None = None
+        self._task: asyncio.Task[Any] | None = None  # of what is run
+        self._scope: anyio.CancelScope | None = None  # that it is in
+        self._limit: asyncio.Timeout | None = None  # of what is finished
 
     def check(self) -> None:
         """
@@ -44,45 +44,52 @@ class Interruption:
         if self.requested:
             raise asyncio.CancelledError
 
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """
-        Await the part that a cancellation ends. It does not start if the cancellation came before.
+        Run the part that a cancellation ends, in a task and a context of its own. It does not start after one.
 
         :raises asyncio.CancelledError: if it was cancelled, by the caller's cancellation or by itself
         """
-        if self.requested:
-            work.close()
         self.check()
+        self.from_within = False
+        own = asyncio.current_task()
+        assert own is not None  # there is one wherever something is awaited
+        before = own.cancelling()
         self._task = task = asyncio.ensure_future(self._in_scope(work))
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError:  # the task of the work itself was cancelled: see `from_within`
+        try:
+            return await task  # a cancellation of our own task is passed on to it
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+            return task.result()  # ours came when it had ended
+        finally:
+            self._task = self._scope = None
+            while own.cancelling() > before:
                 self.from_within = True
-                task.cancel()
-        self._task = None
-        return task.result()
+                own.uncancel()
 
-    async def finish(self, work: Coroutine[Any, Any, T], what: str, *, limit: float | None = None) -> T:
+    async def finish(self, work: Awaitable[T], what: str, *, limit: float | None = None) -> T:
         """
         Await a part that a cancellation does not end.
 
         :param what: its name in the error
         :param limit: its time limit in seconds; after a cancellation at most ``Limits.grace``
-        :raises ServerUnreachable: if it takes longer; it is cancelled, and not awaited any more
+        :raises ServerUnreachable: if it takes longer; it is cancelled
         """
-        task = asyncio.ensure_future(work)
         begun = asyncio.get_running_loop().time()
-        either: list[asyncio.Future[Any]] = [task, self._asked]
-        await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done() and self._asked.done():
-            left = math.inf if limit is None else limit - (asyncio.get_running_loop().time() - begun)
-            await asyncio.wait([task], timeout=max(0.0, min(limits().grace, left)))
-        if not task.done():
-            task.cancel()
-            task.add_done_callback(_forget)
-            raise ServerUnreachable(f"{what} did not end within {asyncio.get_running_loop().time() - begun:.0f} s")
-        return task.result()
+        self._limit = timeout = asyncio.timeout(limit)
+        try:
+            async with timeout:
+                if self.requested:
+                    self._hasten()
+                return await work
+        except Exception as error:
+            if not timeout.expired():
+                raise
+            late = asyncio.get_running_loop().time() - begun
+            raise ServerUnreachable(f"{what} did not end within {late:.0f} s") from error
+        finally:
+            self._limit = None
 
     def request(self, *, repeated: bool) -> None:
         """
@@ -90,17 +97,24 @@ class Interruption:
 
         :param repeated: cancel at each of its awaits, as anyio does; else once, so that its cleanup may await
         """
-        self.requested = True
-        if not self._asked.done():
-            self._asked.set_result(None)
+        if not self.requested:
+            self.requested = True
+            self._hasten()
         if repeated and self._scope is not None:
             self._scope.cancel()
         elif self._task is not None:
             self._task.cancel()
 
-    async def _in_scope(self, work: Coroutine[Any, Any, T]) -> T:
+    def _hasten(self) -> None:
+        """Leave what :meth:`finish` awaits at most the grace from now on."""
+        if self._limit is not None and not self._limit.expired():
+            end = asyncio.get_running_loop().time() + limits().grace
+            before = self._limit.when()
+            self._limit.reschedule(end if before is None else min(end, before))
+
+    async def _in_scope(self, work: Callable[[], Awaitable[T]]) -> T:
         with anyio.CancelScope() as self._scope:
-            return await work
+            return await work()
         raise asyncio.CancelledError
 
 
@@ -137,8 +151,3 @@ async def to_the_end(work: Coroutine[Any, Any, T], what: str, *, limit: float | 
     :raises ServerUnreachable: if the time is up
     """
     return await run_to_the_end(lambda interruption: interruption.finish(work, what, limit=limit))
-
-
-def _forget(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()  # no task awaits it any more, and asyncio would log its error

@@ -30,6 +30,7 @@ import anyio.to_thread
 
 from mydocs.migrations.driver.client import Database, arguments_of, without_secrets
 from mydocs.migrations.errors import NotPossible, SettingsInvalid
+from mydocs.migrations.execution.failures import PlainFailed
 from mydocs.migrations.execution.plain_messages import (
     Exited,
     Extend,
@@ -72,31 +73,6 @@ main(control, channel)
 """
 # Arguments of a client that are the application's own and change nothing for a script.
 _LEFT_OUT = frozenset({"event_listeners"})
-
-
-class PlainFailed(Exception):
-    """
-    A plain script raised, or its process ended in another way than by its end.
-
-    :param kind: the type of the error, as the ledger keeps it
-    :param line: in the script, where the error passed through it
-    :param named: whether the type belongs into the sentence
-    :param advice: what to do about it, as the end of the sentence
-    """
-
-    def __init__(
-        self,
-        kind: str,
-        text: str,
-        *,
-        line: int | None = None,
-        named: bool = True,
-        exit_code: int = 1,
-        advice: str = "",
-    ) -> None:
-        self.kind, self.text, self.line, self.named = kind, text, line, named
-        self.exit_code, self.advice = exit_code, advice
-        super().__init__(f"{kind}: {text}".rstrip(": ") if named else text)
 
 
 @asynccontextmanager

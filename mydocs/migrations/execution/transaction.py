@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -72,7 +73,7 @@ async def in_transaction(db: Database, interruption: Interruption, work: Work, s
         while True:
             await _begin(session)
             try:
-                await interruption.run(_inside(db, session, work))
+                await interruption.run(partial(_inside, db, session, work))
                 if not session.in_transaction:
                     raise NotPossible(ENDED_BY_SCRIPT)
                 await interruption.finish(_end(db, session, seal), "the commit")

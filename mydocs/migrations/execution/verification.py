@@ -4,25 +4,24 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from pymongo.errors import PyMongoError
 
-from mydocs.migrations.driver import server_errors
 from mydocs.migrations.driver.cancellation import Interruption, run_to_the_end
-from mydocs.migrations.driver.client import Database, without_secrets
+from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import VerifyFailed
+from mydocs.migrations.execution.failures import storable, stored_error
 from mydocs.migrations.execution.left_tasks import call_watched
 from mydocs.migrations.model import Problem, Script, StoredError
 from mydocs.migrations.reporting.events import Verified
 from mydocs.migrations.scripts import load
 from mydocs.migrations.scripts.discover import read_source
 from mydocs.migrations.values import value
-
-MESSAGE_LENGTH = 2_000  # characters of an error's text that are shown
 
 
 @value
@@ -104,7 +103,7 @@ async def _verify(session: Session, version: str, script: Script, timeout: float
 
 async def _call(interruption: Interruption, function: load.Step, db: Database) -> None:
     try:
-        await interruption.run(call_watched(function, db))
+        await interruption.run(partial(call_watched, function, db))
     except asyncio.CancelledError as error:
         if interruption.requested and not interruption.from_within:
             raise
@@ -112,10 +111,9 @@ async def _call(interruption: Interruption, function: load.Step, db: Database) -
 
 
 def _stored(db: Database, path: Path, raised: BaseException, line: int | None) -> StoredError:
-    cause = load.cause_of(raised)
-    text = server_errors.text_of(cause) if isinstance(cause, PyMongoError) else load.text_of(cause)
-    if not text and line is not None:  # an assert without a text: what it asserts
-        with suppress(OSError, SyntaxError, UnicodeDecodeError, IndexError):
-            text = read_source(path).splitlines()[line - 1].strip()
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return StoredError(type=type(cause).__name__, message=without_secrets(db, text)[:MESSAGE_LENGTH])
+    stored = stored_error(db, raised)
+    if stored.message or line is None:
+        return stored
+    with suppress(OSError, SyntaxError, UnicodeDecodeError, IndexError):  # an assert without a text: what it asserts
+        return replace(stored, message=storable(db, read_source(path).splitlines()[line - 1].strip()))
+    return stored
