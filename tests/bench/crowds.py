@@ -78,7 +78,7 @@ def _processes(lab: Lab, tool: str, folder: Path) -> tuple[float, int, Seen]:
 
 def _process_row(tool: str, found: list[tuple[float, int, Seen]]) -> Row:
     times = mean(seen.inserts["runs"] / SCRIPTS for _, _, seen in found)
-    patience = f"; who waits looks each {Limits().turn_gap} s at first" if tool == MYDOCS else ""
+    patience = f"; a waiting process looks every {Limits().turn_gap} s at first" if tool == MYDOCS else ""
     return Row(
         section=NAME,
         work=f"{PROCESSES} processes",
