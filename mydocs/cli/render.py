@@ -190,12 +190,13 @@ def wait_summary(report: RunReport) -> str:
 
 def _indexes_counted(report: RunReport) -> list[str]:
     states = Counter(index.state for index in report.indexes)
+    unseen = "unknown" if report.outcome is Outcome.NOT_READY else "not waited for"
     late = states.total() - states[IndexState.READY] - states[IndexState.UNKNOWN] - states[IndexState.FAILED]
     return [
         *_counted(states[IndexState.READY], "index", "ready"),
         *_counted(states[IndexState.FAILED], "index", "failed"),
         *_counted(late, "index", "not ready"),
-        *_counted(states[IndexState.UNKNOWN], "index", "not waited for"),
+        *_counted(states[IndexState.UNKNOWN], "index", unseen),
     ]
 
 

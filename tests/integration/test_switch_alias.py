@@ -24,6 +24,7 @@ from mydocs.migrations import (
     ensure_search_indexes,
     migrate,
     switch_search_alias,
+    wait_until_ready,
 )
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.indexes.capture import Capture, under_way
@@ -114,6 +115,20 @@ async def test_an_index_that_failed_is_not_named(db: Database, local_server: Loc
     with pytest.raises(IndexFailed, match="out of space"):
         await switch_search_alias(db["pages"], "vec", to="vec_3")
     assert (await alias(db))["index"] == "vec_1"
+
+
+async def test_a_switch_that_may_not_wait_looks_once(any_db: Database) -> None:
+    await two_indexes(any_db)
+    await wait_until_ready(any_db["pages"], "vec_1", "vec_2")
+    switched = await switch_search_alias(any_db["pages"], "vec", to="vec_1", timeout=0.0)
+    assert (switched.index, await alias(any_db) is not None) == ("vec_1", True)
+
+
+async def test_an_index_that_nobody_has_asked_for_is_perhaps_another_name(db: Database) -> None:
+    await two_indexes(db)
+    with pytest.raises(IndexFailed, match="vec_9 failed: it was never listed; check its name; create it") as caught:
+        await switch_search_alias(db["pages"], "vec", to="vec_9", timeout=0.0)
+    assert "drop_search_indexes" not in str(caught.value)
 
 
 async def test_an_alias_is_of_one_collection(db: Database) -> None:

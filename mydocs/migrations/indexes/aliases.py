@@ -37,7 +37,7 @@ async def switch_search_alias(
     time as long as that index exists.
 
     :param to: the name of the index
-    :param timeout: seconds for the wait, or ``None`` for no limit
+    :param timeout: seconds for the wait, 0 for one look, or ``None`` for no limit
     :return: the alias as it is now
     :raises IndexFailed: if the build has failed, or the index does not exist; the alias is unchanged
     :raises NotReady: if the time is up; the alias is unchanged

@@ -25,6 +25,7 @@ _VANISHED = "it was listed and is gone; somebody dropped it"
 _NEVER_SEEN = (
     "it was never listed; if you no longer want it, call `drop_search_indexes` in a migration to take it off the list"
 )
+_NEVER_SEEN_BY_NAME = "it was never listed; check its name"  # nobody is known to have asked for it
 ANOTHER = "still shows the previous index"
 DIFFERS = "shows another definition, perhaps the previous one"
 
@@ -211,7 +212,7 @@ def judge(target: TrackedIndex, listed: Listed | None) -> Verdict:
 
 def begin(index: TrackedIndex, *, asked_at: float, since: float) -> Track:
     """Return the start of a wait for an index. For the times see :class:`Track`."""
-    verdict = Verdict(state=IndexState.PENDING, reason="not looked at yet")
+    verdict = Verdict(state=IndexState.UNKNOWN, reason="not looked at yet")
     return Track(index=index, asked_at=asked_at, since=since, verdict=verdict)
 
 
@@ -247,8 +248,12 @@ def look(track: Track, listed: Listed | None, now: float, limits: Limits) -> Tra
     # Not at the first look, even if the script continued for an hour after it asked for the index.
     looked = track.missing_looks >= GONE_LOOKS
     if absent and not track.seen and looked and now - track.since >= limits.appear:
-        return _settle(track, IndexState.FAILED, _NEVER_SEEN, now)
+        return _settle(track, IndexState.FAILED, _never_seen(track), now)
     return track
+
+
+def _never_seen(track: Track) -> str:
+    return _NEVER_SEEN_BY_NAME if track.index.definition is None else _NEVER_SEEN
 
 
 def _is_patient(verdict: Verdict) -> bool:
@@ -263,7 +268,7 @@ def at_timeout(track: Track, now: float | None = None) -> Track:
     if track.verdict.state is IndexState.FAILED:
         return _settle(track, IndexState.FAILED, track.verdict.reason, now)
     if track.verdict.state is IndexState.ABSENT:
-        return _settle(track, IndexState.FAILED, _VANISHED if track.seen else _NEVER_SEEN, now)
+        return _settle(track, IndexState.FAILED, _VANISHED if track.seen else _never_seen(track), now)
     return track
 
 

@@ -41,7 +41,7 @@ async def wait_for(
     """
     Return once every index is ready or has failed, or the time is up. A failed or late index raises nothing here.
 
-    :param timeout: seconds for all of them together, or ``None`` for no limit
+    :param timeout: seconds for all of them together, 0 for one look, or ``None`` for no limit
     :param server_now: the server's present time, comparable with ``asked_at``; ``None`` if it is unknown: then the wait
         counts as the start of each build
     :param since: monotonic seconds: the start of the seconds in the report for an index that was asked for earlier
@@ -56,7 +56,8 @@ async def wait_for(
             age = max(0.0, (server_now - index.asked_at).total_seconds())
         begun = readiness.begin(index, asked_at=now - age, since=min(now, max(now - age, since)))
         tracks.setdefault(index.collection, []).append(begun)
-    pollers = [_Poller(db, collection, of, sink) for collection, of in tracks.items()]
+    once = timeout is not None and timeout <= 0
+    pollers = [_Poller(db, collection, of, sink, once=once) for collection, of in tracks.items()]
     errors: list[Exception] = []
     limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
 
@@ -65,12 +66,12 @@ async def wait_for(
             await poller.run(limiter)
         except Exception as error:  # noqa: BLE001  # raised below, alone instead of in a group
             errors.append(error)
-        if errors or all(other.is_settled for other in pollers):
+        if errors or all(other.is_over for other in pollers):
             group.cancel_scope.cancel()
 
     try:
         if pollers:
-            with anyio.move_on_after(timeout):
+            with anyio.move_on_after(None if once else timeout):
                 async with anyio.create_task_group() as group:
                     group.start_soon(_signs_of_life, pollers, sink)
                     for poller in pollers:
@@ -104,7 +105,7 @@ async def wait_until_ready(collection: Collection, *names: str, timeout: float |
     Wait inside a script until search indexes of one collection can be queried.
 
     :param names: the indexes; none means all that the script has created or changed on this collection
-    :param timeout: seconds for all of them together, or ``None`` for no limit
+    :param timeout: seconds for all of them together, 0 for one look, or ``None`` for no limit
     :raises IndexFailed: if a build has failed, once the others have ended
     :raises NotReady: if the time is up
     :raises UsageError: if a name is not a string
@@ -123,14 +124,17 @@ async def wait_until_ready(collection: Collection, *names: str, timeout: float |
 class _Poller:
     """Look at one collection until each of its indexes is ready or has failed."""
 
-    def __init__(self, db: Database, collection: str, tracks: Sequence[Track], sink: Sink | None) -> None:
-        self._db, self._collection, self._sink = db, collection, sink
+    def __init__(
+        self, db: Database, collection: str, tracks: Sequence[Track], sink: Sink | None, *, once: bool
+    ) -> None:
+        self._db, self._collection, self._sink, self._once = db, collection, sink, once
         self.tracks = tuple(tracks)
         self._read: list[tuple[Document, Listed]] = []
+        self._looked = False
 
     @property
-    def is_settled(self) -> bool:
-        return all(track.outcome is not None for track in self.tracks)
+    def is_over(self) -> bool:
+        return (self._once and self._looked) or all(track.outcome is not None for track in self.tracks)
 
     async def run(self, limiter: anyio.CapacityLimiter) -> None:
         names = tuple(sorted(track.index.name for track in self.tracks))
@@ -157,15 +161,17 @@ class _Poller:
             else:
                 trouble, last_answer = None, time.monotonic()
                 self._take(documents, last_answer)
-                if self.is_settled:
+                if self.is_over:
                     return
             now = time.monotonic()
             jitter = random.uniform(-readiness.JITTER, readiness.JITTER)
             within = readiness.gap(self.tracks, now, limits().look_gap, jitter)
-            if trouble and not (server_errors.is_transient(trouble) and now + within < last_answer + limits().patience):
+            in_time = not self._once and now + within < last_answer + limits().patience
+            if trouble and not (in_time and server_errors.is_transient(trouble)):
                 raise trouble
 
     def _take(self, documents: Sequence[Document], now: float) -> None:
+        self._looked = True
         listing = readiness.by_name(self._parsed(documents))
         before, patience = self.tracks, limits()
         self.tracks = tuple(

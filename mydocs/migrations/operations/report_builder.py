@@ -235,7 +235,7 @@ def _index_report(track: "Track") -> IndexReport:
         name=track.index.name,
         type=track.index.type,
         state=track.outcome or track.verdict.state,
-        queryable=track.verdict.queryable,
+        queryable=None if track.verdict.state is IndexState.UNKNOWN else track.verdict.queryable,
         seconds=None if track.settled_at is None else track.settled_at - track.since,
         reason=track.reason or track.verdict.reason,
     )
