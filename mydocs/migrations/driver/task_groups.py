@@ -1,10 +1,13 @@
 """Run several tasks at the same time, and end in one error. No I/O of its own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -19,6 +22,32 @@ async def one_error_group() -> AsyncIterator[TaskGroup]:
             yield group
     except ExceptionGroup as errors:
         raise _first(errors) from None
+
+
+async def at_the_same_time(works: Sequence[Callable[[], Awaitable[tuple[T, ...]]]], limit: int) -> tuple[T, ...]:
+    """
+    Do the work of several collections at the same time, and return all results as one list.
+
+    :param limit: how many at the same time
+    :raises Exception: the error of the first that failed, once all have ended
+    """
+    done: dict[int, tuple[T, ...]] = {}
+    errors: list[Exception] = []
+    limiter = anyio.CapacityLimiter(limit)
+
+    async def one(place: int, work: Callable[[], Awaitable[tuple[T, ...]]]) -> None:
+        try:
+            async with limiter:
+                done[place] = await work()
+        except Exception as error:  # noqa: BLE001  # raised below
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        for place, work in enumerate(works):
+            group.start_soon(one, place, work)
+    if errors:
+        raise errors[0]
+    return tuple(index for place in sorted(done) for index in done[place])
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

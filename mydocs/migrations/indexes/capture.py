@@ -27,7 +27,6 @@ import anyio
 from mydocs.migrations.driver import dialects, listeners
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.driver.dialects import Meaning
-from mydocs.migrations.errors import UsageError
 from mydocs.migrations.indexes import standard_definitions
 from mydocs.migrations.indexes.definitions import kind_of
 from mydocs.migrations.indexes.readiness import Track
@@ -485,17 +484,6 @@ def unanswered(database: str, command: Mapping[str, Any]) -> None:
     capture = of_database(database)
     if capture is not None:
         capture.seen(next(iter(command)), command, UNANSWERED)
-
-
-def check_names(helper: str, names: Iterable[object]) -> None:
-    """
-    Refuse arguments that are not names of indexes, for instance a list, with a message that says what to pass.
-
-    :raises UsageError: before anything is sent
-    """
-    for name in names:
-        if not isinstance(name, str):
-            raise UsageError(f"{name!r} is not the name of an index; pass each by itself: {helper}(db.pages, 'a', 'b')")
 
 
 def _lists_indexes(command: Mapping[str, Any]) -> bool:

@@ -15,10 +15,10 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from mydocs.migrations.driver import commands, server_errors
 from mydocs.migrations.driver.client import Collection, Database, database_of
-from mydocs.migrations.driver.task_groups import one_error_group
+from mydocs.migrations.driver.task_groups import at_the_same_time, one_error_group
 from mydocs.migrations.errors import IndexConflict, UsageError
 from mydocs.migrations.indexes import capture, standard_definitions
-from mydocs.migrations.indexes.search import NO_INDEXES, at_the_same_time, by_collection, check_names
+from mydocs.migrations.indexes.arguments import NO_INDEXES, by_collection, refuse_twice
 from mydocs.migrations.indexes.standard_definitions import StandardAction
 from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.limits import limits
@@ -57,7 +57,7 @@ async def ensure_indexes(
     for each, its_models in by_collection(collection, models, WHAT_TO_PASS):
         db, where = database_of(each), each.name
         documents = _documents(its_models)
-        check_names(where, [document["name"] for document in documents])
+        refuse_twice(where, [document["name"] for document in documents])
         works.append(partial(_ensure, db, where, documents))
     return await at_the_same_time(works, BUILDS_AT_ONCE)
 

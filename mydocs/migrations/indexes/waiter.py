@@ -16,6 +16,7 @@ from mydocs.migrations.driver.client import Collection, Database, Document, data
 from mydocs.migrations.driver.shared_looks import Looks, shared_looks
 from mydocs.migrations.errors import IndexFailed, NotReady
 from mydocs.migrations.indexes import capture, readiness
+from mydocs.migrations.indexes.arguments import check_index_names
 from mydocs.migrations.indexes.readiness import Listed, Track
 from mydocs.migrations.limits import limited_to, limits
 from mydocs.migrations.model import IndexAction, IndexState, TrackedIndex
@@ -110,7 +111,7 @@ async def wait_until_ready(collection: Collection, *names: str, timeout: float |
     :raises NotReady: if the time is up
     :raises UsageError: if a name is not a string
     """
-    capture.check_names("wait_until_ready", names)
+    check_index_names("wait_until_ready", names)
     db, where = database_of(collection), collection.name
     records = capture.records_of(db.name, where)
     there = [

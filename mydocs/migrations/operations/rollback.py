@@ -11,7 +11,7 @@ from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import NotReady, PlanError
 from mydocs.migrations.execution.executor import Executor
-from mydocs.migrations.indexes.search import until_gone
+from mydocs.migrations.indexes.submit import until_gone
 from mydocs.migrations.indexes.waiter import LISTINGS_AT_ONCE
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.plan import Standing, classify, make_rollback
