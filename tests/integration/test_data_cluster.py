@@ -1,6 +1,7 @@
 """Sharded clusters and slow secondaries, as far as stubs of them go."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from pymongo.errors import OperationFailure
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Recorded
-from mydocs.migrations import transform
+from mydocs.migrations import migrate, transform
 from mydocs.migrations.data import cluster
 from mydocs.migrations.data.cluster import Lag, lag_of
 from mydocs.migrations.driver import commands
@@ -124,3 +125,40 @@ async def test_a_lag_that_cannot_be_seen_is_a_warning(db: Database, monkeypatch:
     current.reset(token)
     (message,) = [event.message for event in events if isinstance(event, Warned)]
     assert message.startswith("things: the lag of secondaries cannot be seen, so nothing waits for them")
+
+
+IN_A_PLAIN_SCRIPT = """
+import asyncio
+from motor.motor_asyncio import AsyncIOMotorClient
+from mydocs.migrations import transform
+
+async def main():
+    client = AsyncIOMotorClient({url!r})
+    await transform(client.app.things, {{"m": {{"$exists": False}}}}, lambda d: {{"$set": {{"m": 1}}}})
+    client.close()
+
+asyncio.run(main())
+"""
+IN_AN_ASYNC_SCRIPT = """
+from mydocs.migrations import transform
+
+async def up(db):
+    await transform(db.things, {{"m": {{"$exists": False}}}}, lambda d: {{"$set": {{"m": 1}}}})
+"""
+
+
+@pytest.mark.parametrize("max_lag", [None, 10.0], ids=["no limit", "limit"])
+@pytest.mark.parametrize("script", [IN_A_PLAIN_SCRIPT, IN_AN_ASYNC_SCRIPT], ids=["plain", "async"])
+async def test_a_limit_of_the_lag_reaches_the_helpers_of_every_script(
+    db: Database, local_server: LocalServer, tmp_path: Path, script: str, max_lag: float | None
+) -> None:
+    await db["things"].insert_one({"_id": 1})
+    (tmp_path / "001_things.py").write_text(script.format(url=local_server.url))
+    events: list[Event] = []
+    await migrate(db, directory=tmp_path, standard_indexes={}, max_lag=max_lag, on_event=events.append)
+    asked = local_server.controls.counts()["replSetGetStatus"]
+    assert asked == (1 if max_lag else 0)
+    # The local server has no secondaries and knows no such command.
+    warned = [event.message for event in events if isinstance(event, Warned)]
+    assert ["the lag of secondaries cannot be seen" in message for message in warned] == [True] * asked
+    assert await db["things"].count_documents({"m": 1}) == 1

@@ -298,7 +298,14 @@ def _capture_class() -> Callable[..., Any]:
         """What the script does to indexes, for the helpers in its process; and told to the run as it happens."""
 
         def __init__(self, tell: Callable[[object], None], keep: Any, job: Job) -> None:
-            context = ScriptContext(self._say, run=job.run, clock=server_clock(job), places=job.places, store=keep)
+            context = ScriptContext(
+                self._say,
+                run=job.run,
+                clock=server_clock(job),
+                places=job.places,
+                store=keep,
+                max_lag=job.max_lag,
+            )
             super().__init__(context, tracked=lambda: job.tracked, max_building=job.max_building)
             self._tell = tell
             self._reading = threading.local()

@@ -46,6 +46,7 @@ class Job:
     :param server_time: the server's clock at the moment ``at``, by the same clock as ``deadline``
     :param run: what the run signs with
     :param max_building: how many search indexes may be building when a helper submits one more
+    :param max_lag: seconds that secondaries may lag behind while a data change writes
     :param tracked: what the ledger says of indexes
     :param places: how far the helpers came in an earlier attempt
     """
@@ -58,6 +59,7 @@ class Job:
     at: float
     run: RunStamp | None
     max_building: int | None = None
+    max_lag: float | None = None
     tracked: tuple[TrackedIndex, ...] = ()
     places: Mapping[str, Any] | None = None
 

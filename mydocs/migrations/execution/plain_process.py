@@ -221,6 +221,7 @@ class PlainScripts:
             at=clock(),
             run=capture.context.run,
             max_building=capture.max_building,
+            max_lag=capture.context.max_lag,
             tracked=tracked,
             places=places,
         )
