@@ -146,8 +146,9 @@ def matching(
     if not isinstance(filter_, Mapping):
         raise CommandError(14, f"a filter is the wrong type '{type_name(filter_)}', expected type 'object'")
     if filters is not None and not hint and collection is not None and type(filter_.get("_id")) in NAMES_ONE:
-        accepts = filters.compiled({name: value for name, value in filter_.items() if name != "_id"})
-        one = context.store.get(collection, filter_["_id"])
+        rest = dict(filter_)
+        one = context.store.get(collection, rest.pop("_id"))
+        accepts = filters.compiled(rest)
         return iter(() if one is None or not accepts(one) else (one,))
     accepts = compile_filter(dict(filter_), now=context.now, variables=variables)
     by_hint = hinted_order(collection, hint)

@@ -242,28 +242,30 @@ def _fields_and_literals(expression: Any) -> list[tuple[str, Any]] | None:
 
     Guarded updates contain them by the thousand, each with other values, which would have to be compiled.
     """
-    match expression:
-        case {"$eq": [str(path), {"$literal": value, **more}], **others} if not more and not others:
-            if path == "$$ROOT":
-                return [("", value)]
-            name = path[1:]
-            return [(name, value)] if path[:1] == "$" and name and "." not in name and name[0] != "$" else None
-        case {"$eq": [{"$type": str(path), **more}, "missing"], **others} if not more and not others:
-            name = path[1:]
-            return [(name, MISSING)] if path[:1] == "$" and name and "." not in name and name[0] != "$" else None
-        case {"$and": [_, *_] as parts, **others} if not others:
-            found = [_fields_and_literals(part) for part in parts]
-            return None if None in found else [pair for pairs in found for pair in pairs or ()]
-    return None
+    if type(expression) is not dict or len(expression) != 1:
+        return None
+    ((operator, sides),) = expression.items()
+    if operator == "$and" and isinstance(sides, list) and sides:
+        found = [_fields_and_literals(part) for part in sides]
+        return None if None in found else [pair for pairs in found for pair in pairs or ()]
+    if operator != "$eq" or not isinstance(sides, list) or len(sides) != 2:
+        return None
+    left, right = sides
+    if type(left) is dict and len(left) == 1 and right == "missing":
+        left, right = left.get("$type"), {"$literal": MISSING}
+    if type(left) is not str or type(right) is not dict or len(right) != 1 or "$literal" not in right:
+        return None
+    if left == "$$ROOT":
+        return None if right["$literal"] is MISSING else [("", right["$literal"])]
+    name = left[1:]
+    is_plain = left[:1] == "$" and name and "." not in name and name[0] != "$"
+    return [(name, right["$literal"])] if is_plain else None
 
 
 def _has(wanted: Sequence[tuple[str, Any]], document: Mapping[str, Any]) -> bool:
     """Return whether fields have exactly these values, ``MISSING`` for none. An empty name means the whole document."""
     for name, value in wanted:
-        if name:
-            if not equal(document.get(name, MISSING), value):
-                return False
-        elif not _is_same(document, value):
+        if not (equal(document.get(name, MISSING), value) if name else _is_same(document, value)):
             return False
     return True
 
@@ -345,16 +347,18 @@ class Filters:
 
         :raises CommandError: as `compile_filter`
         """
-        own = _fields_and_literals(filter["$expr"]) if "$expr" in filter else []
+        rest = dict(filter)
+        own = _fields_and_literals(rest.pop("$expr")) if "$expr" in rest else []
         if own is None:
             return compile_filter(filter, now=self._now, variables=self._variables)
-        rest = {key: value for key, value in filter.items() if key != "$expr"} if own else filter
         key = _encoded(rest)
         if key is None or key != self._key:
             self._common = compile_filter(rest, now=self._now, variables=self._variables)
             self._key = key
         common, compared = self._common, own
-        return (lambda document: _has(compared, document) and common(document)) if own else common
+        if not compared:
+            return common
+        return lambda document: _has(compared, document) and common(document)
 
 
 def find_positional(
