@@ -38,7 +38,7 @@ Function: TypeAlias = Callable[[Any], Any]
 TRIES = 100  # of one call that asks to be made later
 SHORTEST_PAUSE = 0.05  # seconds, also where a function asks for less
 _CHANGES = (dict, list, type(None))  # the usual answers, so that not each is asked whether it can be awaited
-SLICE_SECONDS = 0.01  # that a function which does not await may keep the event loop from reads, writes and signals
+SLICE_SECONDS = 0.002  # that a function which does not await may keep the event loop from reads, writes and signals
 
 
 class RetryLater(Exception):
@@ -229,6 +229,8 @@ class Asker:
 
 def problem_of(change: Any, document: RawBSONDocument, options: CodecOptions[Any]) -> str | None:
     """Say what keeps an answer from being a change of a document; ``None`` where nothing does."""
+    if type(change) is dict and len(change) == 1 and _sets_no_id(change.get("$set")):  # as most answers are
+        return None
     if isinstance(change, list | tuple):
         if change and all(isinstance(stage, Mapping) for stage in change):
             return None
@@ -257,6 +259,15 @@ def problem_of(change: Any, document: RawBSONDocument, options: CodecOptions[Any
             elif str(path).startswith("_id."):
                 changed = True
     return "the function changed _id, which cannot be changed; insert a new document instead" if changed else None
+
+
+def _sets_no_id(fields: object) -> bool:
+    if type(fields) is not dict:
+        return False
+    for path in fields:  # noqa: SIM110  # asked of every answer, and `all` costs twice as much
+        if type(path) is not str or path[:3] == "_id":
+            return False
+    return True
 
 
 def _of_the_script(error: BaseException) -> BaseException:

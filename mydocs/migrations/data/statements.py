@@ -54,10 +54,12 @@ class Guard:
     wanted: RawBSONDocument | None = None
     shard_key: tuple[str, ...] = ()
     _also: dict[str, Any] = field(init=False, default_factory=dict)
+    _own: list[tuple[str, str, bool]] = field(init=False, default_factory=list)  # path, its value, whether at the top
 
     def __post_init__(self) -> None:
         if self.wanted:
             self._also["$and"] = [self.wanted]
+        self._own.extend((path, f"${path}", "." not in path) for path in self.fields or ())
 
     def query(self, document: RawBSONDocument) -> dict[str, Any]:
         """
@@ -71,18 +73,15 @@ class Guard:
             query[path] = {"$eq": None if value is _ABSENT else value}
         if self.fields is None:
             return query | {"$expr": {"$eq": ["$$ROOT", {"$literal": document}]}}
-        compared = [_as_read(document, path) for path in self.fields]
+        compared: list[dict[str, Any]] = []
+        for path, at_path, is_at_top in self._own:
+            value = document.get(path, _ABSENT) if is_at_top else _value_at(document, path)
+            is_absent = value is _ABSENT
+            compared.append({"$eq": [{"$type": at_path}, "missing"] if is_absent else [at_path, {"$literal": value}]})
         query |= self._also
         if compared:
             query["$expr"] = compared[0] if len(compared) == 1 else {"$and": compared}
         return query
-
-
-def _as_read(document: RawBSONDocument, path: str) -> dict[str, Any]:
-    value: Any = document.get(path, _ABSENT) if "." not in path else _value_at(document, path)
-    if value is _ABSENT:
-        return {"$eq": [{"$type": f"${path}"}, "missing"]}
-    return {"$eq": [f"${path}", {"$literal": value}]}
 
 
 def _value_at(document: RawBSONDocument, path: str) -> Any:

@@ -14,6 +14,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -171,8 +172,6 @@ async def walk(
     :param pause: seconds between two batches
     :param tell: is told of the place after each batch; without it an event is
     """
-    if place.total is None:
-        place.total = await source.count()
     pace = Pace(whole=batch_size, size=batch_size, noise=limits().noise)
     going = _Walk(source, work, checkpoint, pause, place, pace, tell)
     failure: BaseException | None = None
@@ -180,6 +179,7 @@ async def walk(
     asked: _Lots = anyio.create_memory_object_stream(max(0, work.at_once - 1))
     async with read[0], read[1], asked[0], asked[1], anyio.create_task_group() as group:
         try:
+            going.count(group)
             group.start_soon(going.read_all, read[0], place.after)
             group.start_soon(going.ask_all, read[1], asked[0])
             await going.write_all(asked[1], group)
@@ -198,16 +198,16 @@ _Receive: TypeAlias = MemoryObjectReceiveStream[_Lot | BaseException]
 _Lots: TypeAlias = tuple[_Send, _Receive]
 
 
-class _Saving:
-    """One place on its way to the ledger."""
+class _Beside:
+    """A command that is on its way while other work goes on."""
 
     def __init__(self) -> None:
         self.over = anyio.Event()
         self.error: Exception | None = None
 
-    async def save(self, checkpoint: Checkpoint, place: StoredPlace) -> None:
+    async def run(self, call: Callable[[], Awaitable[None]]) -> None:
         try:
-            await checkpoint.save(place)
+            await call()
         except Exception as error:  # noqa: BLE001  # raised by whoever waits for it
             self.error = error
         self.over.set()
@@ -233,7 +233,18 @@ class _Walk:
         self.place, self.pace = place, pace
         self.tell = tell or self._say
         self.started = time.monotonic()
-        self.saving: _Saving | None = None
+        self.counting: _Beside | None = None
+        self.saving: _Beside | None = None
+
+    def count(self, group: anyio.abc.TaskGroup) -> None:
+        """Count what there is to do, while the first batch is read; before it is written, as it does not match then."""
+
+        async def count() -> None:
+            self.place.total = await self.source.count()
+
+        if self.place.total is None:
+            self.counting = _Beside()
+            group.start_soon(self.counting.run, count)
 
     async def write_all(self, lots: _Receive, group: anyio.abc.TaskGroup) -> None:
         """Write what has been asked for, in its order."""
@@ -242,7 +253,9 @@ class _Walk:
                 await self._saved()
                 raise lot
             await lot.ready.wait()
+            await self._counted()
             await self._write(lot, group)
+        await self._counted()
         await self._saved()
 
     async def _write(self, lot: _Lot, group: anyio.abc.TaskGroup) -> None:
@@ -260,8 +273,8 @@ class _Walk:
             place.left += asked.left
             place.total = max(place.total or 0, place.done)  # others may have added some
             await self._saved()
-            self.saving = _Saving()
-            group.start_soon(self.saving.save, self.checkpoint, place.stored())
+            self.saving = _Beside()
+            group.start_soon(self.saving.run, partial(self.checkpoint.save, place.stored()))
             self.tell(place)
         if asked.error is not None:
             await self._saved()
@@ -272,6 +285,11 @@ class _Walk:
     def _say(self, place: Place) -> None:
         seconds = time.monotonic() - self.started
         context().emit(BatchDone(collection=self.source.name, done=place.done, total=place.total or 0, seconds=seconds))
+
+    async def _counted(self) -> None:
+        """Wait until all is counted, if that is under way."""
+        if self.counting is not None:
+            await self.counting.ended()
 
     async def _saved(self) -> None:
         """Wait until the latest place is kept, if one is on its way."""
