@@ -26,7 +26,7 @@ h2 { font-size: 1.05rem; margin: 2rem 0 .6rem; }
 .failure { border-left: 4px solid var(--bad); background: var(--box); padding: .6rem .9rem; margin: .6rem 0; }
 .failure b { overflow-wrap: anywhere; }
 .failure pre { margin: .4rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere;
-  font: 13px/1.5 ui-monospace, monospace; }
+  font: .87rem/1.5 ui-monospace, monospace; }
 .strip { display: flex; height: 1.7rem; border-radius: .25rem; overflow: hidden; gap: 1px; }
 .strip span { min-width: 2px; }
 .key { list-style: none; margin: .5rem 0 0; padding: 0; }
