@@ -158,15 +158,23 @@ def test_what_a_migration_of_status_and_list_has_more(says: Json, folder: Path) 
     ],
 )
 def test_every_command_that_fails_fits_the_schema(
-    says: Json, folder: Path, script: str, arguments: tuple[str, ...], code: int, outcome: str, kind: str
+    says: Json,
+    folder: Path,
+    local_server: LocalServer,
+    script: str,
+    arguments: tuple[str, ...],
+    code: int,
+    outcome: str,
+    kind: str,
 ) -> None:
+    local_server.search.outcome("ft", build_seconds=3600)
     (folder / "001_first.py").write_text(script)
     found, document = says(*arguments)
     assert (found, document["outcome"], document["error"]["type"]) == (code, outcome, kind)
 
 
 def test_failed_build_fits_the_schema(says: Json, folder: Path, local_server: LocalServer) -> None:
-    local_server.search.outcome("ft", fails="no room", build_seconds=0.1, pending_seconds=0.0)
+    local_server.search.outcome("ft", fails="no room", build_seconds=0.0, pending_seconds=0.0)
     (folder / "001_search.py").write_text(SEARCH)
     found, document = says("run", "--wait", "--timeout", "1500ms")
     assert (found, document["error"]["type"], document["indexes"][-1]["state"]) == (6, "IndexFailed", "failed")

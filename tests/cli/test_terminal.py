@@ -102,7 +102,7 @@ def test_the_live_view_settles_into_the_table_on_the_same_screen(start: Start, r
         next(line for line in shown if re.match(r"documents\.ft +search +ready ", line))
     ]
     assert not any(line.startswith(("✓", "•")) for line in shown)
-    assert shown[0] == "database x: standard indexes, 001"
+    assert "database x: standard indexes, 001" in shown
     assert re.match(r"001 +search +applied ", next(line for line in shown if line.startswith("001")))
 
 
@@ -151,7 +151,7 @@ def test_the_live_view_is_not_wider_than_the_screen(
     assert max(map(len, drawn)) <= 40
     drawn = [line.rstrip() for line in drawn]
     assert re.fullmatch(
-        r"✓ index do…search\)  +\d\.\d\d s  ready", next(line for line in drawn if line.endswith("ready"))
+        r"✓ index do…search\)  +\d+\.\d+ s  ready", next(line for line in drawn if line.endswith("ready"))
     )
 
 
@@ -180,8 +180,8 @@ def test_a_version_that_is_nearly_right_is_suggested(cli: Callable[..., Result],
 def test_wait_says_what_it_waits_for(cli: Callable[..., Result], folder: Path, local_url: str) -> None:
     (folder / "001_a.py").write_text("async def up(db): ...\n")
     ended = cli("migrate", "wait", "--timeout", "50ms", "--url", local_url, "--db", "x")
-    assert "still waiting after 0.0" in ended.stderr
-    assert ": the standard indexes are not created, 001 is pending\n" in ended.stderr
+    said = r"still waiting after \d+\.\d\d s: the standard indexes are not created, 001 is pending\n"
+    assert re.search(said, ended.stderr)
 
 
 def test_build_time_of_the_local_server_is_that_of_the_option(

@@ -67,7 +67,7 @@ def start(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Star
         client.close()
         process.terminate()
         try:
-            assert process.wait(10) in (0, -signal.SIGTERM)
+            assert process.wait(START_SECONDS) in (0, -signal.SIGTERM)
         finally:
             process.kill()
             process.wait()

@@ -68,22 +68,29 @@ async def wait_until_current(
         check_standard_indexes(standard_indexes)
         found = await discovered(session, report, directory)
         report.snapshot = await _first_look(db, timeout)
-        _unapplied(report, found, standard_indexes)
+        late = _unapplied(report, found, standard_indexes)
         report.awaited = frozenset(s.version for s in report.standings if s.state not in DONE)
-        left = None if timeout is None else timeout - (time.monotonic() - started)
-        with anyio.move_on_after(left), shared_looks(db, documents.COLLECTION) as looks:
-            told: tuple[list[str], float] = ([], -SIGN_OF_LIFE_SECONDS)
-            while late := _unapplied(report, found, standard_indexes):
-                waited = time.monotonic() - started
-                if late != told[0] or waited - told[1] >= SIGN_OF_LIFE_SECONDS:
-                    told = (late, waited)
-                    session.emit(StillWaiting(what=tuple(late), seconds=waited))
-                report.snapshot = await look(db, looks, waited)
         waited = time.monotonic() - started
-        if late := _unapplied(report, found, standard_indexes):
+        told: tuple[list[str], float] = ([], waited)
+        if late:  # said in any case, also where the time is up by now
+            told = _say(session, late, waited)
+        left = None if timeout is None else timeout - waited
+        with anyio.move_on_after(left), shared_looks(db, documents.COLLECTION) as looks:
+            while late:
+                report.snapshot = await look(db, looks, waited)
+                late, waited = _unapplied(report, found, standard_indexes), time.monotonic() - started
+                if late and (late != told[0] or waited - told[1] >= SIGN_OF_LIFE_SECONDS):
+                    told = _say(session, late, waited)
+        waited = time.monotonic() - started
+        if late:
             raise NotReady(late, waited, UNAPPLIED)
         await wait_for_tracked(session, report, timeout, waited=waited)
     return report.build()
+
+
+def _say(session: Session, late: list[str], waited: float) -> tuple[list[str], float]:
+    session.emit(StillWaiting(what=tuple(late), seconds=waited))
+    return late, waited
 
 
 async def _first_look(db: Database, timeout: float | None) -> Snapshot:
