@@ -22,7 +22,7 @@ def schema() -> Schema:
     document = _object(
         {
             "outcome": {**_enum(Outcome), "description": "how the command ended"},
-            "database": _nullable("string", "null where no database was asked"),
+            "database": _nullable("string", "null if no database was used"),
             "migrations": {"type": "array", "items": _migration(), "description": "in the order of their numbers"},
             "indexes": {"type": "array", "items": _index()},
             "seconds": _seconds("of the whole command, connecting apart"),
@@ -33,7 +33,7 @@ def schema() -> Schema:
             "aliases": {
                 "type": "array",
                 "items": _alias(),
-                "description": "of `status` and `check`; of others where a script has switched one",
+                "description": "of `status` and `check`; of other commands if a script has switched one",
             },
             "steps": {"type": "array", "items": _step(), "description": "of `plan`: what each pending script would do"},
             "differences": {
@@ -62,16 +62,16 @@ def _migration() -> Schema:
         {
             "version": {"type": "string", "pattern": VERSION_OR_NONE},
             "name": {"type": "string"},
-            "script": _nullable("string", "file name; null where there is no file"),
+            "script": _nullable("string", "file name; null if there is no file"),
             "state": {
                 "enum": [*_values(MigrationState), None],
-                "description": "null where no ledger was read (`list`, `new`)",
+                "description": "null if no ledger was read (`list`, `new`)",
             },
             "seconds": _seconds("that the last attempt took", nullable=True),
             "error": {"oneOf": [{"type": "null"}, _stored_error()]},
         },
         optional={
-            "verified": {"type": "boolean", "description": "what its `verify` said, where that was asked"},
+            "verified": {"type": "boolean", "description": "the result of its `verify`, if it was called"},
             "data": {
                 "type": "array",
                 "description": "what the helpers for data changes did",
@@ -81,13 +81,13 @@ def _migration() -> Schema:
                         "changed": {"type": "integer", "minimum": 0, "description": "documents"},
                         "still_matching": _nullable(
                             "integer",
-                            "documents that the filter finds afterwards; null where it finds all",
+                            "documents that still match the filter; null if it matches all",
                         ),
                     }
                 ),
             },
-            "kind": {"enum": [*_values(ScriptKind), None], "description": "null where there is no file"},
-            "reversible": _nullable("boolean", "null where there is no file"),
+            "kind": {"enum": [*_values(ScriptKind), None], "description": "null if there is no file"},
+            "reversible": _nullable("boolean", "null if there is no file"),
             "checksum": _nullable("string", "sha256: and 64 digits", pattern="^sha256:[0-9a-f]{64}$"),
             "applied_at": _time("of a migration that is applied", nullable=True),
             "path": {"type": "string", "description": "of `new` and `pull`: the file that was written"},
@@ -103,8 +103,10 @@ def _index() -> Schema:
             "name": {"type": "string"},
             "type": _enum(IndexType),
             "state": _enum(IndexState),
-            "queryable": _nullable("boolean", "with any definition, also that before an update; null if nobody looked"),
-            "seconds": _seconds("from the moment that it was asked for until it was settled", nullable=True),
+            "queryable": _nullable(
+                "boolean", "with any definition, also the one before an update; null if it was not read"
+            ),
+            "seconds": _seconds("from the request until it was ready or had failed", nullable=True),
             "reason": _nullable("string", "the server's words, or why nothing more is known"),
         }
     )
@@ -117,8 +119,8 @@ def _alias() -> Schema:
             "collection": {"type": "string"},
             "index": {"type": "string", "description": "the search index that it names"},
             "previous": _nullable("string", "the index that it named before"),
-            "switched_at": _time("UTC; null where it was not read", nullable=True),
-            "state": {"enum": [*_values(IndexState), None], "description": "of the index; null where nobody looked"},
+            "switched_at": _time("UTC; null if it was not read", nullable=True),
+            "state": {"enum": [*_values(IndexState), None], "description": "of the index; null if it was not read"},
             "reason": _nullable("string", "why the index is not ready"),
         }
     )
@@ -133,11 +135,11 @@ def _step() -> Schema:
             "unknown": {
                 "type": "array",
                 "items": {"type": "string"},
-                "description": "what could not be foreseen, a sentence each",
+                "description": "what could not be foreseen, one sentence each",
             },
             "error": {
                 "oneOf": [{"type": "null"}, _stored_error()],
-                "description": "what the script raised on the copy; null where it came to its end",
+                "description": "the error of the script on the copy; null if it reached its end",
             },
         }
     )
@@ -150,10 +152,10 @@ def _effect() -> Schema:
             "kind": _enum(EffectKind),
             "collection": {"type": "string"},
             "name": _nullable("string", "of the index or the alias; the new one of a collection"),
-            "type": {"enum": [*_values(IndexType), None], "description": "null where it is not an index"},
+            "type": {"enum": [*_values(IndexType), None], "description": "null if it is not an index"},
             "detail": _nullable("string", "the filter, the options, or what differs by key"),
-            "documents": _nullable("integer", "how many; null where nobody can say, or it is about none"),
-            "answers_meanwhile": {"type": "boolean", "description": "false where queries would find no index"},
+            "documents": _nullable("integer", "how many; null if unknown, or if it does not concern documents"),
+            "answers_meanwhile": {"type": "boolean", "description": "false if queries find no index during the change"},
         },
         optional={"before": documents, "after": documents},
     )
@@ -167,7 +169,7 @@ def _attempt() -> Schema:
             "outcome": _enum(MigrationState),
             "started_at": _time("UTC", nullable=True),
             "finished_at": _time("UTC", nullable=True),
-            "host": _nullable("string", "where it ran"),
+            "host": _nullable("string", "on which it ran"),
             "error": {"oneOf": [{"type": "null"}, _stored_error()]},
         }
     )

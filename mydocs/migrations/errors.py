@@ -143,7 +143,7 @@ class ScriptsInvalid(MigrationError):
 class ScriptUnfinished(MigrationError):
     """Scripts begin with `raise NotImplementedError`, as a new one does. None was run."""
 
-    next_step = NextStep(text="write what is to change, take that line out, and give the same command again")
+    next_step = NextStep(text="write the change, take that line out, and give the same command again")
 
     head = "these scripts are not written yet:"
 
@@ -165,7 +165,7 @@ class ScriptUnfinished(MigrationError):
 class PlanError(MigrationError):
     """Files and ledger do not fit together."""
 
-    next_step = NextStep(text="`mydocs migrate status` shows where each migration stands", command="status")
+    next_step = NextStep(text="`mydocs migrate status` shows the state of each migration", command="status")
 
 
 class ChangedScripts(PlanError):
@@ -176,8 +176,8 @@ class ChangedScripts(PlanError):
     def __init__(self, file_names: Sequence[str]) -> None:
         self.file_names = tuple(file_names)
         super().__init__(
-            f"{', '.join(file_names)} changed after being applied; restore the applied text, accept the new one for "
-            "good with `mydocs migrate repair`, or for this run with --allow-changed"
+            f"{', '.join(file_names)} changed after being applied; restore the applied text, accept the new one "
+            "permanently with `mydocs migrate repair`, or for this run with --allow-changed"
         )
 
 
@@ -337,9 +337,11 @@ class IndexConflict(MigrationError):
         :param standard: the problems concern standard indexes, which may be dropped; a live search index must not be
         """
         self.collection, self.problems, self.remedy = collection, problems, remedy
-        self.head = f"{collection}: these indexes stand in the way:"
+        self.head = f"{collection}: these indexes are in the way:"
         if standard:
-            self.next_step = NextStep(text="drop or rename the one in the way, and give the same command again")
+            self.next_step = NextStep(
+                text="drop or rename the index that is in the way, and give the same command again"
+            )
         super().__init__("; ".join([f"{collection}: {'; '.join(problems)}", *filter(None, [remedy])]))
 
 
@@ -360,7 +362,7 @@ class ChangeInvalid(MigrationError):
     """The result of a script's function is not a valid change of its document."""
 
     next_step = NextStep(
-        text="correct the script and give the same command again: it goes on after the last finished batch"
+        text="correct the script and give the same command again: it continues after the last finished batch"
     )
 
     def __init__(self, collection: str, identity: object, problem: str) -> None:
@@ -621,7 +623,7 @@ class Interrupted(MigrationError):
 
 def _settled_by_hand(version: str) -> str:
     return (
-        f"says IDEMPOTENT = False; look at what it did, then settle it with `mydocs migrate mark {version} --applied` "
+        f"says IDEMPOTENT = False; look at what it did, then mark it with `mydocs migrate mark {version} --applied` "
         f"(it is done) or `mydocs migrate mark {version} --pending` (run it again)"
     )
 

@@ -77,9 +77,9 @@ class IndexAction(StrEnum):
 @value
 class Problem:
     """
-    What is wrong with a file.
+    A problem of a file.
 
-    :param text: names the file, and the line where there is one
+    :param text: names the file, and the line if there is one
     """
 
     text: str

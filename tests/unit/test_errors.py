@@ -283,5 +283,5 @@ def test_nobody_is_told_to_drop_a_search_index_that_answers() -> None:
     standard = IndexConflict("pages", "a_1 has other options", standard=True)
     assert [str(error.next_step_after("run")).partition(",")[0] for error in (search, standard)] == [
         "do in the migration what the message says",
-        "drop or rename the one in the way",
+        "drop or rename the index that is in the way",
     ]

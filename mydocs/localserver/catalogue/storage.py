@@ -180,7 +180,7 @@ class Store:
             if found is not None:
                 yield messages.decode(found)
             return
-        size = 1  # documents that are decoded at a time: more and more, since who wants many has them sooner that way
+        size = 1  # documents decoded at a time; it grows, since that is faster for readers of many documents
         for rows in self._chunks(collection.space, low, high, backwards=backwards):
             values, start = [value for _, value in rows], 0
             while start < len(values):

@@ -141,7 +141,7 @@ def matching(
     Yield the documents that match, in the requested order or that of `_id`.
 
     :param within: the range of encoded `_id` to read, without its upper end
-    :param filters: of the command, where it has many
+    :param filters: of the command, if it has many
     """
     if not isinstance(filter_, Mapping):
         raise CommandError(14, f"a filter is the wrong type '{type_name(filter_)}', expected type 'object'")

@@ -49,10 +49,10 @@ class ProtocolError(Exception):
 
 class Packed(Mapping[str, Any]):
     """
-    The body of a large command, decoded when somebody looks at it.
+    The body of a large command, decoded when it is read.
 
-    As bytes it takes a fraction of the memory, and the garbage collector passes it over: thousands of statements on
-    record made every command half as slow again.
+    As bytes it takes a fraction of the memory, and the garbage collector skips it: thousands of recorded statements
+    made every command half as slow again.
     """
 
     def __init__(self, data: bytes | bytearray) -> None:

@@ -31,9 +31,9 @@ class Interruption:
     def __init__(self) -> None:
         self.requested = False
         self.from_within = False
-        self._task: asyncio.Task[Any] | None = None  # of what is run
-        self._scope: anyio.CancelScope | None = None  # that it is in
-        self._limit: asyncio.Timeout | None = None  # of what is finished
+        self._task: asyncio.Task[Any] | None = None  # of the part in `run`
+        self._scope: anyio.CancelScope | None = None  # around that task
+        self._limit: asyncio.Timeout | None = None  # of the part in `finish`
 
     def check(self) -> None:
         """
@@ -53,7 +53,7 @@ class Interruption:
         self.check()
         self.from_within = False
         own = asyncio.current_task()
-        assert own is not None  # there is one wherever something is awaited
+        assert own is not None  # a coroutine always runs in a task
         before = own.cancelling()
         self._task = task = asyncio.ensure_future(self._in_scope(work))
         try:

@@ -1,1 +1,1 @@
-"""What is remembered, who may write it, and what is left to do."""
+"""Keep the ledger and the lease, and plan what is left to do."""

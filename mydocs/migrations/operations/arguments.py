@@ -1,4 +1,4 @@
-"""Check what callers pass to an operation, before anything is done with it. Pure."""
+"""Check the arguments of an operation before it starts. Pure."""
 
 import math
 import os
@@ -12,7 +12,11 @@ WHAT_TO_PASS = 'pass a mapping such as {"pages": [IndexModel("status")]}, or an 
 
 
 def check_seconds(**limits: object) -> None:
-    """:raises UsageError: where one is neither a number of seconds, 0 or more, nor ``None``"""
+    """
+    Check time limits.
+
+    :raises UsageError: if one is neither a number of seconds, 0 or more, nor ``None``
+    """
     for name, given in limits.items():
         if given is None:
             continue
@@ -22,13 +26,21 @@ def check_seconds(**limits: object) -> None:
 
 
 def check_directory(given: object) -> None:
-    """:raises UsageError: where it is no path"""
+    """
+    Check the folder of the scripts.
+
+    :raises UsageError: if it is not a path
+    """
     if not isinstance(given, str | os.PathLike):
-        raise UsageError(f"directory is the path of the folder of the scripts, and {given!r} is none")
+        raise UsageError(f"directory is the path of the folder of the scripts, and {given!r} is not one")
 
 
 def check_standard_indexes(given: object) -> None:
-    """:raises UsageError: where they are not lists of models by their collections"""
+    """
+    Check the list of standard indexes.
+
+    :raises UsageError: if it is not a mapping of collections to lists of models
+    """
     if given is None:
         return
     if not isinstance(given, Mapping):

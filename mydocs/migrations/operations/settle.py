@@ -107,7 +107,7 @@ async def unlock(db: Database, *, force: bool = False) -> LeaseView | None:
         view = report.snapshot.lease
         if view is not None and view.live:
             if not force:
-                raise LeaseHeld(view, 0.0, "wait for it, or take it away with `mydocs migrate unlock --force`")
+                raise LeaseHeld(view, 0.0, "wait for it, or remove it with `mydocs migrate unlock --force`")
             if not await leases.break_lease(db, view):
                 raise NotPossible("the lease has just changed hands; try again with `mydocs migrate unlock`")
     return report.snapshot.lease

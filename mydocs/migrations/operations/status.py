@@ -20,7 +20,7 @@ from mydocs.migrations.reporting.events import Sink
 from mydocs.migrations.reporting.report import AttemptReport, RunReport
 
 RUN = "`mydocs migrate run --wait` runs what is pending, failed or interrupted"
-WAIT = "`mydocs migrate wait` waits for what is under way"
+WAIT = "`mydocs migrate wait` waits for running migrations and builds"
 REPAIR = "`mydocs migrate repair` accepts what was changed and forgets what is missing"
 # A run plans by the ledger and not by the live indexes, so a run does not correct them.
 DRIFT = (

@@ -320,7 +320,7 @@ class StillWaiting(Event):
 
 @value
 class Foreseeing(Event):
-    """What a plan does now: it reads the database, or tries a step on the copy."""
+    """The present work of a plan: it reads the database, or tries a step on the copy."""
 
     what: str
 

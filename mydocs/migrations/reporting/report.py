@@ -98,7 +98,7 @@ class ErrorReport:
     """
     Why the call did not end well.
 
-    :param lines: the message for a screen, where it names several problems: a head and a line for each
+    :param lines: the message for a screen if it has several problems: a head, and a line for each
     """
 
     type: str

@@ -73,7 +73,9 @@ def discover(directory: Path) -> Discovery:
         if path.name[0] not in "0123456789":
             continue
         if path.suffix.lower() != ".py":
-            warnings.append(f"{path.name} begins like a migration and is none, since its name does not end in .py")
+            warnings.append(
+                f"{path.name} is named like a migration, but its name does not end in .py, so it is ignored"
+            )
             continue
         try:
             script, warning = _read(path, directory)
