@@ -1,4 +1,4 @@
-"""Read what a script passes to the index helpers, and say what to pass where that is something else. Pure."""
+"""Read and check the arguments of the index helpers. A message says what to pass instead. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

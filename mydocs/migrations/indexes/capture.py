@@ -480,7 +480,7 @@ def type_of(database: str, collection: str, name: str) -> IndexType | None:
 
 
 def unanswered(database: str, command: Mapping[str, Any]) -> None:
-    """Record in the present step that a helper stopped to wait for the answer to its command."""
+    """Record in the present step that a helper gave up the wait for the answer to its command."""
     capture = of_database(database)
     if capture is not None:
         capture.seen(next(iter(command)), command, UNANSWERED)

@@ -1,5 +1,5 @@
 """
-Send what changes a search index: create, update, drop; and wait until a dropped one is gone. I/O.
+Create, update and drop search indexes, and wait until a dropped one is gone. I/O.
 
 No command is repeated blindly: after a lost reply the listing shows what happened, since on self-managed servers even
 an unchanged update rebuilds the index.
@@ -63,7 +63,7 @@ async def create(db: Database, where: str, asked: Sequence[AskedIndex]) -> dict[
 
 
 async def _create_batch(db: Database, where: str, asked: Sequence[AskedIndex]) -> dict[str, str]:
-    """Create indexes in one command, or one by one if the server refuses them together; see :func:`_create`."""
+    """Create indexes in one command, or one by one if the server refuses them together; see :func:`create`."""
     try:
         return await _create_together(db, where, asked)
     except OperationFailure as error:
@@ -199,7 +199,7 @@ async def drop(db: Database, where: str, name: str) -> bool:
             raise SearchUnavailable(server_errors.text_of(error)) from error
         if not server_errors.says(error, Meaning.GONE):
             raise
-        return error.code not in (26, 27)  # else it is being deleted
+        return error.code not in (26, 27)  # another code: it is being deleted
     return True
 
 
