@@ -386,8 +386,13 @@ async def test_a_listing_that_never_comes_is_an_error_of_the_one_tree(
 
 async def test_an_error_that_is_none_of_ours_passes_and_the_last_event_says_that_it_failed(client: Any) -> None:
     seen: list[Event] = []
-    wrong: Any = 7
-    with pytest.raises(TypeError):
-        await migrate(client["app"], directory=wrong, on_event=seen.append)
+
+    class Broken(os.PathLike[str]):
+        def __fspath__(self) -> str:
+            raise LookupError("no path")
+
+    broken: Any = Broken()
+    with pytest.raises(LookupError, match="no path"):
+        await migrate(client["app"], directory=broken, on_event=seen.append)
     assert isinstance(seen[-1], RunFinished)
     assert seen[-1].report.outcome is Outcome.FAILED

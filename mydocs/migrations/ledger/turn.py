@@ -22,13 +22,14 @@ from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.holder_process import has_ended, own_process
 from mydocs.migrations.ledger.lease import Lease, Owner, acquire, break_lease
 from mydocs.migrations.limits import limits
-from mydocs.migrations.model import LeaseView
+from mydocs.migrations.model import HolderProcess, LeaseView
 from mydocs.migrations.reporting.events import LeaseTaken, LeaseWaiting
 
 MAX_GAP = 10.0  # seconds; six looks a minute
 GAP_SHARE = 0.6  # of the time waited so far: seven looks in the first ten seconds
 # After a holder's process has ended: the processes that it started end with it, but a moment later.
 SETTLE_SECONDS = 1.0
+NOBODY = LeaseView(host=None, pid=None, run_id=None, term=0)
 JITTER = 0.1  # of the gap, added to it: processes that start together then do not look at the same moment
 
 
@@ -53,54 +54,78 @@ async def take_turn(
     *,
     timeout: float | None,
     is_done: Callable[[Snapshot], bool],
-) -> tuple[Lease | None, Snapshot | None]:
+) -> Lease | Snapshot:
     """
     Take the lease, or find that nothing is left to do.
 
     :param timeout: seconds to wait while another run holds it; 0 is one try, ``None`` is no limit
-    :return: the lease and the last snapshot; the lease is ``None`` if the snapshot shows that the work is done
+    :return: the lease; or the snapshot that shows that the work is done
     :raises LeaseHeld: if the time is up
     """
-    db = session.db
     own = await anyio.to_thread.run_sync(own_process)
     owner = Owner(run_id=session.run_id, process=own)
-    started = time.monotonic()
-    holder: LeaseView | None = None
-    ended: tuple[LeaseView, float] | None = None  # a holder whose process has ended, and when this was first seen
-    with shared_looks(db, documents.COLLECTION) as looks:
+    with shared_looks(session.db, documents.COLLECTION) as looks:
+        wait = _Wait(session, looks, own, timeout)
         while True:
-            lease = await acquire(db, owner)
+            lease = await acquire(session.db, owner)
             if lease is not None:
                 session.emit(LeaseTaken(term=lease.term))
-                return lease, None
-            if timeout == 0:
-                snapshot = await ledger.read(db)
+                return lease
+            done = await wait.until_free(is_done)
+            if done is not None:
+                return done
+
+
+class _Wait:
+    """The wait for one turn: who holds the lease, and since when their process is known to have ended."""
+
+    def __init__(
+        self, session: Session, looks: Looks[Snapshot], own: HolderProcess | None, timeout: float | None
+    ) -> None:
+        self.session, self.looks, self.own, self.timeout = session, looks, own, timeout
+        self.started = time.monotonic()
+        self.holder: LeaseView | None = None
+        self.ended: tuple[LeaseView, float] | None = None
+
+    async def until_free(self, is_done: Callable[[Snapshot], bool]) -> Snapshot | None:
+        """
+        Return once the lease may be free; or the snapshot that shows that the work is done.
+
+        :raises LeaseHeld: if the time is up
+        """
+        db = self.session.db
+        if self.timeout == 0:
+            snapshot = await ledger.read(db)
+            if is_done(snapshot):
+                return snapshot
+            raise LeaseHeld(snapshot.lease or NOBODY, 0.0)
+        while True:
+            waited = time.monotonic() - self.started
+            with anyio.move_on_after(None if self.timeout is None else self.timeout - waited):
+                snapshot = await look(db, self.looks, waited, self.holder)
                 if is_done(snapshot):
-                    return None, snapshot
-                raise LeaseHeld(snapshot.lease or LeaseView(host=None, pid=None, run_id=None, term=0), 0.0)
-            while True:
-                waited = time.monotonic() - started
-                with anyio.move_on_after(None if timeout is None else timeout - waited):
-                    snapshot = await look(db, looks, waited, holder)
-                    if is_done(snapshot):
-                        return None, snapshot
-                    known, holder = holder, snapshot.lease
-                    if holder is None or not holder.live:
-                        break
-                    if known is None or known.run_id != holder.run_id:
-                        session.emit(LeaseWaiting(holder=holder))
-                    if not await anyio.to_thread.run_sync(has_ended, holder.process, own):
-                        continue
-                    if ended is None or ended[0].run_id != holder.run_id:
-                        ended = holder, time.monotonic()
-                    if time.monotonic() - ended[1] < SETTLE_SECONDS:
-                        continue
-                    session.warn(
-                        f"the process that holds the lease ({holder.host}, pid {holder.pid}) has ended without giving "
-                        "it back; this run takes it over"
-                    )
-                    await break_lease(db, holder)
-                    break
-                raise LeaseHeld(
-                    holder or LeaseView(host=None, pid=None, run_id=None, term=0), time.monotonic() - started
-                )
+                    return snapshot
+                if await self._is_free(snapshot.lease):
+                    return None
+                continue
+            raise LeaseHeld(self.holder or NOBODY, time.monotonic() - self.started)
+
+    async def _is_free(self, lease: LeaseView | None) -> bool:
+        """Return whether a try to take the lease may succeed; break it first if its holder's process has ended."""
+        known, self.holder = self.holder, lease
+        if lease is None or not lease.live:
+            return True
+        if known is None or known.run_id != lease.run_id:
+            self.session.emit(LeaseWaiting(holder=lease))
+        if not await anyio.to_thread.run_sync(has_ended, lease.process, self.own):
+            return False
+        if self.ended is None or self.ended[0].run_id != lease.run_id:
+            self.ended = lease, time.monotonic()
+        if time.monotonic() - self.ended[1] < SETTLE_SECONDS:
+            return False
+        self.session.warn(
+            f"the process that holds the lease ({lease.host}, pid {lease.pid}) has ended without giving it back; this "
+            "run takes it over"
+        )
+        await break_lease(self.session.db, lease)
+        return True

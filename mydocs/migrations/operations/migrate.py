@@ -146,16 +146,16 @@ async def _migrate(
     def is_done(snapshot: Snapshot) -> bool:
         return _plan(found, snapshot, options, models).is_empty
 
-    lease, seen = await take_turn(session, timeout=lock_timeout, is_done=is_done)
-    if lease is None or seen is not None:
-        report.standings, report.snapshot = (), seen or report.snapshot
+    turn = await take_turn(session, timeout=lock_timeout, is_done=is_done)
+    if isinstance(turn, Snapshot):  # another run has done the work
+        report.standings, report.snapshot = (), turn
         return
-    async with held(session.db, lease):
+    async with held(session.db, turn):
         # Read files and ledger again, since the wait for the lease may have been long.
         fresh = await discovered(session, report, directory)
         snapshot = await ledger.read(session.db)
         plan = _announce(session, report, _plan(fresh, snapshot, options, models, session.run_id), snapshot)
-        writer = HeldLedger(db=session.db, lease=lease)
+        writer = HeldLedger(db=session.db, lease=turn)
         legacy = [entry for entry in snapshot.entries if entry.legacy]
         await writer.adopt(legacy, fresh.scripts)
         for standing in plan.standings:

@@ -1,6 +1,6 @@
 """Mark as applied or pending, repair, unlock by hand. I/O: changes ledger or lease, runs no script."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +11,6 @@ from mydocs.migrations.driver.session import Session
 from mydocs.migrations.errors import LeaseHeld, NotPossible, UsageError
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger import lease as leases
-from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.held_ledger import HeldLedger
 from mydocs.migrations.ledger.plan import Standing, classify, find
 from mydocs.migrations.ledger.turn import take_turn
@@ -114,13 +113,11 @@ async def unlock(db: Database, *, force: bool = False) -> LeaseView | None:
 
 
 @asynccontextmanager
-async def leading(
-    session: Session, lock_timeout: float | None, is_done: Callable[[Snapshot], bool] = lambda _: False
-) -> AsyncIterator[HeldLedger]:
+async def leading(session: Session, lock_timeout: float | None) -> AsyncIterator[HeldLedger]:
     """Hold the lease for a block of work that no other run can do for this one."""
     check_seconds(lock_timeout=lock_timeout)
-    lease, _ = await take_turn(session, timeout=lock_timeout, is_done=is_done)
-    assert lease is not None  # only the lease ends this wait, since nothing counts as done
+    lease = await take_turn(session, timeout=lock_timeout, is_done=lambda _: False)
+    assert isinstance(lease, leases.Lease)  # only the lease ends this wait, since nothing counts as done
     async with leases.held(session.db, lease):
         yield HeldLedger(db=session.db, lease=lease)
 
