@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mydocs.localserver.controls import CommandOutcome, Recorded
 from mydocs.migrations import migrate, wait_for_indexes, wait_until_current
 from mydocs.migrations.driver import commands, server_errors
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.errors import LeaseLost, NotPossible, ServerUnreachable
+from mydocs.migrations.errors import LeaseLost, LedgerInvalid, NotPossible, ServerUnreachable
 from mydocs.migrations.ledger import lease as leases
 from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import MigrationState
@@ -249,6 +250,22 @@ async def test_a_server_that_gives_no_document_back_gets_a_sentence(any_db: Data
     odd: Any = Odd()
     with pytest.raises(NotPossible, match="findAndModify with `upsert` and `new` has returned no document"):
         await leases.acquire(odd, leases.Owner())
+
+
+async def test_a_term_that_has_no_next_one_is_named_and_stays_as_it_is(any_db: Database) -> None:
+    stored = {"_id": "lease", "owner": None, "term": 2**63 - 1, "expires_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    await any_db["_migrations_lock"].insert_one(dict(stored))
+    with pytest.raises(LedgerInvalid, match="`term` is 9223372036854775807 and cannot grow"):
+        await leases.acquire(any_db, leases.Owner())
+    assert await any_db["_migrations_lock"].find_one({}) == stored
+
+
+async def test_the_last_term_is_a_lease_like_any_other(any_db: Database) -> None:
+    expired = datetime(2026, 1, 1, tzinfo=UTC)
+    await any_db["_migrations_lock"].insert_one({"_id": "lease", "term": 2**63 - 2, "expires_at": expired})
+    lease = await leases.acquire(any_db, leases.Owner())
+    assert lease is not None
+    assert lease.term == 2**63 - 1
 
 
 async def test_a_cursor_that_gives_nothing_and_does_not_end_is_an_error(any_db: Database) -> None:

@@ -70,6 +70,7 @@ from mydocs.migrations.values import value
 logger = logging.getLogger(__name__)
 
 COLLECTION = "_migrations_lock"
+LAST_TERM = 2**63 - 1  # of a BSON integer: one more is a number that has no next one
 LEASE_SECONDS = 30.0
 MARGIN_SECONDS = 1.0  # how much earlier the holder's deadline is than the server's
 RETRY_RENEWAL_SECONDS = 0.5
@@ -214,6 +215,8 @@ async def acquire(db: Database, owner: Owner) -> Lease | None:
         )
     view = parse(reply["value"])
     if view.run_id != owner.run_id:
+        if view.term == LAST_TERM:
+            raise LedgerInvalid(COLLECTION, "'lease'", f"`term` is {LAST_TERM} and cannot grow")
         return None
     acquired_at = view.acquired_at or datetime.now(UTC)  # this command has set it
     return Lease(owner=owner, term=view.term, deadline=_deadline(sent), acquired_at=acquired_at)
@@ -289,7 +292,7 @@ def _acquire_command(owner: Owner) -> dict[str, Any]:
         "acquired_at": "$$NOW",
         "expires_at": _UNTIL,
     }
-    is_sane = {"$in": [{"$type": "$term"}, ["missing", "int", "long"]]}
+    is_sane = {"$and": [{"$in": [{"$type": "$term"}, ["missing", "int", "long"]]}, {"$ne": ["$term", LAST_TERM]}]}
     return {
         "findAndModify": COLLECTION,
         "query": {"_id": "lease"},
