@@ -42,13 +42,14 @@ HELPERS = frozenset(
 def problems_of(tree: ast.Module, *, is_async: bool) -> tuple[tuple[int, str], ...]:
     """Return line and sentence for each part of a script that would silently not run."""
     functions = {node.name: node for node in tree.body if isinstance(node, ast.AsyncFunctionDef)}
+    nodes = [*ast.walk(tree)]
     problems = []
-    if is_async:
+    if is_async and any(isinstance(node, ast.Yield | ast.YieldFrom) for node in nodes):
         for name in ("up", "down", "verify"):
             place = yields(functions[name]) if name in functions else None
             if place is not None:
                 problems.append((place, f"`{name}` yields, so calling it runs nothing; remove the `yield`"))
-    elif does_nothing(tree):
+    if not is_async and does_nothing(tree):
         line, defines = first_definition(tree)
         defined = f": it defines `{defines}` and never calls it" if defines else ""
         problems.append(
@@ -59,7 +60,7 @@ def problems_of(tree: ast.Module, *, is_async: bool) -> tuple[tuple[int, str], .
     remedy = "put `await` before it" if is_async else "hand it to `asyncio.run`"
     problems += [
         (line, f"`{text}` is not awaited, so it may never run; {remedy}")
-        for line, text in sorted(set(not_awaited(tree, given)))
+        for line, text in sorted(set(not_awaited(tree, nodes, given)))
     ]
     return tuple(problems)
 
@@ -87,14 +88,14 @@ def yields(function: ast.AsyncFunctionDef | ast.FunctionDef) -> int | None:
     return next((node.lineno for node in _own(function) if isinstance(node, ast.Yield | ast.YieldFrom)), None)
 
 
-def not_awaited(tree: ast.Module, given: Set[str]) -> Iterator[tuple[int, str]]:
+def not_awaited(tree: ast.Module, nodes: Sequence[ast.AST], given: Set[str]) -> Iterator[tuple[int, str]]:
     """
     Yield line and text of each call that creates a coroutine and discards it, or only tests whether it is true.
 
+    :param nodes: all of the tree
     :param given: the names of the database parameter of `up`, `down` and `verify`; empty for a plain script, whose
         database is synchronous
     """
-    nodes = [*ast.walk(tree)]
     lost = [*_calls_without_result(nodes)]
     if not lost:  # as in most scripts: then their names do not matter
         return
