@@ -34,7 +34,7 @@ from mydocs.migrations.limits import Limits, limited_to
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 
-pytestmark = [pytest.mark.anyio, pytest.mark.seconds(90)]
+pytestmark = [pytest.mark.anyio, pytest.mark.seconds(180)]
 
 SLICES = 12  # each test takes every twelfth command, so that none takes long
 LOOKS = 4  # at the indexes, at the end of a run; a run may see them ready at the first, or one look later
