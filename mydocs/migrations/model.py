@@ -202,6 +202,23 @@ class Entry:
 
 
 @value
+class ScriptOptions:
+    """
+    What a run allows its scripts.
+
+    :param timeout: seconds for each script, and for each ``verify``; ``None`` for no limit
+    :param max_building: how many search indexes may build at the same time; ``None`` for no limit
+    :param max_lag: seconds that secondaries may lag behind while a data change writes; ``None`` for no limit
+    :param workers: share the work of data changes; ``None`` for one lane
+    """
+
+    timeout: float | None = None
+    max_building: int | None = None
+    max_lag: float | None = None
+    workers: "Executor | None" = None
+
+
+@value
 class Lanes:
     """
     The workers that share a script's data changes.

@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent import futures
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
@@ -31,7 +30,7 @@ from mydocs.migrations.ledger.entries import opening
 from mydocs.migrations.ledger.held_ledger import HeldLedger, fence_of
 from mydocs.migrations.ledger.plan import Plan, Standing, tracked
 from mydocs.migrations.limits import limits
-from mydocs.migrations.model import Entry, IndexAction, MigrationState, Script, StoredError, TrackedIndex
+from mydocs.migrations.model import Entry, IndexAction, MigrationState, Script, ScriptOptions, StoredError, TrackedIndex
 from mydocs.migrations.reporting.events import Sink, StepFinished, StepStarted, Warned, emit
 from mydocs.migrations.scripts.load import ScriptExit
 from mydocs.migrations.scripts.script_context import ScriptContext, Store, StoredPlace
@@ -73,10 +72,7 @@ class Executor:
 
     ledger: HeldLedger
     sink: Sink | None
-    script_timeout: float | None = None  # seconds for each script; None for no limit
-    max_building: int | None = None  # search indexes, when a helper submits one more
-    workers: futures.Executor | None = None
-    max_lag: float | None = None  # seconds that secondaries may be behind while a data change writes
+    scripts: ScriptOptions
     done: list[Entry] = field(default_factory=list)
     staying: tuple[Entry, ...] = ()  # of the ledger, when others are taken back
     entries: tuple[Entry, ...] = ()  # the ledger before the first step
@@ -204,10 +200,10 @@ class Executor:
             places=entry.checkpoint,
             store=partial(self.ledger.keep_place, entry),
             loop=asyncio.get_running_loop(),
-            lanes=None if self.workers is None else lanes_of(self.workers, fence_of(entry), script),
-            max_lag=self.max_lag,
+            lanes=None if self.scripts.workers is None else lanes_of(self.scripts.workers, fence_of(entry), script),
+            max_lag=self.scripts.max_lag,
         )
-        captured = Capture(context, tracked=self._tracked, max_building=self.max_building)
+        captured = Capture(context, tracked=self._tracked, max_building=self.scripts.max_building)
         interrupted = step.previous is not None and step.previous.state is MigrationState.RUNNING
         indexes = partial(captured.records_after, entry.indexes, interrupted=interrupted)
         return _Attempt(entry=entry, captured=captured, indexes=indexes)
@@ -239,7 +235,7 @@ class Executor:
                     await interruption.run(partial(self._limited, function, deadline))
 
     def _deadline(self) -> float:
-        return math.inf if self.script_timeout is None else anyio.current_time() + self.script_timeout
+        return math.inf if self.scripts.timeout is None else anyio.current_time() + self.scripts.timeout
 
     async def _limited(self, work: Callable[[], Awaitable[None]], deadline: float) -> None:
         """
@@ -247,7 +243,7 @@ class Executor:
 
         :raises TimedOut: where it was cancelled because of that
         """
-        if self.script_timeout is None:
+        if self.scripts.timeout is None:
             await work()
             return
         with anyio.CancelScope(deadline=deadline) as scope:
@@ -255,17 +251,17 @@ class Executor:
                 await work()
             except Exception as error:
                 if scope.cancel_called:
-                    raise TimedOut(self.script_timeout) from error
+                    raise TimedOut(self.scripts.timeout) from error
                 raise
         if scope.cancelled_caught:
-            raise TimedOut(self.script_timeout)
+            raise TimedOut(self.scripts.timeout)
 
     async def _run_plain(self, step: Step, attempt: _Attempt, plain: PlainScripts) -> None:
         assert step.script is not None  # and its text is its work
         assert isinstance(step.work, str)
         entry, captured = attempt.entry, attempt.captured
         store: Store = partial(self.ledger.keep_place, entry)
-        if self.workers is not None:
+        if self.scripts.workers is not None:
             store = self._telling_of_one_lane(step.script, store)
         await plain.run(step.script, step.work, captured, store=store, tracked=self._tracked(), places=entry.checkpoint)
 

@@ -16,7 +16,7 @@ from mydocs.migrations.indexes.standard_list import IndexModels, standard_checks
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.entries import Snapshot
 from mydocs.migrations.ledger.plan import Options, Plan, make_plan
-from mydocs.migrations.model import MigrationState
+from mydocs.migrations.model import MigrationState, ScriptOptions
 from mydocs.migrations.operations.arguments import check_seconds, check_standard_indexes
 from mydocs.migrations.operations.report_builder import ReportBuilder, planned_standard
 from mydocs.migrations.operations.reported import discovered, reported
@@ -67,6 +67,7 @@ async def migrate(
     :raises MigrationError: with ``exit_code``, and ``report`` of what was done until then
     """
     options = Options(target=target, allow_changed=allow_changed, allow_out_of_order=allow_out_of_order)
+    scripts = ScriptOptions(timeout=script_timeout, max_building=max_building, max_lag=max_lag, workers=executor)
     async with reported(db, on_event) as (session, report):
         if max_building is not None and max_building < 1:
             raise UsageError(f"max_building is {max_building}; give 1 or more, or None for no limit")
@@ -76,19 +77,7 @@ async def migrate(
         snapshot = await ledger.read(db)
         plan = _announce(session, report, _plan(found, snapshot, options, standard_indexes), snapshot)
         if not plan.is_empty:
-            await _migrate(
-                session,
-                report,
-                directory,
-                found,
-                options,
-                standard_indexes,
-                lock_timeout,
-                script_timeout,
-                max_building,
-                executor,
-                max_lag,
-            )
+            await _migrate(session, report, directory, found, options, standard_indexes, lock_timeout, scripts)
         if wait:
             from mydocs.migrations.operations.wait import wait_for_tracked
 
@@ -130,10 +119,7 @@ async def _migrate(
     options: Options,
     models: IndexModels,
     lock_timeout: float | None,
-    script_timeout: float | None,
-    max_building: int | None,
-    workers: futures.Executor | None,
-    max_lag: float | None,
+    scripts: ScriptOptions,
 ) -> None:
     """Do the work under the lease, or wait until another run has done it."""
     # Imported here: this import takes longer than a whole run with nothing to do.
@@ -162,16 +148,7 @@ async def _migrate(
             if standing.squashed:
                 await mark_applied(writer, standing)
         report.standard = models
-        executor = Executor(
-            ledger=writer,
-            sink=session.sink,
-            done=report.done,
-            script_timeout=script_timeout,
-            max_building=max_building,
-            workers=workers,
-            max_lag=max_lag,
-        )
-        await executor.run(plan, models)
+        await Executor(ledger=writer, sink=session.sink, done=report.done, scripts=scripts).run(plan, models)
 
 
 async def _verify(session: Session, report: ReportBuilder, timeout: float | None) -> None:

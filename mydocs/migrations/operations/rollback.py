@@ -15,7 +15,7 @@ from mydocs.migrations.indexes.submit import until_gone
 from mydocs.migrations.indexes.waiter import LISTINGS_AT_ONCE
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.plan import Standing, classify, make_rollback
-from mydocs.migrations.model import IndexAction, MigrationState, TrackedIndex
+from mydocs.migrations.model import IndexAction, MigrationState, ScriptOptions, TrackedIndex
 from mydocs.migrations.operations.arguments import check_seconds
 from mydocs.migrations.operations.report_builder import ReportBuilder
 from mydocs.migrations.operations.reported import discovered, reported
@@ -111,7 +111,8 @@ async def _roll_back(
                 f"another run has migrated meanwhile, and {', '.join(now) or 'nothing'} would be rolled back instead "
                 f"of {', '.join(before)}; nothing was, look at `mydocs migrate status`"
             )
-        executor = Executor(ledger=held, sink=session.sink, done=report.done, script_timeout=script_timeout)
+        scripts = ScriptOptions(timeout=script_timeout)
+        executor = Executor(ledger=held, sink=session.sink, done=report.done, scripts=scripts)
         await executor.take_back(chosen, report.snapshot.entries)
     taken_back = [entry for entry in report.done if entry.state is MigrationState.PENDING]
     latest = {index.key: index for entry in taken_back for index in entry.indexes}
