@@ -1,1 +1,1 @@
-"""What happens under the lease: scripts are called, watched, cancelled and recorded."""
+"""Run scripts under the lease: call, watch, cancel and record them."""

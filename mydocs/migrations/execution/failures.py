@@ -1,4 +1,4 @@
-"""Say how a script has failed: to the ledger, and to the operator. No I/O."""
+"""Describe how a script has failed, for the ledger and for the operator. No I/O."""
 
 import asyncio
 
@@ -15,12 +15,12 @@ MESSAGE_LENGTH = 2_000  # characters of an error's text that are stored and show
 
 class PlainFailed(Exception):
     """
-    A plain script raised, or its process ended in another way than by its end.
+    A plain script raised, or its process ended in another way.
 
-    :param kind: the type of the error, as the ledger keeps it
-    :param line: in the script, where the error passed through it
-    :param named: whether the type belongs into the sentence
-    :param advice: what to do about it, as the end of the sentence
+    :param kind: the type of the error for the ledger
+    :param line: of the script, if the error passed through it
+    :param named: whether the message contains the type
+    :param advice: what to do next, as the end of the message
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class PlainFailed(Exception):
 
 
 def stored_error(db: Database, error: BaseException) -> StoredError:
-    """Give an error as the ledger keeps it, without the secrets of the database's client."""
+    """Return an error for the ledger, without the secrets of the database's client."""
     if isinstance(error, asyncio.CancelledError):
         return StoredError(type="Cancelled", message="the run was interrupted")
     if isinstance(error, PlainFailed):
@@ -49,7 +49,7 @@ def stored_error(db: Database, error: BaseException) -> StoredError:
 
 
 def failure_of(db: Database, script: Script, error: Exception) -> Exception:
-    """Give what a run raises for the error of a script; a lost lease is no failure of it."""
+    """Return what a run raises for the error of a script. A lost lease is not a failure of the script."""
     if isinstance(error, LeaseLost):
         return error
     if isinstance(error, PlainFailed):
@@ -71,8 +71,8 @@ def failure_of(db: Database, script: Script, error: Exception) -> Exception:
 
 
 def storable(db: Database, text: str) -> str:
-    """Cut a text, and take out what must not or cannot be stored."""
-    # A file's name may have put half of a surrogate pair into it, which neither a stream nor BSON takes.
+    """Cut a text, and remove what must not or cannot be stored."""
+    # The name of a file may put half of a surrogate pair into it, which neither a stream nor BSON accepts.
     text = text.encode("utf-8", "backslashreplace").decode()
     return without_secrets(db, text)[:MESSAGE_LENGTH]
 

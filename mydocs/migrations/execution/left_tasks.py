@@ -1,4 +1,4 @@
-"""Know which tasks a script has made, so that none of them outlives it unnoticed. Touches the loop's task factory."""
+"""Find the tasks that a script has left running. No I/O; sets the loop's task factory."""
 
 import asyncio
 import inspect
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.scripts import load
 
-TURNS = 3  # of the loop, in which a task that was cancelled, or has nothing left to do, comes to its end
+TURNS = 3  # of the loop: enough for a task to end that was cancelled or has nothing left to do
 
 _made: ContextVar[list[asyncio.Task[Any]] | None] = ContextVar("mydocs_tasks_of_the_script", default=None)
 _watched: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Any]] = WeakKeyDictionary()
@@ -19,10 +19,10 @@ _watched: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Any]] = WeakKe
 
 async def call_watched(function: load.Step, *arguments: object) -> None:
     """
-    Await a function of a script, and see that nothing of its work is left to be done.
+    Await a function of a script, and refuse unfinished work.
 
-    :raises NotPossible: where it has left a task running, or returned something that is still to be awaited
-    :raises ScriptExit: in place of what an event loop must not meet
+    :raises NotPossible: if it has left a task running, or returned an object that still has to be awaited
+    :raises ScriptExit: in place of errors that must not reach the event loop
     """
     with tasks_watched() as made:
         await load.call(function, *arguments)
@@ -31,7 +31,7 @@ async def call_watched(function: load.Step, *arguments: object) -> None:
 
 @contextmanager
 def tasks_watched() -> Iterator[list[asyncio.Task[Any]]]:
-    """Yield the tasks that are made in this context, from now to the end of the block."""
+    """Yield the list of tasks that are created in this context until the block ends."""
     loop = asyncio.get_running_loop()
     made: list[asyncio.Task[Any]] = []
     count, before = _watched.get(loop, (0, loop.get_task_factory()))
@@ -52,9 +52,9 @@ def tasks_watched() -> Iterator[list[asyncio.Task[Any]]]:
 
 async def refuse_left_tasks(made: list[asyncio.Task[Any]]) -> None:
     """
-    End what a script has left running.
+    End the tasks that a script has left running.
 
-    :raises NotPossible: names one of them, where there were any, or where one has failed and nobody looked
+    :raises NotPossible: names one of them, if there are any, or if one has failed and its error was not awaited
     """
     for _ in range(TURNS):
         if all(task.done() for task in made):
@@ -70,7 +70,7 @@ async def refuse_left_tasks(made: list[asyncio.Task[Any]]) -> None:
             "script makes, for instance with `async with asyncio.TaskGroup()`"
         )
     for task in made:
-        # asyncio's own note of it, which would end as a line in the log when the task is collected.
+        # Mark the error as retrieved. Otherwise asyncio logs it when the task is collected.
         if task.done() and not task.cancelled() and getattr(task, "_log_traceback", False):
             error = task.exception()
             raise NotPossible(f"{_name(task)} has failed and the script did not await it: {error!r}") from error
@@ -84,12 +84,12 @@ def _factory_after(before: Any) -> Any:
             made.append(task)
         return task
 
-    make.is_ours = True  # type: ignore[attr-defined]  # a function takes what it is given
+    make.is_ours = True  # type: ignore[attr-defined]  # a function accepts any attribute
     return make
 
 
 def _is_the_scripts(task: asyncio.Task[Any]) -> bool:
-    """Whether a task does the script's work. A client of PyMongo has tasks of its own, which outlive it."""
+    """Return whether a task does the script's work. A client of PyMongo has tasks of its own, which outlive it."""
     coroutine = task.get_coro()
     module = str(getattr(getattr(coroutine, "cr_frame", None), "f_globals", {}).get("__name__", ""))
     own = ("pymongo.asynchronous.collection", "pymongo.asynchronous.database", "pymongo.asynchronous.mongo_client")

@@ -1,10 +1,10 @@
 """
-The host of plain scripts and their processes. I/O.
+Host plain scripts and run their processes. I/O.
 
-The host is a fresh interpreter that a run starts once. It imports what plain scripts need and then forks one process
-for each script, so that only the first one waits for imports. It has one thread and no client, so a script finds what
-`python script.py` would give it. It also watches over the script: when the run is gone, or the lease's deadline passes,
-it kills the script and its children, even where the run hangs or is stopped.
+The host is a new interpreter that a run starts once. It imports what plain scripts need, then forks one process for
+each script, so only the first one waits for imports. It has one thread and no client, so a script finds the same state
+as with `python script.py`. It also watches the script: when the run is gone, or the lease's deadline passes, it kills
+the script and its children, even if the run hangs or is stopped.
 """
 
 import atexit
@@ -41,19 +41,19 @@ from mydocs.migrations.execution.plain_messages import (
     send,
 )
 
-WATCH_SECONDS = 0.25  # between two looks at the clock, which goes on while the machine sleeps
+WATCH_SECONDS = 0.25  # between two looks at the clock, which continues while the machine sleeps
 TEXT_LENGTH = 100_000  # characters of an error's text or traceback; the run shows fewer
 
-# Not ignored but blocked: a signal that comes for a script before it can take it waits for it.
+# Blocked instead of ignored: a signal that arrives before the script can handle it waits.
 _BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def main(control_number: int, channel_number: int) -> None:
     """
-    Be the host; in a process that it has forked, run the script and return to the interpreter's own end.
+    Run the host. In a process that it has forked, run the script and return to the interpreter's own end.
 
-    :param control_number: of the socket to the run
-    :param channel_number: of the socket between the run and the script under way
+    :param control_number: descriptor of the socket to the run
+    :param channel_number: descriptor of the socket between the run and the present script
     """
     process = _Process(socket.socket(fileno=channel_number))
     atexit.register(process.say_over)  # before anything else is registered, so that it runs last
@@ -63,7 +63,7 @@ def main(control_number: int, channel_number: int) -> None:
     _import()
     try:
         arguments: dict[str, Any] = pickle.loads(settings.arguments)
-    except Exception as error:  # noqa: BLE001  # whatever an application's own class may do
+    except Exception as error:  # noqa: BLE001  # an application's own class may raise anything
         send(control, Ready(problem=f"{type(error).__name__}: {error}"))
         os._exit(1)
     send(control, Ready())
@@ -73,11 +73,11 @@ def main(control_number: int, channel_number: int) -> None:
 
 
 def _import() -> None:
-    """Import what plain scripts and their helpers need, and keep PyMongo from half a second's sleep at each exit."""
+    """Import what plain scripts and their helpers need, and prevent PyMongo's half-second sleep at each exit."""
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Motor's word on its end of life
+        warnings.simplefilter("ignore", DeprecationWarning)  # Motor warns of its end of life
         import mydocs.migrations.indexes.capture
         import mydocs.migrations.ledger.lease
         import mydocs.migrations.scripts.binding
@@ -87,12 +87,12 @@ def _import() -> None:
     hook = getattr(monitor, "_shutdown_resources", None)
     if hook is not None:
         atexit.unregister(hook)
-    # Else each script spends a tenth of a second at its end on the search for cycles among what was imported here.
+    # Otherwise each script spends a tenth of a second at its end to search these imports for reference cycles.
     gc.freeze()
 
 
 class _Host:
-    """Forks a process for each job, watches over it, and says how it ended."""
+    """Fork a process for each job, watch it, and report how it ended."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -127,7 +127,7 @@ class _Host:
     def _take(self) -> Job | None:
         try:
             message = receive(self._control)
-        except (EOFError, OSError):  # the run has ended, in whatever way
+        except (EOFError, OSError):  # the run has ended
             self._signal(signal.SIGKILL)
             os._exit(0)
         match message:
@@ -144,7 +144,7 @@ class _Host:
     def _fork(self, job: Job) -> bool:
         self._deadline = job.deadline
         pid = os.fork()
-        # In both processes, since nobody knows which of them comes first, and a signal may come at once.
+        # In both processes, since either may be first, and a signal may come at once.
         with contextlib.suppress(OSError):
             os.setpgid(pid, 0)
         self._job, self._pid = job, pid
@@ -168,7 +168,7 @@ class _Host:
 
 
 class _Process:
-    """What a script's process knows of the run. In the host, and in processes that a script forks, it does nothing."""
+    """The run, as a script's process sees it. In the host, and in processes that a script forks, it does nothing."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -181,7 +181,7 @@ class _Process:
 
     def run(self, job: Job, database: str, arguments: Mapping[str, Any], mask: set[int | signal.Signals]) -> None:
         """
-        Be the script.
+        Run the script.
 
         :raises SystemExit: with the status that Python would give it
         """
@@ -191,27 +191,27 @@ class _Process:
         _bind_lightodm(database, arguments)
         main = _main_module(job.path)
         sys.argv[:] = [job.path]
-        sys.path.insert(0, os.path.dirname(job.path))  # noqa: PTH120  # a text, as Python puts it there
+        sys.path.insert(0, os.path.dirname(job.path))  # noqa: PTH120  # a string, as Python itself adds it
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             exec(compile(job.source, job.path, "exec", dont_inherit=True), main.__dict__)
-        except BaseException as error:  # noqa: BLE001  # as the interpreter itself does
+        except BaseException as error:  # noqa: BLE001  # as in the interpreter itself
             self._fail(job.path, error)
 
     def say_over(self) -> None:
-        """Say that the script came to its end, once everything else that was registered with atexit has run."""
+        """Tell the run that the script has ended, after everything else that is registered with atexit."""
         with contextlib.suppress(OSError):
             self.tell(Over())
 
     def tell(self, value: object) -> None:
-        """Send something to the run."""
+        """Send a message to the run."""
         if os.getpid() != self._pid:
             return
         with self._lock:
             if self._is_broken:
                 return
-            self._is_broken = True  # a KeyboardInterrupt in the middle of a message would spoil all that follow
+            self._is_broken = True  # a KeyboardInterrupt inside a message would spoil all later ones
             send(self._channel, value)
             self._is_broken = False
 
@@ -219,7 +219,7 @@ class _Process:
         """
         Let the run store how far a helper has come.
 
-        :raises MigrationError: where it cannot be stored
+        :raises MigrationError: if it cannot be stored
         """
         import anyio.to_thread
 
@@ -278,7 +278,7 @@ class _Process:
             )
         )
         code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-        # Said by the run, and not by the interpreter too.
+        # The run shows it; otherwise the interpreter would show it again.
         raise SystemExit(code & 0xFF or 1) from None
 
 
@@ -291,11 +291,11 @@ def _capture_class() -> Callable[..., Any]:
     from mydocs.migrations.scripts.script_context import ScriptContext
 
     def plain(document: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a document of the types that BSON has, whatever classes the script took for it."""
+        """Return a document with BSON's types only, whatever classes the script uses."""
         return dict(bson.decode(bson.encode(document)))
 
     class Told(Capture):
-        """What the script does to indexes, for the helpers in its process; and told to the run as it happens."""
+        """Record what the script does to indexes, for the helpers in its process, and send it to the run at once."""
 
         def __init__(self, tell: Callable[[object], None], keep: Any, job: Job) -> None:
             context = ScriptContext(
@@ -313,7 +313,7 @@ def _capture_class() -> Callable[..., Any]:
         def seen(self, name: str, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
             body, reply = plain(body), plain(reply)
             self._tell(Seen(name=name, body=body, reply=reply))
-            self._reading.now = True  # the run says and notes itself what follows from the command
+            self._reading.now = True  # the run itself emits and records what follows from the command
             try:
                 super().seen(name, body, reply)
             finally:
@@ -336,7 +336,7 @@ def _capture_class() -> Callable[..., Any]:
 
 
 def server_clock(job: Job) -> Callable[[], datetime]:
-    """Return what tells the server's time, as the run's lease does."""
+    """Return a function that returns the server's time, by the run's lease."""
 
     from mydocs.migrations.ledger.lease import clock
 
@@ -357,7 +357,7 @@ def _bind_lightodm(database: str, arguments: Mapping[str, Any]) -> None:
 
     def find() -> Any:
         with lock:
-            if not made:  # only where it is asked for: a script without lightodm opens no connection
+            if not made:  # only on request: a script without lightodm opens no connection
                 made.append(pymongo.MongoClient(**arguments)[database])
             return made[0]
 
@@ -365,7 +365,7 @@ def _bind_lightodm(database: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _main_module(path: str) -> types.ModuleType:
-    """Make the module that `python path` would have for `__main__`."""
+    """Return the module that `python path` would have as `__main__`."""
     from importlib.machinery import SourceFileLoader
 
     module = types.ModuleType("__main__")
@@ -377,16 +377,16 @@ def _main_module(path: str) -> types.ModuleType:
 
 
 def _prepare_streams() -> None:
-    """Write each line as soon as it is complete; a character that UTF-8 cannot hold is written as its escape."""
+    """Write each line as soon as it is complete. Characters outside UTF-8 become their escapes."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]  # a TextIOWrapper
 
 
 def _traceback_of(error: BaseException) -> str:
-    with contextlib.suppress(Exception):  # the script's own `__str__`
+    with contextlib.suppress(Exception):  # the script's own `__str__` may raise
         told = traceback.TracebackException.from_exception(error)
         while told.stack and told.stack[0].filename == __file__:
-            del told.stack[0]  # as `python script.py` would show it
+            del told.stack[0]  # the same frames as with `python script.py`
         return "".join(told.format())
     return ""

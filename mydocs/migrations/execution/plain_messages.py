@@ -1,7 +1,8 @@
 """
-What the run, the host of its plain scripts and a script's own process say to each other, and how it is sent. I/O.
+Define the messages between the run, the host of its plain scripts and a script's process, and send them. I/O.
 
-Both ends are this program, and the pipes are private, so values travel as pickles: four bytes of length, then these.
+Both ends are this program, and the pipes are private. So values travel as pickles: four bytes of length, then the
+pickle.
 """
 
 import pickle
@@ -21,9 +22,9 @@ _LENGTH = struct.Struct("!I")
 @value
 class Settings:
     """
-    Run → host, first of all: where the scripts' database is.
+    Run → host, the first message: the address of the scripts' database.
 
-    :param arguments: of a PyMongo client, pickled by themselves, so that what cannot be read there is said in words
+    :param arguments: of a PyMongo client, pickled separately, so that an error there gets a message of its own
     """
 
     arguments: bytes
@@ -42,12 +43,12 @@ class Job:
     """
     Run → host: run a script.
 
-    :param deadline: by :func:`mydocs.migrations.ledger.lease.clock`; later than this it must not run
+    :param deadline: by :func:`mydocs.migrations.ledger.lease.clock`; the script must not run longer
     :param server_time: the server's clock at the moment ``at``, by the same clock as ``deadline``
-    :param run: what the run signs with
-    :param max_building: how many search indexes may be building when a helper submits one more
+    :param run: the stamp of the run's writes
+    :param max_building: how many search indexes may build at the same time
     :param max_lag: seconds that secondaries may lag behind while a data change writes
-    :param tracked: what the ledger says of indexes
+    :param tracked: the ledger's indexes
     :param places: how far the helpers came in an earlier attempt
     """
 
@@ -66,21 +67,21 @@ class Job:
 
 @value
 class Extend:
-    """Run → host: the script may run until then."""
+    """Run → host: the script may run until this moment."""
 
     deadline: float
 
 
 @value
 class Signal:
-    """Run → host: send it to the script and its children."""
+    """Run → host: send this signal to the script and its children."""
 
     number: int
 
 
 @value
 class Exited:
-    """Host → run: the script's process has ended, with a status as :mod:`subprocess` has it."""
+    """Host → run: the script's process has ended, with a status as in :mod:`subprocess`."""
 
     number: int
     status: int
@@ -97,7 +98,7 @@ class Seen:
 
 @value
 class Noted:
-    """Script → run: what a helper says that an index is to be, or what an alias names."""
+    """Script → run: a helper's record of an index or an alias."""
 
     what: TrackedIndex | SearchAlias
 
@@ -120,7 +121,7 @@ class Keep:
 
 @value
 class Kept:
-    """Run → script: it is stored, or why not."""
+    """Run → script: it is stored, or the reason why not."""
 
     job: int
     number: int
@@ -130,11 +131,11 @@ class Kept:
 @value
 class Failed:
     """
-    Script → run: it raised.
+    Script → run: the script raised.
 
-    :param named: whether the error's type tells something; that of an exit does not
-    :param exit_code: what a command ends with because of it
-    :param advice: what to do about it, as the end of a sentence
+    :param named: whether the message contains the error's type; for an exit it does not
+    :param exit_code: the exit code of the command
+    :param advice: what to do next, as the end of the message
     """
 
     kind: str
@@ -148,20 +149,20 @@ class Failed:
 
 @value
 class Over:
-    """Script → run: it came to its end, and so did its threads and what it registered with atexit."""
+    """Script → run: the script, its threads and its atexit functions have ended."""
 
 
 def send(connection: socket.socket, value: object) -> None:
     """
-    Send a value; blocks until it is taken.
+    Send a value. Block until it is sent.
 
-    :raises OSError: where nobody is at the other end
+    :raises OSError: if the other end is closed
     """
     connection.sendall(framed(value))
 
 
 def framed(value: object) -> bytes:
-    """Return the bytes of a value as they travel."""
+    """Return the bytes that are sent for a value."""
     data = pickle.dumps(value)
     return _LENGTH.pack(len(data)) + data
 
@@ -170,20 +171,20 @@ def receive(connection: socket.socket) -> Any:
     """
     Wait for a value.
 
-    :raises EOFError: where the other end is gone
+    :raises EOFError: if the other end is closed
     """
     (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
     return pickle.loads(_exactly(connection, length))
 
 
 class Incoming:
-    """Frames out of the pieces in which they arrive."""
+    """Join arriving pieces to frames."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the pickles that are complete."""
+        """Yield the complete pickles."""
         self._data += data
         while len(self._data) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._data)
@@ -195,7 +196,7 @@ class Incoming:
             yield frame
 
     def clear(self) -> None:
-        """Forget the beginning of a frame whose end will never come."""
+        """Discard an incomplete frame."""
         self._data.clear()
 
 

@@ -1,7 +1,7 @@
 """
-Run plain scripts, each in a process of its own, and hear from it what it does. I/O.
+Run plain scripts, each in a process of its own, and receive what it reports. I/O.
 
-The host of these processes (``plain_child.py``) starts with the run. A thread of this process listens to it, so neither
+The host of these processes (``plain_child.py``) starts with the run. A thread of this process listens to it. So neither
 a blocked event loop nor a blocked standard error keeps a signal or the end of the lease from the script.
 """
 
@@ -57,11 +57,11 @@ from mydocs.migrations.model import Script, SearchAlias, TrackedIndex
 from mydocs.migrations.reporting.escaping import harmless
 from mydocs.migrations.scripts.script_context import Store
 
-LEAVE_SECONDS = 5.0  # for the end of a process that was killed, and of the host
+LEAVE_SECONDS = 5.0  # limit for the end of a killed process, and of the host
 PIECE = 1 << 16  # bytes read at once
-LINE_BYTES = 1 << 16  # of a line that does not end, before its beginning is shown
+LINE_BYTES = 1 << 16  # of an incomplete line, before its beginning is shown
 
-# What the host runs. The folder of `python -c` goes off the path first, as a file there may be named like a module.
+# The code of the host. It removes the folder of `python -c` from the path: a file there may be named like a module.
 _START = """
 import sys
 sys.flags.safe_path or sys.path.pop(0)
@@ -71,7 +71,7 @@ sys.path[:] = json.loads(open(control, "rb", buffering=0, closefd=False).readlin
 from mydocs.migrations.execution.plain_child import main
 main(control, channel)
 """
-# Arguments of a client that are the application's own and change nothing for a script.
+# Arguments of a client that belong to the application and do not matter for a script.
 _LEFT_OUT = frozenset({"event_listeners"})
 
 
@@ -80,9 +80,9 @@ async def plain_scripts(db: Database, lease: Lease, *, needed: bool) -> AsyncIte
     """
     Start the host of a run's plain scripts, and end it after the block.
 
-    :param needed: where not, nothing is started
-    :raises NotPossible: where there can be no such process
-    :raises SettingsInvalid: where the client cannot be made again in one
+    :param needed: if false, nothing is started
+    :raises NotPossible: if such a process is not possible
+    :raises SettingsInvalid: if the client cannot be made again in that process
     """
     scripts = PlainScripts(db, lease)
     try:
@@ -97,7 +97,7 @@ async def plain_scripts(db: Database, lease: Lease, *, needed: bool) -> AsyncIte
 
 @dataclass(slots=True, kw_only=True)
 class _Current:
-    """The script under way, and what is known of it."""
+    """The present script and its state."""
 
     number: int
     capture: Capture
@@ -109,7 +109,7 @@ class _Current:
     status: int | None = None
 
     def end(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(self.over.set)
 
 
@@ -145,7 +145,7 @@ class PlainScripts:
                 stdout=written,
                 stderr=written,
                 pass_fds=(controlled.fileno(), channeled.fileno()),
-                start_new_session=True,  # a Ctrl-C is the run's, which passes it on
+                start_new_session=True,  # a Ctrl-C goes to the run, which passes it on
             )
         except OSError as error:
             channel.close()
@@ -171,7 +171,7 @@ class PlainScripts:
         self._lease.watch = self._lease_changed
 
     def close(self) -> None:
-        """End the host, and what it still runs. Blocks for a moment."""
+        """End the host and its scripts. Blocks for a moment."""
         self._lease.watch = None
         if self._control is None:
             return
@@ -200,15 +200,15 @@ class PlainScripts:
         """
         Run a script to its end.
 
-        A cancellation sends it SIGINT, and SIGKILL after ``Limits.script_grace``; where the lease is lost, SIGKILL at
-        once. A script that still ends well has succeeded.
+        A cancellation sends it SIGINT, and SIGKILL after ``Limits.script_grace``. A lost lease sends SIGKILL at once. A
+        script that still ends well has succeeded.
 
-        :param source: as it was checked, whatever has become of the file since
-        :param capture: learns what the script does to indexes
-        :param store: keeps how far a helper has come
-        :param tracked: what the ledger says of indexes
+        :param source: the checked text, even if the file has changed since
+        :param capture: records what the script does to indexes
+        :param store: stores how far a helper has come
+        :param tracked: the ledger's indexes
         :param places: how far the helpers came in an earlier attempt
-        :raises PlainFailed: where it raised, or ended otherwise
+        :raises PlainFailed: if it raised, or ended in another way
         """
         self._number += 1
         current = _Current(number=self._number, capture=capture, store=store, loop=asyncio.get_running_loop())
@@ -249,19 +249,19 @@ class PlainScripts:
                 try:
                     with anyio.move_on_after(left):
                         await current.over.wait()
-                except asyncio.CancelledError:  # again: it has been told
+                except asyncio.CancelledError:  # a repeated cancellation: the script has the signal already
                     continue
             if current.over.is_set():
                 return
 
     def _lease_changed(self) -> None:
-        """Pass on how long the script may run. Called by the thread that renews the lease."""
+        """Send the host the new deadline of the script. The thread that renews the lease calls this."""
         self._tell(Extend(deadline=self._lease.deadline) if self._lease.is_ours else Signal(number=signal.SIGKILL))
 
     def _tell(self, message: object) -> None:
         if self._control is None:
             return
-        with self._sending, contextlib.suppress(OSError):  # without a host, the listener says how it ended
+        with self._sending, contextlib.suppress(OSError):  # without a host, the listener reports how it ended
             send(self._control, message)
 
     def _listen(self, control: socket.socket, channel: socket.socket, output: int) -> None:
@@ -280,7 +280,7 @@ class PlainScripts:
                         exited: Exited = receive(control)
                     except (EOFError, OSError):
                         break
-                    # What it wrote before its end is there by now; what holds the pipe open may be a child of it.
+                    # Its output before the end has arrived by now. A child of the script may keep the pipe open.
                     self._hear(channel, said)
                     said.clear()
                     self._output.read(output)
@@ -302,7 +302,7 @@ class PlainScripts:
         while True:
             try:
                 data = channel.recv(PIECE)
-            except OSError:  # nothing more, for now
+            except OSError:  # nothing more at the moment
                 return
             if not data:
                 return
@@ -327,7 +327,7 @@ class PlainScripts:
                 current.came_to_its_end = True
             case Keep(number=number, key=key, place=place):
                 keep = self._keep(channel, current, number, key, place)
-                asyncio.run_coroutine_threadsafe(keep, current.loop)  # its answer goes out by itself
+                asyncio.run_coroutine_threadsafe(keep, current.loop)  # it sends its answer itself
             case _:
                 pass
 
@@ -335,7 +335,7 @@ class PlainScripts:
         problem = None
         try:
             await current.store(key, place)
-        except Exception as error:  # noqa: BLE001  # told to the script, whose helper raises it
+        except Exception as error:  # noqa: BLE001  # sent to the script, where the helper raises it
             problem = without_secrets(self._db, str(error))
         with contextlib.suppress(OSError):
             send(channel, Kept(job=current.number, number=number, problem=problem))
@@ -387,7 +387,7 @@ def _interpreter() -> str:
 
 
 class _Pickler(pickle.Pickler):
-    """Refuses what only this process can find again."""
+    """Refuse objects that only this process can find again."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type | types.FunctionType) and obj.__module__ == "__main__":
@@ -421,14 +421,14 @@ def _not_again(problem: str) -> str:
 
 
 class _Lines:
-    """Lines out of what is written to a pipe."""
+    """Split what is written to a pipe into lines."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show_line = show
         self._data = bytearray()
 
     def read(self, output: int) -> bool:
-        """Take all that is there. Returns whether more may come."""
+        """Read all available bytes. Return whether more may come."""
         while True:
             try:
                 data = os.read(output, PIECE)
@@ -444,13 +444,13 @@ class _Lines:
                 self.flush()
 
     def flush(self) -> None:
-        """Show a line that does not end."""
+        """Show an incomplete line."""
         if self._data:
             self._show(bytes(self._data))
             self._data.clear()
 
     def _show(self, line: bytes) -> None:
-        # A progress bar goes back to the line's start to write it again; each state is a line here.
+        # A progress bar returns to the start of its line to write it again. Each state is a line here.
         shown = [part for part in line.split(b"\r") if part] or [b""]
         for part in shown:
             self._show_line(part.decode("utf-8", "backslashreplace"))

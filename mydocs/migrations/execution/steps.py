@@ -1,4 +1,4 @@
-"""Make ready what a plan holds before its first step starts. I/O: imports scripts, may start a process."""
+"""Prepare the steps of a plan before the first one starts. I/O: imports scripts, may start a process."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -27,11 +27,11 @@ Work: TypeAlias = ModuleType | str | IndexModels
 @value
 class Step:
     """
-    What is done between two records in the ledger.
+    The work between two records in the ledger.
 
-    :param version: as the ledger has it, where it knows the script: the file may have got more digits since
+    :param version: as in the ledger, if the ledger knows the script: the file name may have more digits since
     :param script: ``None`` for the standard indexes
-    :param previous: the entry of the attempt before
+    :param previous: the entry of the previous attempt
     """
 
     version: str
@@ -45,16 +45,16 @@ class Step:
     @property
     def may_begin_early(self) -> bool:
         """
-        Whether its start may be recorded together with the end of the step before.
+        Return whether its start may be recorded together with the end of the previous step.
 
-        Not where an earlier attempt is to be kept in the log first, or where somebody would have to settle by hand what
-        has not begun.
+        Not if an earlier attempt must be logged first. Not if an operator would have to mark it by hand although it has
+        not begun.
         """
         return self.previous is None and (self.script is None or self.script.idempotent)
 
 
 def standard_step(models: IndexModels, entries: Sequence[Entry]) -> Step:
-    """Make the step that creates the standard indexes."""
+    """Return the step that creates the standard indexes."""
     return Step(
         version=STANDARD_VERSION,
         name="standard indexes",
@@ -69,8 +69,8 @@ async def prepared(db: Database, standings: Sequence[Standing], *, direction: st
     """
     Check and load all scripts, and keep what they need until the block ends.
 
-    :raises ScriptsInvalid: where one of them cannot be imported
-    :raises NotPossible: where one asks for what this tool or the deployment cannot do
+    :raises ScriptsInvalid: if one of them cannot be imported
+    :raises NotPossible: if one needs what mydocs or the deployment cannot do
     """
     listeners.check_driver(db)
     scripts = [standing.script for standing in standings if standing.script is not None]
@@ -85,7 +85,7 @@ async def prepared(db: Database, standings: Sequence[Standing], *, direction: st
 
 
 def _loaded(standings: Sequence[Standing], direction: str) -> list[Step]:
-    """Load every script before the first one runs. Imports them, and blocks meanwhile."""
+    """Load every script before the first one runs. Imports them, and blocks."""
     return [
         Step(
             version=standing.entry.version if standing.entry else script.version,
@@ -112,19 +112,19 @@ async def _check_transactions(db: Database, scripts: Sequence[Script]) -> None:
 
 
 def _can_meet_lightodm(script: Script) -> bool:
-    """Whether an async script may ask lightodm for its database: one that names it, or any once it is there."""
+    """Return whether an async script may use lightodm's database: its text names lightodm, or lightodm is imported."""
     return script.kind is ScriptKind.ASYNC and (script.names_lightodm or "lightodm" in sys.modules)
 
 
 @asynccontextmanager
 async def _lightodm_bound(db: Database) -> AsyncIterator[None]:
     with ExitStack() as stack:
-        # In a thread: the import takes a third of a second, and a client that has to be made for it blocks.
+        # In a thread: the import takes a third of a second, and a client that is made for it blocks.
         await anyio.to_thread.run_sync(stack.enter_context, _lightodm_bound_to(db))
         try:
             yield
         finally:
-            # Without a limit a client says goodbye to a server that may not answer.
+            # Without a limit the client's close would wait for a server that may not answer.
             with anyio.move_on_after(limits().release):
                 await anyio.to_thread.run_sync(stack.close, abandon_on_cancel=True)
 

@@ -1,8 +1,8 @@
 """
-Do work in one transaction of MongoDB, and commit it; or do none of it. I/O through a session.
+Run work in one transaction of MongoDB, and commit all of it or nothing. I/O through a session.
 
-The rules are those of the drivers' ``with_transaction`` (transactions-convenient-api.md), which Motor and PyMongo Async
-offer in two forms and which cannot be told to go on with a commit while its caller is cancelled.
+The rules are those of the drivers' ``with_transaction`` (transactions-convenient-api.md). Motor and PyMongo Async have
+it in two forms, and neither can continue a commit while its caller is cancelled.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from mydocs.migrations.limits import limits
 from mydocs.migrations.reporting.events import Warned
 from mydocs.migrations.scripts.script_context import context
 
-ABORT_SECONDS = 5.0  # a server that is not told aborts by itself, a minute later
-FIRST_PAUSE = 0.005  # seconds, times 1.5 with each try up to the longest; the drivers' own values
+ABORT_SECONDS = 5.0  # without an abort the server aborts by itself, a minute later
+FIRST_PAUSE = 0.005  # seconds; 1.5 times longer after each try, up to the longest; the drivers' own values
 LONGEST_PAUSE = 0.5
 
 WRITES = frozenset({"insert", "update", "delete", "findAndModify", "bulkWrite"})
@@ -52,21 +52,21 @@ Seal = Callable[[Any], Coroutine[Any, Any, None]]
 
 
 async def is_possible(db: Database) -> bool:
-    """Whether the deployment has transactions: a replica set or a sharded cluster, and no single server."""
+    """Return whether the deployment has transactions: a replica set or a sharded cluster, not a single server."""
     reply = await commands.command_again(db, {"hello": 1})
     return "setName" in reply or reply.get("msg") == "isdbgrid"
 
 
 async def in_transaction(db: Database, interruption: Interruption, work: Work, seal: Seal) -> None:
     """
-    Await ``work(session)``, then ``seal(session)``, and commit; all of it again after a transient error.
+    Await ``work(session)``, then ``seal(session)``, and commit. After a transient error repeat all of it.
 
-    The interruption cancels ``work`` and nothing after it: what is sealed is committed too.
+    The interruption cancels ``work`` and nothing after it: sealed work is also committed.
 
-    Each repetition is said to the step under way as a warning, with its reason.
+    Each repetition is emitted as a warning in the present step, with its reason.
 
-    :raises NotPossible: where ``work`` ends the transaction, or asks for what no transaction can do
-    :raises PyMongoError: labelled ``UnknownTransactionCommitResult`` where nobody can say whether it is committed
+    :raises NotPossible: if ``work`` ends the transaction, or needs what no transaction can do
+    :raises PyMongoError: labelled ``UnknownTransactionCommitResult`` if it is unknown whether it is committed
     """
     started, pause, ended_early = time.monotonic(), FIRST_PAUSE, 0
     async with session_of(db) as session:
@@ -78,7 +78,7 @@ async def in_transaction(db: Database, interruption: Interruption, work: Work, s
                     raise NotPossible(ENDED_BY_SCRIPT)
                 await interruption.finish(_end(db, session, seal), "the commit")
             except (Exception, asyncio.CancelledError) as error:
-                # After a try to commit the driver takes the transaction for ended, and it was there until then.
+                # After a try to commit the driver regards the transaction as ended, although it existed until then.
                 gone = session.in_transaction and _code(error) == NO_SUCH_TRANSACTION
                 ended_early = ended_early + 1 if gone else 0
                 await _abort(session)
@@ -87,7 +87,7 @@ async def in_transaction(db: Database, interruption: Interruption, work: Work, s
                         f"{server_errors.text_of(error)}; do it in a migration of its own, without TRANSACTIONAL = True"
                     )
                     raise NotPossible(problem).with_traceback(error.__traceback__) from error
-                if ended_early == 2:  # once, it may have been an election
+                if ended_early == 2:  # the first time it may have been an election
                     raise NotPossible(ENDED_BY_SERVER).with_traceback(error.__traceback__) from error
                 late = time.monotonic() - started >= limits().transaction
                 if late or interruption.requested or not _has_label(error, TRANSIENT):
@@ -101,8 +101,8 @@ async def in_transaction(db: Database, interruption: Interruption, work: Work, s
 
 
 async def _inside(db: Database, session: Any, work: Work) -> None:
-    """Do the work with the session for all of its calls, where the driver can be told so; else tell what is outside."""
-    bind = getattr(session, "bind", None)  # of PyMongo since 4.17
+    """Do the work with the session in all of its calls, if the driver supports that; else warn of calls outside."""
+    bind = getattr(session, "bind", None)  # in PyMongo since 4.17
     if bind is None:
         with _told_of_writes_outside(db):
             await work(session)
@@ -118,7 +118,7 @@ def _told_of_writes_outside(db: Database) -> Iterator[None]:
     def started(event: Any) -> None:
         name = event.command_name
         is_outside = event.database_name == db.name and name in WRITES and "autocommit" not in event.command
-        # What the application itself writes on the same client meanwhile is in another context.
+        # Writes of the application itself on the same client have another context.
         if not is_outside or context() is not script:
             return
         what = (name, str(event.command[name]))
@@ -132,10 +132,10 @@ def _told_of_writes_outside(db: Database) -> Iterator[None]:
 
 
 async def _begin(session: Any) -> None:
-    # Majority also where the application's client asks for less: the ledger's record is part of it.
+    # Majority even if the application's client uses less, since the ledger's record is part of it.
     options = {"write_concern": WriteConcern("majority"), "read_preference": ReadPreference.PRIMARY}
     begun = session.start_transaction(**options)
-    if isinstance(begun, Awaitable):  # PyMongo Async; Motor begins at once
+    if isinstance(begun, Awaitable):  # PyMongo Async; Motor returns at once
         await begun
 
 

@@ -1,4 +1,4 @@
-"""Ask the ``verify`` of scripts whether what they have made is right. I/O: what the scripts themselves do."""
+"""Call the ``verify`` of scripts to check their results. I/O: only that of the scripts."""
 
 import asyncio
 import time
@@ -27,9 +27,9 @@ from mydocs.migrations.values import value
 @value
 class Verification:
     """
-    What the ``verify`` of one script came to.
+    The result of the ``verify`` of one script.
 
-    :param error: what it raised; ``None`` where all is right
+    :param error: what it raised, or ``None`` if it passed
     """
 
     version: str
@@ -39,7 +39,7 @@ class Verification:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, with file and line."""
+        """Return what is wrong, with file and line, or ``None``."""
         line = f", line {self.line}" if self.line is not None else ""
         return None if self.error is None else f"{self.script.file_name}{line}: verify failed: {self.error}"
 
@@ -48,13 +48,13 @@ async def verify(
     session: Session, scripts: Sequence[tuple[str, Script]], *, timeout: float | None = None
 ) -> tuple[Verification, ...]:
     """
-    Run the ``verify`` of scripts, one after the other, whatever the others come to.
+    Run the ``verify`` of scripts, one after the other, even if one of them raises.
 
-    Each script is imported anew, as it is long after it was applied.
+    Each script is imported again, since it may have been applied long ago.
 
-    :param scripts: with their versions in the ledger; one without a ``verify`` is passed over
+    :param scripts: with their versions in the ledger; one without a ``verify`` is skipped
     :param timeout: seconds for each, or ``None`` for no limit
-    :raises ScriptsInvalid: where a script cannot be imported
+    :raises ScriptsInvalid: if a script cannot be imported
     """
     asked = [(version, script) for version, script in scripts if script.verifies]
     with ExitStack() as stack:
@@ -65,10 +65,10 @@ async def verify(
 
 def raise_unverified(verifications: Sequence[Verification], others: Sequence[str] = ()) -> None:
     """
-    Raise what verifications have found.
+    Raise an error for the failed verifications.
 
     :param others: further problems of the same kind
-    :raises VerifyFailed: where there is a problem
+    :raises VerifyFailed: if there is a problem
     """
     failed = [each for each in verifications if each.error is not None]
     problems = [Problem(text=str(each.problem), path=each.script.path, line=each.line) for each in failed]
@@ -86,7 +86,7 @@ async def _verify(session: Session, version: str, script: Script, timeout: float
             await run_to_the_end(lambda interruption: _call(interruption, module.verify, session.db))
         if limit.cancelled_caught:
             raise TimeoutError(f"it takes longer than {timeout:g} s")
-    except Exception as raised:  # noqa: BLE001  # told with those of the other scripts
+    except Exception as raised:  # noqa: BLE001  # reported with those of the other scripts
         line = load.line_in(script.path, raised)
         error = await anyio.to_thread.run_sync(_stored, session.db, script.path, raised, line)
     session.emit(
@@ -114,6 +114,8 @@ def _stored(db: Database, path: Path, raised: BaseException, line: int | None) -
     stored = stored_error(db, raised)
     if stored.message or line is None:
         return stored
-    with suppress(OSError, SyntaxError, UnicodeDecodeError, IndexError):  # an assert without a text: what it asserts
+    with suppress(
+        OSError, SyntaxError, UnicodeDecodeError, IndexError
+    ):  # an assert without a message: show its expression
         return replace(stored, message=storable(db, read_source(path).splitlines()[line - 1].strip()))
     return stored

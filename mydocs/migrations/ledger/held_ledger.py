@@ -1,8 +1,8 @@
 """
-Write the collection that remembers what was done, as the holder of the lease. I/O.
+Write the ledger as the holder of the lease. I/O.
 
 Each write names the run and its term, and replaces an entry only if it is still as the run read it. So a holder that
-has lost its lease overwrites nothing of its successor's, and a successor that meets such a late write is told.
+has lost its lease overwrites nothing of its successor's, and a successor notices such a late write.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,28 +33,28 @@ from mydocs.migrations.values import value
 
 @value
 class HeldLedger:
-    """The ledger as it may be written while a lease is held; it stamps and filters what it writes by itself."""
+    """The ledger while the lease is held. It stamps and filters its writes by itself."""
 
     db: Database
     lease: Lease
 
     @property
     def stamp(self) -> RunStamp:
-        """What a run signs its entries with."""
+        """Return the stamp of the run's writes."""
         owner, tool = self.lease.owner, f"mydocs {mydocs.__version__}"
         return RunStamp(run_id=owner.run_id, term=self.lease.term, host=owner.host, pid=owner.pid, tool=tool)
 
     def now(self) -> datetime:
-        """Tell the time by the server's clock."""
+        """Return the server's present time."""
         return self.lease.now()
 
     async def start(self, entry: Entry, previous: Entry | None) -> None:
         """
-        Record that a script is about to run; a previous attempt moves to the log.
+        Record that a script is about to run. A previous attempt moves to the log.
 
-        :param entry: of :func:`mydocs.migrations.ledger.entries.opening`
-        :raises LeaseLost: where the entry is not as ``previous`` says any more, or the lease is gone
-        :raises LedgerChanged: where the entry is gone
+        :param entry: from :func:`mydocs.migrations.ledger.entries.opening`
+        :raises LeaseLost: if the entry is no longer as in ``previous``, or the lease is lost
+        :raises LedgerChanged: if the entry was removed
         """
         self.lease.check()
         if previous is not None:
@@ -65,19 +65,19 @@ class HeldLedger:
 
     async def finish(self, entry: Entry, session: Any = None) -> Entry:
         """
-        Record how a script ended: its state, times, error and indexes. Success needs no checkpoints any more.
+        Record how a script ended: its state, times, error and indexes. After success the checkpoints are removed.
 
-        :param session: of the script's own transaction, where the record is to stand or fall with it
-        :return: the entry as it is stored; without the definitions of its indexes where those are too large
-        :raises LeaseLost: where the entry is not this run's any more, or the lease is gone
-        :raises LedgerChanged: where the entry is gone
+        :param session: of the script's own transaction, if the record must be committed or aborted with it
+        :return: the entry as stored; without the definitions of its indexes if those are too large
+        :raises LeaseLost: if the entry no longer belongs to this run, or the lease is lost
+        :raises LedgerChanged: if the entry was removed
         """
         self.lease.check()
         query = _query_ours(entry)
         if session is not None:
             query["state"] = MigrationState.RUNNING.value
         elif entry.state is not MigrationState.APPLIED:
-            # A transaction may have been committed although its script's run was not told.
+            # A transaction may have been committed although the run did not get the answer.
             query["state"] = {"$ne": MigrationState.APPLIED.value}
 
         async def send(stored: Entry) -> None:
@@ -93,10 +93,10 @@ class HeldLedger:
         Record in one command that a script has ended well, and that the next one is about to run for the first time.
 
         :param ended: as for :meth:`finish`
-        :param following: of :func:`mydocs.migrations.ledger.entries.opening`
-        :return: the first as it is stored, and the second if it is recorded too; if not, :meth:`start` tells the reason
-        :raises LeaseLost: where the first entry is not this run's any more, or the lease is gone; nothing is written
-        :raises LedgerChanged: where the first entry is gone
+        :param following: from :func:`mydocs.migrations.ledger.entries.opening`
+        :return: the first as stored, and the second if it is recorded too; if not, :meth:`start` gives the reason
+        :raises LeaseLost: if the first entry no longer belongs to this run, or the lease is lost; nothing is written
+        :raises LedgerChanged: if the first entry was removed
         """
         self.lease.check()
         fields: dict[str, Any] = {name: {"$literal": value} for name, value in finished_fields(ended).items()}
@@ -108,19 +108,19 @@ class HeldLedger:
         begin = {"q": _query_new(following), "u": document_of(following), "upsert": True}
         try:
             await self._send({"update": COLLECTION, "updates": [end, begin], "ordered": True}, None)
-        except DocumentTooLarge:  # the two together, perhaps
+        except DocumentTooLarge:  # perhaps only both together
             return await self.finish(ended), None
         except OperationFailure as error:
             if server_errors.is_transient(error):
                 raise
             if (error.details or {}).get("index") == 1:
                 return ended, None
-            # The first statement was refused: since it found nothing, or for a reason that it has alone as well.
+            # The first statement was refused: it found nothing, or it is refused alone as well.
             return await self.finish(ended), None
         return ended, following
 
     async def has_ended(self, entry: Entry) -> bool:
-        """Whether the record that a script's own transaction makes of its success is there."""
+        """Return whether the record exists by which a script's own transaction marks its success."""
         if entry.direction == "down":
             query, collection = {"_id": log_key(entry, entry.direction)}, LOG_COLLECTION
         else:
@@ -129,21 +129,21 @@ class HeldLedger:
 
     async def keep_place(self, entry: Entry, key: str, place: Mapping[str, Any]) -> None:
         """
-        Keep how far a helper has come in the entry of the script that called it.
+        Store how far a helper has come, in the entry of the script that called it.
 
         :param key: without ``.`` and ``$``
-        :raises LeaseLost: where the entry is not this run's any more, or the lease is gone
-        :raises LedgerChanged: where the entry is gone
+        :raises LeaseLost: if the entry no longer belongs to this run, or the lease is lost
+        :raises LedgerChanged: if the entry was removed
         """
         self.lease.check()
         await self._write(entry.version, fence_of(entry), {"$set": {f"checkpoint.{key}": place}})
 
     async def put(self, entry: Entry, previous: Entry | None) -> None:
         """
-        Store an entry that no script ran for (adopted, marked, repaired).
+        Store an entry for which no script ran (adopted, marked, repaired).
 
-        :raises LeaseLost: where somebody else has changed the entry meanwhile, or the lease is gone
-        :raises LedgerChanged: where the entry is gone
+        :raises LeaseLost: if another run has changed the entry, or the lease is lost
+        :raises LedgerChanged: if the entry was removed
         """
         self.lease.check()
         if previous is None or previous.legacy:
@@ -159,12 +159,12 @@ class HeldLedger:
 
     async def remove(self, entry: Entry, session: Any = None) -> None:
         """
-        Forget an entry that is as it was read; the log keeps what :meth:`log` put there before.
+        Remove an entry that is still as it was read. The log keeps what :meth:`log` has stored.
 
-        Of the earlier runner's entries all of that file's go: it kept one for each time that a script ran.
+        Of the earlier runner, all entries of the file are removed: it stored one for each run of a script.
 
         :param session: of the script's own transaction
-        :raises LeaseLost: where the lease is gone, or the entry in a transaction
+        :raises LeaseLost: if the lease is lost, or in a transaction the entry is gone
         """
         self.lease.check()
         if entry.legacy:
@@ -176,7 +176,7 @@ class HeldLedger:
             raise LeaseLost(self.lease.term)
 
     async def untrack(self, kept: Sequence[Entry], dropped: Sequence[TrackedIndex], session: Any = None) -> None:
-        """Say in the entries that still name an index that it was dropped, so that nobody waits for it any more."""
+        """Record an index as dropped in the entries that still name it, so that no run waits for it."""
         names = {index.key for index in dropped}
         self.lease.check()
         for entry in kept:
@@ -192,7 +192,7 @@ class HeldLedger:
         """
         Rewrite the earlier runner's documents in the new form, with the checksums of the present files.
 
-        Inserts first and removes afterwards, so that a stop in between loses nothing; inserting again changes nothing.
+        Insert first and remove afterwards, so that a stop in between loses nothing. A second insert changes nothing.
         """
         if not legacy:
             return
@@ -208,7 +208,7 @@ class HeldLedger:
         await self._send({"delete": COLLECTION, "deletes": [{"q": _legacy_of(legacy), "limit": 0}]}, None)
 
     async def log(self, entry: Entry, *, direction: str, outcome: str | None = None, session: Any = None) -> None:
-        """Keep an attempt that the ledger is about to stop showing; keeping it twice changes nothing."""
+        """Log an attempt that the ledger will no longer show. A second call changes nothing."""
         document = attempt_of(entry, direction, outcome)
         updates = [{"q": {"_id": document["_id"]}, "u": document, "upsert": True}]
         await self._send({"update": LOG_COLLECTION, "updates": updates}, session)
@@ -216,7 +216,7 @@ class HeldLedger:
     async def _write(
         self, version: str, query: dict[str, Any], update: dict[str, Any], *, upsert: bool = False, session: Any = None
     ) -> None:
-        """Send one update that may be sent again: each of ours finds its own result and writes it once more."""
+        """Send one update that may be repeated: each finds its own result and writes it again."""
         updates = [{"q": query, "u": update, "upsert": upsert}]
         try:
             reply = await self._send({"update": COLLECTION, "updates": updates}, session)
@@ -228,7 +228,7 @@ class HeldLedger:
             raise await self._why_not_found(version)
 
     async def _send(self, body: dict[str, Any], session: Any) -> dict[str, Any]:
-        if session is not None:  # a transaction has one write concern, that of its commit, and is repeated as a whole
+        if session is not None:  # a transaction has one write concern, its commit's, and is repeated as a whole
             return await commands.command(self.db, body, session=session)
         return await commands.command_again(self.db, body | {"writeConcern": commands.MAJORITY})
 
@@ -242,7 +242,7 @@ class HeldLedger:
         )
 
     async def _why_not_found(self, version: str) -> MigrationError:
-        """Tell a lease that somebody else has from an entry that is gone although the lease is ours."""
+        """Return the error for a write that found no entry: the lease is lost, or the entry was removed."""
         found = await entries.read(self.db)
         ours = self.lease.owner.run_id, self.lease.term
         if found.lease is not None and (found.lease.run_id, found.lease.term) != ours:
@@ -252,9 +252,9 @@ class HeldLedger:
         return LedgerChanged(version)
 
 
-# A statement that finds nothing is no error, and the server would go on to the next one. With an upsert it would
-# insert, and this refuses it: what would be inserted has no name yet, and a version is not a number. It does not depend
-# on whether a server evaluates the branch that `$cond` does not take.
+# A statement that finds nothing is not an error, and the server would continue with the next one. With an upsert it
+# would insert, and this expression makes the insert fail: the new document has no name yet, and a version is not a
+# number. It does not matter whether a server evaluates the branch that `$cond` does not take.
 _ONLY_IF_FOUND: tuple[dict[str, Any], ...] = (
     {"$set": {"found": {"$abs": {"$cond": [{"$eq": [{"$type": "$name"}, "missing"]}, "$_id", 0]}}}},
     {"$unset": "found"},
@@ -262,7 +262,7 @@ _ONLY_IF_FOUND: tuple[dict[str, Any], ...] = (
 
 
 async def _as_far_as_it_fits(entry: Entry, send: Callable[[Entry], Awaitable[None]]) -> Entry:
-    """Store an entry; what makes it larger than a document may be are the definitions of its indexes."""
+    """Store an entry. If it is too large for a document, store it without the definitions of its indexes."""
     try:
         await send(entry)
     except (OperationFailure, DocumentTooLarge) as error:
@@ -274,7 +274,7 @@ async def _as_far_as_it_fits(entry: Entry, send: Callable[[Entry], Awaitable[Non
 
 
 def fence_of(entry: Entry) -> dict[str, Any]:
-    """Return the condition that finds an entry as long as its script runs, and runs in this run."""
+    """Return the condition that finds an entry only while its script runs in this run."""
     return _query_ours(entry) | {"state": MigrationState.RUNNING.value}
 
 
@@ -289,7 +289,7 @@ def _query_ours(entry: Entry) -> dict[str, Any]:
 
 
 def _query_new(entry: Entry) -> dict[str, Any]:
-    """Find nothing before an entry is written, so that it is inserted; and itself where it is written again."""
+    """Return a query that finds nothing before the entry is written, so that it is inserted, and then itself."""
     assert entry.run is not None  # every entry of opening() has one
     return {"_id": entry.version, "run.id": entry.run.run_id, "attempts": entry.attempts}
 
@@ -299,7 +299,7 @@ def _legacy_of(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _as_read(entry: Entry) -> dict[str, Any]:
-    """A condition that holds as long as nobody has written the entry since it was read."""
+    """Return a condition that is true until the entry is written again."""
     if entry.fence is not None:
         return dict(entry.fence)
     return {
