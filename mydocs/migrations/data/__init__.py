@@ -1,1 +1,1 @@
-"""What scripts call to change documents."""
+"""Change documents, for scripts."""

@@ -1,6 +1,6 @@
 """
-Ask a script's function what is to become of documents: one after the other, many at once, or a batch in one call. I/O
-only where the function does some.
+Call a script's function for documents: one at a time, several at once, or with a batch in one call. I/O only by the
+function itself.
 """
 
 import asyncio
@@ -31,26 +31,30 @@ from mydocs.migrations.reporting.events import Warned
 from mydocs.migrations.scripts.script_context import context
 
 Change: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
-"""An update document, a pipeline, a replacement, or ``None`` for "leave it"."""
+"""An update document, a pipeline, a replacement, or ``None`` to leave the document as it is."""
 Function: TypeAlias = Callable[[Any], Any]
 """From a document to its change, or from a list of documents to a list of changes; async or not."""
 
-TRIES = 100  # of one call that asks to be made later
-SHORTEST_PAUSE = 0.05  # seconds, also where a function asks for less
-_CHANGES = (dict, list, type(None))  # the usual answers, so that not each is asked whether it can be awaited
-SLICE_SECONDS = 0.002  # that a function which does not await may keep the event loop from reads, writes and signals
+TRIES = 100  # of one call that raises RetryLater
+SHORTEST_PAUSE = 0.05  # seconds, even if a function asks for less
+_CHANGES = (dict, list, type(None))  # the usual results, which need no check for an awaitable
+SLICE_SECONDS = 0.002  # the longest time that a function without `await` may block reads, writes and signals
 
 
 class RetryLater(Exception):
     """
-    Raised by the function of :func:`transform`: call it again with the same document, so many seconds later.
+    Raise this in the function of :func:`transform` to be called again with the same document after some seconds.
 
-    For a provider that says how long to stay away. All calls of the walk wait, the others that are under way are not
-    broken off.
+    It is for a provider that says how long to wait. All calls of the walk wait. Calls that are already running are not
+    cancelled.
     """
 
     def __init__(self, seconds: float) -> None:
-        """:param seconds: a finite number, 0 or more"""
+        """
+        Set the pause.
+
+        :param seconds: a finite number, 0 or more
+        """
         if not 0 <= seconds < math.inf:
             raise ValueError(f"RetryLater({seconds}): a finite number of seconds is needed, 0 or more")
         self.seconds = seconds
@@ -58,10 +62,14 @@ class RetryLater(Exception):
 
 
 class Gate:
-    """What all calls of a walk pass, and where they wait while one of them has been told to come later."""
+    """All calls of a walk pass through it, and wait here after one of them raised RetryLater."""
 
     def __init__(self, name: str, closed: Callable[[float], None] = lambda seconds: None) -> None:
-        """:param closed: is told for how many seconds a function has closed it"""
+        """
+        Start open.
+
+        :param closed: called with the number of seconds when a function closes it
+        """
         self._name = name
         self._closed = closed
         self._opens = 0.0  # monotonic
@@ -71,11 +79,11 @@ class Gate:
         return self._opens > 0 and self._opens > time.monotonic()
 
     async def passed(self) -> None:
-        while self.is_closed:  # noqa: ASYNC110  # another call may have closed it for longer meanwhile
+        while self.is_closed:  # noqa: ASYNC110  # another call may have closed it for longer
             await anyio.sleep(max(0.0, self._opens - time.monotonic()))
 
     def close(self, seconds: float) -> None:
-        """Take it from a function that its provider wants to be left alone."""
+        """Close it for a function whose provider asks for a pause."""
         if not self.is_closed:
             message = f"{self._name}: the function asked to be called later, all its calls wait for {seconds:g} s"
             context().emit(Warned(message=message))
@@ -83,18 +91,18 @@ class Gate:
         self.hold(max(SHORTEST_PAUSE, seconds))
 
     def hold(self, seconds: float) -> None:
-        """Let nobody pass for so many seconds from now on."""
+        """Let no call pass for so many seconds from now on."""
         self._opens = max(self._opens, time.monotonic() + seconds)
 
 
 @dataclass(slots=True, kw_only=True)
 class Asker:
     """
-    Makes statements of documents.
+    Turn documents into statements.
 
-    :param options: how the application has its documents decoded and encoded
+    :param options: the application's codec options for its documents
     :param batch: the function takes a list of documents, and returns a list
-    :param concurrency: calls at the same time
+    :param concurrency: number of calls at the same time
     """
 
     name: str
@@ -104,18 +112,18 @@ class Asker:
     batch: bool = False
     concurrency: int = 1
     gate: Gate
-    _busy: float = field(init=False, default=0.0)  # seconds that the function has kept the event loop to itself so far
+    _busy: float = field(init=False, default=0.0)  # seconds for which the function has blocked the event loop so far
     _slots: anyio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self._slots = anyio.Semaphore(self.concurrency)
 
     def clock(self) -> float:
-        """Return seconds in which answers of the server could be taken, and not those of the function itself."""
+        """Return a clock that counts the time for the server's answers, without that of the function itself."""
         return time.monotonic() - self._busy
 
     async def ask(self, batch: Batch) -> Asked:
-        """Ask for the changes of a batch; an error of the function is in what is returned, beside what precedes it."""
+        """Return the changes of a batch. An error of the function is part of the result, with the changes before it."""
         if self.batch:
             return await self._ask_at_once(batch)
         if self.concurrency == 1:
@@ -130,7 +138,7 @@ class Asker:
                 if time.monotonic() - since > SLICE_SECONDS:
                     await anyio.lowlevel.checkpoint()
                     since = time.monotonic()
-        except BaseException as error:  # noqa: BLE001  # raised once what precedes it is written
+        except BaseException as error:  # noqa: BLE001  # raised once the changes before it are written
             asked.error = _of_the_script(error)
         return asked
 
@@ -148,7 +156,7 @@ class Asker:
                 raise ChangeInvalid(self.name, shown(batch[0]["_id"]), problem)
             for document, answer in zip(batch, answers, strict=True):
                 self._take(asked, document, answer)
-        except BaseException as error:  # noqa: BLE001  # raised once what precedes it is written
+        except BaseException as error:  # noqa: BLE001  # raised once the changes before it are written
             asked.error = _of_the_script(error)
         return asked
 
@@ -162,7 +170,7 @@ class Asker:
                 try:
                     async with self._slots:
                         answers[number] = await self._call(self._decoded(batch[number]))
-                except BaseException as error:  # noqa: BLE001  # raised once what precedes it is written
+                except BaseException as error:  # noqa: BLE001  # raised once the changes before it are written
                     failures[number] = _of_the_script(error)
                     group.cancel_scope.cancel()
 
@@ -197,14 +205,14 @@ class Asker:
         first = argument[0] if self.batch else argument
         raise NotPossible(
             f"{self.name}: the function asked to be called later {TRIES} times for the document with _id "
-            f"{first.get('_id')!r}; run again when its provider answers, and it goes on from here"
+            f"{first.get('_id')!r}; run again when its provider answers, and it continues from here"
         )
 
     def _decoded(self, document: RawBSONDocument) -> Any:
         return bson.decode(document.raw, self.options)
 
     def _take(self, asked: Asked, document: RawBSONDocument, change: Any) -> None:
-        """Make the statement of one more document that changes it only as it was read."""
+        """Add the statement for one more document. It changes the document only if it is still as it was read."""
         if change is not None:
             made = self._statement(document, change)
             asked.statements.append(made)
@@ -228,7 +236,7 @@ class Asker:
 
 
 def problem_of(change: Any, document: RawBSONDocument, options: CodecOptions[Any]) -> str | None:
-    """Say what keeps an answer from being a change of a document; ``None`` where nothing does."""
+    """Return why a result is not a valid change of a document, or ``None`` if it is."""
     if type(change) is dict and len(change) == 1 and _sets_no_id(change.get("$set")):  # as most answers are
         return None
     if isinstance(change, list | tuple):
@@ -271,7 +279,7 @@ def _sets_no_id(fields: object) -> bool:
 
 
 def _of_the_script(error: BaseException) -> BaseException:
-    """Return an error that the function has raised; one that comes from the end of the walk is passed on."""
+    """Return an error that the function has raised. The error of a walk that ends is passed on."""
     if isinstance(error, asyncio.CancelledError) and anyio.current_effective_deadline() == -math.inf:
         raise error
     return error

@@ -1,4 +1,4 @@
-"""What a data change knows of the deployment: a collection's shard key, and how far secondaries are behind. I/O."""
+"""Ask the deployment about a data change: a collection's shard key, and the lag of secondaries. I/O."""
 
 import time
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from mydocs.migrations.reporting.events import Warned
 from mydocs.migrations.scripts.script_context import context
 
 LOOK_SECONDS = 1.0  # between two looks at the lag
-PATIENCE_SECONDS = 1800.0  # that a change waits for secondaries which do not catch up
+PATIENCE_SECONDS = 1800.0  # the longest wait for secondaries that do not catch up
 
 
 async def shard_key(db: Database, name: str) -> tuple[str, ...]:
     """
-    Return the paths of a collection's shard key, with which a write goes to one shard and not to all.
+    Return the paths of a collection's shard key, which let a write go to one shard instead of all.
 
-    :return: empty where the collection is not sharded, or by `_id`, or where the user may not read `config.collections`
+    :return: empty if the collection is not sharded, or by `_id`, or if the user may not read `config.collections`
     """
     body = {"find": "collections", "filter": {"_id": f"{db.name}.{name}"}, "projection": {"key": 1}, "limit": 1}
     try:
@@ -34,7 +34,7 @@ async def shard_key(db: Database, name: str) -> tuple[str, ...]:
 
 
 def lag_of(status: Mapping[str, Any]) -> float:
-    """Say how many seconds the slowest secondary is behind the primary, by the reply to `replSetGetStatus`."""
+    """Return how many seconds the slowest secondary is behind the primary, from the reply to `replSetGetStatus`."""
     members = [member for member in status.get("members", ()) if isinstance(member.get("optimeDate"), datetime)]
     primaries = [member["optimeDate"] for member in members if member.get("stateStr") == "PRIMARY"]
     behind = [member["optimeDate"] for member in members if member.get("stateStr") == "SECONDARY"]
@@ -42,18 +42,22 @@ def lag_of(status: Mapping[str, Any]) -> float:
 
 
 class Lag:
-    """Lets a data change wait while secondaries are too far behind."""
+    """Make a data change wait while secondaries are too far behind."""
 
     def __init__(self, db: Database, name: str, most: float | None) -> None:
-        """:param most: seconds that they may be behind; ``None`` for no limit"""
+        """
+        Store the limit.
+
+        :param most: seconds that secondaries may lag behind; ``None`` for no limit
+        """
         self._db, self._name, self._most = db, name, most
         self._looked = -LOOK_SECONDS
 
     async def bearable(self) -> None:
         """
-        Return once no secondary is further behind than it may be; looks at most once a second.
+        Return once no secondary is further behind than the limit. Look at most once a second.
 
-        :raises NotPossible: where they have not caught up after half an hour
+        :raises NotPossible: if they have not caught up after half an hour
         """
         began, told = time.monotonic(), False
         while self._most is not None and time.monotonic() - self._looked >= LOOK_SECONDS:
@@ -76,6 +80,6 @@ class Lag:
             if time.monotonic() - began > PATIENCE_SECONDS:
                 raise NotPossible(
                     f"{self._name}: a secondary is still {lag:.0f} s behind after {PATIENCE_SECONDS / 60:.0f} minutes; "
-                    "see why it does not catch up, or raise --max-lag, and run again: it goes on from here"
+                    "see why it does not catch up, or raise --max-lag, and run again: it continues from here"
                 )
             await anyio.sleep(LOOK_SECONDS)

@@ -27,9 +27,9 @@ from mydocs.migrations.driver.client import Collection, Database, database_of
 from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.scripts.script_context import Checkpoint, context
 
-# Groups of types in which `$gte` and `$lte` find what lies between two values, and nothing of another group.
+# Groups of types for which `$gte` and `$lte` find what lies between two values, and nothing of another group.
 RANGED = frozenset({order.NUMBER, order.TEXT, order.BINARY, order.OBJECT_ID, order.DATE})
-EXAMPLES = 100  # documents that are looked through for one that a batch should have settled
+EXAMPLES = 100  # documents that are searched for one that a batch should have changed
 
 
 async def update_in_batches(
@@ -42,14 +42,14 @@ async def update_in_batches(
     """
     Change every document that matches with one update on the server, in the order of `_id`.
 
-    **The filter must leave out what is done**, since a batch is sent again after a lost reply or a kill. That is
-    checked after each batch.
+    **The filter must leave out documents that are done**, since a batch is sent again after a lost reply or a kill.
+    This is checked after each batch.
 
     :param update: an update document with operators, or a pipeline
-    :param batch_size: documents that one command changes
-    :return: documents that were changed, by earlier attempts of the same script too
-    :raises NotPossible: where the filter still matches documents that were just changed, before more is done; for what
-        cannot change many documents; and in a script that says ``TRANSACTIONAL = True``
+    :param batch_size: number of documents that one command changes
+    :return: number of changed documents, including those of earlier attempts of the same script
+    :raises NotPossible: if the filter still matches documents that were just changed, before more is done; for an
+        update that cannot change many documents; in a script with ``TRANSACTIONAL = True``
     """
     context().refuse_in_transaction("update_in_batches", IN_BATCHES)
     name, options = collection.name, collection.codec_options
@@ -75,9 +75,9 @@ async def rename_field(collection: Collection, old: str, new: str, *, batch_size
     """
     Rename a field in every document that has it; paths with dots are fine.
 
-    :return: documents that were changed, by earlier attempts of the same script too
-    :raises NotPossible: before anything is changed: bad names, documents that have both fields (one value would be
-        lost), arrays on the way; and in a script that says ``TRANSACTIONAL = True``
+    :return: number of changed documents, including those of earlier attempts of the same script
+    :raises NotPossible: before anything is changed: for bad names, documents that have both fields (one value would be
+        lost), arrays on the path; in a script with ``TRANSACTIONAL = True``
     """
     context().refuse_in_transaction("rename_field", IN_BATCHES)
     _check_names(old, new)
@@ -90,7 +90,7 @@ async def rename_field(collection: Collection, old: str, new: str, *, batch_size
     )
 
     async def refuse_both(batch: Batch, changed: int) -> None:
-        if changed < len(batch):  # others wrote meanwhile: it may be gone, done, or have both now
+        if changed < len(batch):  # a concurrent write: a document may be gone, done, or have both now
             for bounds in _bounds(batch):
                 await _refuse_both(db, name, old, new, {"$and": [bounds, both]})
 
@@ -101,8 +101,8 @@ async def unset_field(collection: Collection, field: str, *, batch_size: int = 1
     """
     Remove a field from every document that has it; paths with dots are fine.
 
-    :return: documents that were changed, by earlier attempts of the same script too
-    :raises NotPossible: before anything is changed: a bad name, arrays on the way; and in a script that says
+    :return: number of changed documents, including those of earlier attempts of the same script
+    :raises NotPossible: before anything is changed: for a bad name, arrays on the path; in a script with
         ``TRANSACTIONAL = True``
     """
     context().refuse_in_transaction("unset_field", IN_BATCHES)
@@ -119,7 +119,7 @@ class _StillMatches(NotPossible):
         super().__init__(
             f"{name}: the filter still matches documents that were just changed, among them that with _id "
             f"{shown(RawBSONDocument(identity, RAW)['_id'])!r}, so nothing more is done; the filter must leave out "
-            "what is done, and the application must not write the old form meanwhile"
+            "what is done, and the application must not write the old form at the same time"
         )
 
 
@@ -127,7 +127,7 @@ class _Batches:
     """
     One update of many documents, cut into batches.
 
-    :param also: a condition of the update that the walk does not have
+    :param also: a condition for the update that the walk does not have
     """
 
     def __init__(
@@ -148,11 +148,17 @@ class _Batches:
         batch_size: int,
         check: Callable[[Batch, int], Awaitable[None]] | None = None,
     ) -> int:
-        """:param check: is given each batch once it is written, and how many of its documents are not as before"""
+        """
+        Run the update batch by batch.
+
+        :param check: called with each batch once it is written, and with the number of its changed documents
+        """
         if batch_size < 1:
             raise NotPossible(f"batch_size is {batch_size} and must be 1 or more")
         place = Place.of(checkpoint.place)
-        if place.refused is not None:  # by an earlier attempt of the same script: not once more before it is settled
+        if (
+            place.refused is not None
+        ):  # by an earlier attempt of the same script: check this document before anything is sent
             await self._refuse({"_id": RawBSONDocument(place.refused, RAW)["_id"]}, {place.refused})
 
         async def ask(batch: Batch) -> Asked:
@@ -182,10 +188,10 @@ class _Batches:
 
     async def _write_unproven(self, batch: Batch, statements: Batch) -> int:
         """
-        Write the first batch, before which nobody knows whether the filter leaves out what is done.
+        Write the first batch, before it is known whether the filter leaves out documents that are done.
 
-        Where its reply is lost, the batch may be done or not. One document that was read before says whether it may
-        be sent again: it is changed if it is still as it was, and must not match the filter after that.
+        If its reply is lost, the batch may be done or not. One document that was read before shows whether the batch
+        may be sent again: the document is changed if it is still as it was, and must not match the filter afterwards.
         """
         body = {"find": self.name, "filter": {"_id": {"$eq": batch[0]["_id"]}}, "limit": 1}
         before = await commands.documents_again(self.db, body, codec_options=RAW)
@@ -203,14 +209,18 @@ class _Batches:
         return proving + (await update_documents(self.db, self.name, statements))[1]
 
     async def refuse_what_still_matches(self, batch: Batch, _: int) -> None:
-        """:raises NotPossible: where documents of a batch that was just written match as before"""
+        """
+        Check that the documents of a batch no longer match.
+
+        :raises NotPossible: if documents of a batch that was just written match as before
+        """
         ids = set(map(place_of, batch))
         for bounds in _bounds(batch):
             await self._refuse(bounds, ids)
 
     async def _refuse(self, bounds: Mapping[str, Any], ids: set[bytes]) -> None:
         query = {"find": self.name, "filter": self._query(bounds), "projection": {"_id": 1}, "limit": EXAMPLES}
-        # Others may have inserted some meanwhile; those are not this batch's.
+        # Other clients may have inserted some; those do not belong to this batch.
         found = map(encoded, await commands.documents_again(self.db, query, codec_options=RAW))
         still = next((identity for identity in map(place_of, found) if identity in ids), None)
         if still is not None:
@@ -222,9 +232,9 @@ class _Batches:
 
 def _bounds(batch: Batch) -> list[dict[str, Any]]:
     """
-    Make conditions on `_id` that hold for the documents of a batch, and for none of another batch.
+    Return conditions on `_id` that hold for the documents of a batch, and for none of another batch.
 
-    A range where all values are of one group of types, since a condition sees no others; else a list.
+    It is a range if all values are of one group of types, since a condition sees no others; else a list.
     """
     conditions: list[dict[str, Any]] = []
     start = 0
@@ -256,7 +266,7 @@ def _check_names(*names: str) -> None:
 
 
 async def _refuse_arrays(db: Database, name: str, *fields: str) -> None:
-    """Look for arrays on the way to a field: there the server renames nothing and unsets nothing."""
+    """Refuse arrays on the path to a field, where the server cannot rename or unset the field."""
     ways = sorted({field[:place] for field in fields for place, sign in enumerate(field) if sign == "."})
     if not ways:
         return
@@ -276,12 +286,12 @@ async def _refuse_both(db: Database, name: str, old: str, new: str, query: Mappi
         identity, count = found
         raise NotPossible(
             f"{name}: {count} documents have both {old} and {new}, among them that with _id {identity!r}, and renaming "
-            "would lose a value; settle them first (unset_field, or transform with what is to become of both)"
+            "would lose a value; correct them first (unset_field, or transform with what is to become of both)"
         )
 
 
 async def _example(db: Database, name: str, query: Mapping[str, Any]) -> tuple[object, int] | None:
-    """Return one `_id` that matches and how many do."""
+    """Return one `_id` that matches, and the number of matches."""
     counted = {"$group": {"_id": None, "count": {"$sum": 1}, "example": {"$first": "$_id"}}}
     body = {"aggregate": name, "pipeline": [{"$match": query}, counted], "cursor": {}}
     found = await commands.documents_again(db, body, codec_options=RAW)

@@ -18,17 +18,17 @@ from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.scripts.script_context import Checkpoint
 from mydocs.migrations.values import value
 
-ROUNDS = 10  # tries for a batch whose documents others change at the same time
-PAUSE_SECONDS = 0.01  # before a batch is read again that others changed; doubled each time, up to the next
+ROUNDS = 10  # tries for a batch whose documents other clients change at the same time
+PAUSE_SECONDS = 0.01  # before a changed batch is read again; it doubles each time, up to the next number
 LONGEST_PAUSE_SECONDS = 0.2
 
 
 @value
 class Job:
     """
-    What a call of `transform` asks for.
+    The arguments of a call of `transform`.
 
-    :param fields: of :func:`mydocs.migrations.data.statements.paths`
+    :param fields: from :func:`mydocs.migrations.data.statements.paths`
     :param shard_key: see :func:`mydocs.migrations.data.cluster.shard_key`
     :param max_lag: seconds, see :class:`mydocs.migrations.data.cluster.Lag`
     """
@@ -60,9 +60,9 @@ class Job:
         tell: Callable[[Place], None] | None = None,
     ) -> None:
         """
-        Change what a source has, from a place on.
+        Change the documents of a source, starting at a place.
 
-        :param gate: what all calls of the function pass, where others have a word in that
+        :param gate: all calls of the function pass through it; a range shares it with the others
         :param tell: see :func:`mydocs.migrations.data.walk.walk`
         """
         asker = Asker(
@@ -83,7 +83,7 @@ class Job:
             await lag.bearable()
             return await _write(source, asker, lot, statements)
 
-        # One batch more than the calls are for, so that the last calls of a batch leave none of them idle.
+        # One batch more than there are calls, so that the last calls of a batch leave no lane idle.
         calls = 1 if self.batch else max(1, self.batch_size)
         at_once = 1 if self.concurrency == 1 else 1 + math.ceil(self.concurrency / calls)
         work = Work(ask=asker.ask, write=write, at_once=at_once, clock=asker.clock)
@@ -108,12 +108,12 @@ async def _write(source: Source, asker: Asker, lot: Batch, statements: Batch) ->
             return changed
     raise NotPossible(
         f"{source.name}: others changed documents between their read and their write {ROUNDS} times, one of them that "
-        f"with _id {shown(lot[0]['_id'])!r}; run again when there is less going on"
+        f"with _id {shown(lot[0]['_id'])!r}; run again when fewer clients write"
     )
 
 
 async def _still_wanted(source: Source, statements: Batch) -> Batch:
-    """Read the documents again that statements were for, as far as they match the filter."""
+    """Read the documents of statements again, if they still match the filter."""
     found: Batch = []
     for asked in id_lists([statement["q"] for statement in statements]):
         body: dict[str, Any] = {"find": source.name, "filter": {"$and": [{"_id": {"$in": asked}}, source.wanted]}}
@@ -130,10 +130,10 @@ async def update_documents(
     db: Database, name: str, statements: Batch, send: Send = commands.command_again
 ) -> tuple[int, int]:
     """
-    Write statements in as few commands as hold them.
+    Send statements in as few commands as possible.
 
-    :param send: by default again after a lost reply
-    :return: how many documents were found, and how many of them are not as before
+    :param send: by default repeats after a lost reply
+    :return: number of documents found, and number of them that are not as before
     """
     matched = modified = 0
     for part in messages(statements):

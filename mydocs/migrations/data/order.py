@@ -1,4 +1,4 @@
-"""The order in which a server keeps the values of `_id`, whatever their types. Pure."""
+"""Compute the order in which a server sorts the values of `_id`, whatever their types. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from bson.regex import Regex
 from bson.timestamp import Timestamp
 
 NUMBER, TEXT, DOCUMENT, BINARY, OBJECT_ID, DATE = 10, 15, 20, 30, 35, 45
-# The groups in the order of a server, as `canonicalizeBSONType` in src/mongo/bson/bsontypes.h has them. Values of two
-# groups are never equal; inside a group the type (an int and a double) does not matter.
+# The groups in the order of a server, as in `canonicalizeBSONType` of src/mongo/bson/bsontypes.h. Values of two groups
+# are never equal. Inside a group the type (an int and a double) does not matter.
 _RANKS: tuple[tuple[type | tuple[type, ...], int], ...] = (
     (type(None), 5),
     (bool, 40),  # before the numbers: a bool of Python is an int
@@ -38,18 +38,18 @@ _RANKS: tuple[tuple[type | tuple[type, ...], int], ...] = (
 
 def rank(value: object) -> int:
     """
-    Return the place of a value's group of types among the groups.
+    Return the rank of a value's group of types.
 
-    :param value: as decoded with dates as ``DatetimeMS``
+    :param value: decoded with dates as ``DatetimeMS``
     """
     return next(place for types, place in _RANKS if isinstance(value, types))
 
 
 def sort_key(value: Any) -> tuple[Any, ...]:
     """
-    Make a key that sorts like a server without a collation.
+    Return a key that sorts like a server without a collation.
 
-    :param value: as decoded with dates as ``DatetimeMS``
+    :param value: decoded with dates as ``DatetimeMS``
     """
     place = rank(value)
     if place == NUMBER:
@@ -73,7 +73,7 @@ def sort_key(value: Any) -> tuple[Any, ...]:
 
 
 def has_text(value: Any) -> bool:
-    """Whether a collation could have a word in the place of a value."""
+    """Return whether a collation could change the position of a value."""
     if isinstance(value, Mapping):
         return any(map(has_text, value.values()))
     return isinstance(value, str) or (isinstance(value, list) and any(map(has_text, value)))

@@ -1,12 +1,12 @@
-"""How many documents the next batch has, by how fast the server answers. Pure."""
+"""Decide how many documents the next batch has, from the time of the server's answers. Pure."""
 
 from dataclasses import replace
 
 from mydocs.migrations.values import value
 
-SLOW = 2.0  # times the usual: a batch that takes longer is followed by one of half its size
-WEIGHT = 0.2  # of the latest batch in what is usual
-SMALLEST = 64  # parts of a batch that one never gets smaller than
+SLOW = 2.0  # times the usual time: after a slower batch the next one has half the size
+WEIGHT = 0.2  # of the latest batch in the usual time
+SMALLEST = 64  # a batch is never smaller than the whole divided by this
 
 
 @value
@@ -14,12 +14,12 @@ class Pace:
     """
     The size of the next batch.
 
-    A batch is to be answered in the time that is usual for a whole one, so that a server with other work to do gets
-    smaller ones, and a connection that is merely far away does not.
+    A batch is to be answered in the usual time of a whole one. So a busy server gets smaller batches, but a distant one
+    does not.
 
-    :param whole: documents of a batch as the script has it
-    :param noise: seconds that no answer counts as slow for
-    :param usual: seconds that reading and writing a whole batch usually take; ``None`` before the first
+    :param whole: the script's batch size, in documents
+    :param noise: seconds of a normal variation, which never count as slow
+    :param usual: the usual seconds to read and write a whole batch; ``None`` before the first
     """
 
     whole: int
@@ -28,7 +28,11 @@ class Pace:
     usual: float | None = None
 
     def after(self, seconds: float) -> "Pace":
-        """:param seconds: that the answers to the last batch took"""
+        """
+        Return the pace after a batch.
+
+        :param seconds: the time of the answers to the last batch
+        """
         if self.usual is None:
             return replace(self, usual=seconds)
         size = self.size

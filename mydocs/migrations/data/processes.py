@@ -1,8 +1,8 @@
 """
-Processes of this machine as an executor: one that dies costs its task and no other, and none outlives the run. I/O.
+Run tasks in processes of this machine: a dead process costs only its task, and none outlives the run. I/O.
 
-``ProcessPoolExecutor`` is of no use after one of its processes was killed, and leaves the others behind when its own
-process is.
+``ProcessPoolExecutor`` cannot be used any more after one of its processes was killed. It leaves the others behind when
+its own process is killed.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LEAVE_SECONDS = 5.0  # for a process that was told to end
+LEAVE_SECONDS = 5.0  # limit for the end of a process that was told to end
 
 
 class WorkerDied(BrokenProcessPool):
-    """The process that had a task ended before the task did; another one takes its place."""
+    """The process of a task ended before the task did. Another process takes its place."""
 
 
 class Processes(Executor):
-    """So many processes, each started with its first task."""
+    """An executor with a number of processes, each started with its first task."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -43,7 +43,7 @@ class Processes(Executor):
             thread.start()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Queue a call; function, arguments and result are pickled."""
+        """Queue a call. Function, arguments and result are pickled."""
         if self._closed:
             raise RuntimeError("the processes were told to end")
         future: Future[T] = Future()
@@ -51,7 +51,7 @@ class Processes(Executor):
         return future
 
     def kill(self, future: Future[Any]) -> None:
-        """End the process that works on a task, if one does; the task ends with ``WorkerDied``."""
+        """End the process of a running task. The task ends with ``WorkerDied``."""
         with self._lock:
             process = self._running.get(future)
             if process is not None:
@@ -78,7 +78,7 @@ class Processes(Executor):
                 thread.join()
 
     def _serve(self) -> None:
-        """Hand tasks to one process after the other, in a thread."""
+        """Send tasks to one process after the other, in a thread."""
         process: SpawnProcess | None = None
         pipe: Connection | None = None
         while (task := self._tasks.get()) is not None:
@@ -96,7 +96,7 @@ class Processes(Executor):
                 status = None if process is None else _ended(process)
                 process, pipe = None, None
                 future.set_exception(WorkerDied(f"a worker ended with status {status} while it had a task"))
-            except Exception as error:  # noqa: BLE001  # what cannot be pickled
+            except Exception as error:  # noqa: BLE001  # a value that cannot be pickled
                 future.set_exception(error)
             else:
                 future.set_result(value) if succeeded else future.set_exception(value)
@@ -109,7 +109,7 @@ class Processes(Executor):
 
 
 def _start() -> tuple[SpawnProcess, Connection]:
-    context = multiprocessing.get_context("spawn")  # a fork would take threads' locks along
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), name="mydocs-worker", daemon=True)
     process.start()
@@ -126,8 +126,8 @@ def _ended(process: SpawnProcess) -> int | None:
 
 
 def _work(pipe: Connection) -> None:
-    """Do task after task until the other end is closed; that is also so when the run's process has died."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is the run's, which ends its workers
+    """Do tasks until the other end is closed, which also happens when the run's process dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal goes to the run, which ends its workers
     while True:
         try:
             function, args, kwargs = pipe.recv()
@@ -135,7 +135,7 @@ def _work(pipe: Connection) -> None:
             return
         try:
             answer = (True, function(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001  # handed on
+        except Exception as error:  # noqa: BLE001  # passed on
             answer = (False, error)
         try:
             pipe.send(answer)

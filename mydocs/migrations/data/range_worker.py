@@ -1,8 +1,8 @@
 """
 Walk one range of a data change in another process or on another machine. I/O.
 
-What a worker does of a walk that :mod:`mydocs.migrations.data.workers` has cut into ranges. It has a loop and a client
-of its own, and tells the run nothing but its place in the ledger entry.
+This is the worker's part of a walk that :mod:`mydocs.migrations.data.workers` has cut into ranges. The worker has its
+own event loop and client, and reports only its place, in the ledger entry.
 """
 
 import asyncio
@@ -34,20 +34,20 @@ from mydocs.migrations.ledger.documents import COLLECTION
 from mydocs.migrations.scripts.script_context import Checkpoint, StoredPlace
 from mydocs.migrations.values import value
 
-BEAT_SECONDS = 2.0  # between two signs of life of a worker, which also tell it of the others' pauses
+BEAT_SECONDS = 2.0  # between two signs of life of a worker; each also reads the others' pauses
 
 
 class RangeFailed(Exception):
-    """What a worker raised that cannot be brought here as it is."""
+    """A worker's error that cannot be pickled."""
 
 
 class _Superseded(Exception):
-    """The range is somebody else's by now."""
+    """The range now belongs to another worker."""
 
 
 @value
 class Connection:
-    """How a worker reaches the server. It may hold a password, so it never shows itself."""
+    """The connection of a worker to the server. It may contain a password, so it never shows itself."""
 
     arguments: Mapping[str, Any]
 
@@ -58,10 +58,10 @@ class Connection:
 @value
 class FunctionAt:
     """
-    Where a worker finds a function.
+    The place where a worker finds a function.
 
-    :param source: the text of the script that it stands in; ``None`` where it is imported from a module
-    :param folder: of the script, for what it imports from there
+    :param source: the text of its script, or ``None`` if it is imported from a module
+    :param folder: of the script, for its imports
     """
 
     module: str
@@ -73,7 +73,7 @@ class FunctionAt:
 
 @value
 class RangeTask:
-    """One range of a walk, with all that another process or machine needs to know. It can be pickled."""
+    """One range of a walk, with everything that another process or machine needs. It can be pickled."""
 
     connection: Connection
     database: str
@@ -100,8 +100,8 @@ class RangeDone:
     """
     How a range has ended.
 
-    :param superseded: it was given to another worker meanwhile, or the run has a successor
-    :param error: what the function raised, pickled, and as text
+    :param superseded: it was given to another worker, or the run has a successor
+    :param error: the function's error, pickled, and as text
     """
 
     number: str
@@ -112,11 +112,11 @@ class RangeDone:
 
 def run_range(task: RangeTask) -> RangeDone:
     """
-    Walk one range to its end. Blocks; for any process or thread that can import this package and reach the server.
+    Walk one range to its end. Blocks. Any process or thread can do it that imports this package and reaches the server.
 
-    Writes the place to the run's ledger entry after each batch, and stops where the range is no longer its own.
+    Write the place to the run's ledger entry after each batch, and stop if the range belongs to another worker.
 
-    :return: also where the function has raised, so that no engine tries that again
+    :return: also if the function raised, so that no engine repeats it
     """
     try:
         asyncio.run(_walk_range(task, _load(task.function)))
@@ -155,7 +155,7 @@ async def _walk_range(task: RangeTask, function: Function) -> None:
 
 
 class Kept:
-    """The place of a range, written by the worker that has it."""
+    """The place of a range, written by its worker."""
 
     def __init__(self, db: Database, task: RangeTask) -> None:
         self._db = db
@@ -170,7 +170,7 @@ class Kept:
         self._has_news.set()
 
     async def beat(self) -> None:
-        """Show that the worker is alive, and learn of the others' pauses, until the group ends."""
+        """Write signs of life and read the others' pauses, until the group ends."""
         while True:
             with anyio.move_on_after(BEAT_SECONDS):
                 await self._has_news.wait()
@@ -181,7 +181,11 @@ class Kept:
         await self.write(place)
 
     async def write(self, place: Mapping[str, Any]) -> None:
-        """:raises _Superseded: where the range is not this worker's any more"""
+        """
+        Write the place.
+
+        :raises _Superseded: if the range no longer belongs to this worker
+        """
         fields: dict[str, Any] = {f"{self._at}.{name}": {"$literal": value} for name, value in place.items()}
         fields[f"{self._at}.beat"] = "$$NOW"
         if asked := self._asked:
@@ -234,7 +238,7 @@ def _load(where: FunctionAt) -> Function:
             if key not in _modules:
                 module = types.ModuleType(where.module)
                 module.__file__ = where.path
-                sys.modules.setdefault(where.module, module)  # dataclasses and pickle look a class's module up
+                sys.modules.setdefault(where.module, module)  # dataclasses and pickle look up a class's module
                 exec(compile(where.source, where.path, "exec", dont_inherit=True), module.__dict__)
                 _modules[key] = module
             module = _modules[key]

@@ -1,8 +1,8 @@
 """
-Cut the `_id`s of a collection into ranges that are walked apart from each other. Pure.
+Cut the `_id`s of a collection into ranges for separate walks. Pure.
 
-The ranges hold every `_id` there can be, and each of them belongs to one: the first has no lower bound, the last no
-upper one. What a bound says is an index bound, so no value is lost for its type.
+The ranges cover every possible `_id`, and each `_id` belongs to one range: the first has no lower bound, the last no
+upper one. A bound is an index bound, so no value is lost because of its type.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from mydocs.migrations.data.order import BINARY, DATE, DOCUMENT, NUMBER, OBJECT_
 from mydocs.migrations.data.statements import RAW
 from mydocs.migrations.values import value
 
-# The least value of each group of types, in the order of a server; before all of them is MinKey.
+# The smallest value of each group of types, in the order of a server. MinKey comes before all of them.
 LOWEST: dict[int, Any] = {
     5: None,
     NUMBER: float("nan"),
@@ -36,38 +36,38 @@ LOWEST: dict[int, Any] = {
     60: Code(""),
     127: MaxKey(),
 }
-RANGES_A_LANE = 8  # so that no lane waits long for the last one, and little is done again when one dies
+RANGES_A_LANE = 8  # so that no lane waits long for the last one, and little is repeated when one dies
 LEAST_DOCUMENTS = 10  # of a range, on average
 MOST_RANGES = 512  # their places are in one document of the ledger, 200 bytes each
-SAMPLES_A_RANGE = 20  # documents that are looked at for each bound
+SAMPLES_A_RANGE = 20  # documents that are read for each bound
 
 
 @value
 class Range:
-    """``low`` is the first `_id` that may be in it, ``high`` the first that is not; as BSON, ``None`` for no bound."""
+    """``low`` is the first possible `_id`, ``high`` the first one after the range; as BSON, ``None`` for no bound."""
 
     low: bytes | None = None
     high: bytes | None = None
 
 
 def number_of_ranges(lanes: int, documents: int) -> int:
-    """Say into how many ranges so many documents are cut."""
+    """Return the number of ranges for a number of documents."""
     return max(1, min(lanes * RANGES_A_LANE, documents // LEAST_DOCUMENTS, MOST_RANGES))
 
 
 def next_group(identity: object) -> bytes | None:
-    """Return where the groups of types begin that come after that of an `_id`; ``None`` where there are none."""
+    """Return where the next group of types after that of an `_id` begins, or ``None`` if there is none."""
     above = [value for place, value in LOWEST.items() if place > rank(identity)]
     return place(above[0]) if above else None
 
 
 def cut(sample: Sequence[Any], firsts: Iterable[Any], wanted: int, after: Any = None) -> tuple[Range, ...]:
     """
-    Cut into about so many ranges of as many documents each, no two groups of types in one.
+    Cut into approximately this many ranges of equal numbers of documents, with one group of types in each.
 
     :param sample: `_id`s in the order of the server
-    :param firsts: the first `_id` of each group of types that there is, in order
-    :param after: leave out what is not behind this bound, as BSON
+    :param firsts: the first `_id` of each existing group of types, in order
+    :param after: leave out everything up to this bound, as BSON
     """
     groups: dict[int, list[Any]] = {rank(first): [] for first in firsts}
     for identity in sample:

@@ -1,7 +1,7 @@
 """
-Make the statements that change documents, and the messages that hold them. Pure.
+Make the statements that change documents, and the messages that contain them. Pure.
 
-Documents stay the bytes that the server sent, so that what is compared is what was read, to the last bit.
+Documents stay the bytes that the server sent, so the comparison is exact to the last bit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,13 +17,13 @@ from mydocs.migrations.values import value
 
 Batch: TypeAlias = list[RawBSONDocument]
 
-STATEMENTS = 100_000  # of one update command; `maxWriteBatchSize` of every server
-# Of a command with all its statements: PyMongo sends no more than 16 KiB above that (command_runner.py,
-# `_COMMAND_OVERHEAD`), although a message may have 48 MB; the rest is for what the driver adds.
+STATEMENTS = 100_000  # the most of one update command; `maxWriteBatchSize` of every server
+# The size of a command with all its statements. PyMongo sends no more than 16 KiB above that (command_runner.py,
+# `_COMMAND_OVERHEAD`), although a message may have 48 MB. The rest is for the driver's additions.
 MESSAGE_BYTES = 16 * 1024 * 1024
-ELEMENT_BYTES = 16  # around a value in an array: its type, its index as text, and a bit
+ELEMENT_BYTES = 16  # around a value in an array: its type, its index as text, and a reserve
 
-# Dates before year 1 and after 9999, and UUIDs of any subtype, must come back as they went in.
+# Dates before year 1 and after 9999, and UUIDs of any subtype, must be returned as they were read.
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(
     document_class=RawBSONDocument, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
@@ -36,18 +36,18 @@ def encoded(document: Mapping[str, Any], options: CodecOptions[Any] = RAW) -> Ra
 
 
 def place_of(document: RawBSONDocument) -> bytes:
-    """Return ``{_id: …}`` of a document as BSON: a place of a walk, in which `_id` keeps its type."""
+    """Return ``{_id: …}`` of a document as BSON: a place of a walk that keeps the type of `_id`."""
     return bson.encode({"_id": document["_id"]}, codec_options=RAW)
 
 
 @value
 class Guard:
     """
-    What must be so that a document is written: it is what was read.
+    The condition for a write: the document is still as it was read.
 
     :param fields: the paths that were read, see :func:`paths`; ``None`` for the whole document
-    :param wanted: the filter, which is checked again where the document is not compared as a whole
-    :param shard_key: paths whose values send the write to one shard
+    :param wanted: the filter, which is checked again unless the whole document is compared
+    :param shard_key: paths whose values direct the write to one shard
     """
 
     fields: tuple[str, ...] | None = None
@@ -65,7 +65,7 @@ class Guard:
         """
         Return the condition of an update.
 
-        :raises NotPossible: where a path goes through an array
+        :raises NotPossible: if a path goes through an array
         """
         query: dict[str, Any] = {"_id": document["_id"]}
         for path in self.shard_key:
@@ -100,9 +100,9 @@ def _value_at(document: RawBSONDocument, path: str) -> Any:
 
 def paths(fields: Sequence[str] | None) -> tuple[str, ...] | None:
     """
-    Check the paths of ``fields=``, and leave out what another one holds already, which a projection may not name.
+    Check the paths of ``fields=``, and leave out paths inside another one, which a projection must not name.
 
-    :raises NotPossible: where one is none
+    :raises NotPossible: if one is not a path
     """
     if fields is None:
         return None
@@ -115,14 +115,18 @@ def paths(fields: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def check_name(name: str) -> None:
-    """:raises NotPossible: where it is not a path of a field"""
+    """
+    Check the name of a field.
+
+    :raises NotPossible: if it is not a path of a field
+    """
     parts = name.split(".")
     if not all(parts) or any(part.startswith("$") or "\0" in part for part in parts):
         raise NotPossible(f"{name!r} is not a name of a field")
 
 
 def messages(statements: Iterable[RawBSONDocument]) -> Iterator[Batch]:
-    """Divide statements among commands that a driver sends and a server takes."""
+    """Divide statements into commands of a size that driver and server accept."""
     part: Batch = []
     size = 0
     for each in statements:
@@ -136,7 +140,7 @@ def messages(statements: Iterable[RawBSONDocument]) -> Iterator[Batch]:
 
 
 def id_lists(documents: Iterable[RawBSONDocument]) -> Iterator[list[Any]]:
-    """Yield the `_id` of documents in lists that fit into one condition; an `_id` may be as large as a document."""
+    """Yield the `_id` of documents in lists that fit into one condition. An `_id` may be as large as a document."""
     part: list[Any] = []
     size = 0
     for document in documents:
@@ -151,5 +155,5 @@ def id_lists(documents: Iterable[RawBSONDocument]) -> Iterator[list[Any]]:
 
 
 def shown(value: object) -> object:
-    """Return a value as a person may read it."""
+    """Return a value in a form that a person can read."""
     return bson.decode(value.raw) if isinstance(value, RawBSONDocument) else value

@@ -15,7 +15,7 @@ from mydocs.migrations.errors import NotPossible
 from mydocs.migrations.scripts.script_context import context
 
 IN_BATCHES = (
-    "it writes in batches of its own, which stay whatever becomes of the transaction; use "
+    "it writes in batches of its own, which a rollback of the transaction does not undo; use "
     "collection.update_many(…, session=session), or take TRANSACTIONAL out"
 )
 
@@ -32,26 +32,26 @@ async def transform(
     pause: float = 0.0,
 ) -> int:
     """
-    Change every document that matches, in the order of `_id`, with what ``function(document)`` says.
+    Change every document that matches, in the order of `_id`, by the result of ``function(document)``.
 
     ``function`` may be async. It returns an update document (``{"$set": …}``), a pipeline, a replacement, or ``None``
-    to leave the document as it is. **For a document that is changed already it must return** ``None``, **or the same
-    once more**: after a kill, a lost reply or a change by somebody else meanwhile it is asked again. It may raise
-    :class:`RetryLater`, and is called again then.
+    to leave the document as it is. **For a document that is already changed it must return** ``None`` **or the same
+    change**: after a kill, a lost reply or a concurrent change it is called again. It may raise :class:`RetryLater` to
+    be called later.
 
-    A document is written only if it is still what was read; else it is read again. One that vanishes is left out.
-    Numbers that differ only in type count as equal there, and so do texts that the collection's collation does not tell
-    apart.
+    A document is written only if it is still as it was read; otherwise it is read again. One that was deleted is left
+    out. Numbers that differ only in type count as equal there, and so do texts that are equal under the collection's
+    collation.
 
-    :param batch_size: documents that are read and written by one command at most; fewer while the server is slow
+    :param batch_size: the most documents that one command reads or writes; fewer while the server is slow
     :param batch: the function gets a list of documents and returns a list of the same length
-    :param concurrency: calls of an async function at the same time
-    :param fields: what the function looks at. Only these and `_id` are read, and only these are compared when a change
-        is written, with the filter; without it that is the whole document
+    :param concurrency: number of calls of an async function at the same time
+    :param fields: the fields that the function reads. Only these and `_id` are read, and only these and the filter are
+        compared when a change is written; by default it is the whole document
     :param pause: seconds between two batches
-    :return: documents that were changed, by earlier attempts of the same script too
+    :return: number of changed documents, including those of earlier attempts of the same script
     :raises ChangeInvalid: names the document for which ``function`` returned something else
-    :raises NotPossible: in a script that says ``TRANSACTIONAL = True``; where options make no sense
+    :raises NotPossible: in a script with ``TRANSACTIONAL = True``; if options are not valid
     """
     context().refuse_in_transaction("transform", IN_BATCHES)
     if concurrency < 1:
@@ -79,6 +79,6 @@ async def transform(
 
 
 def _name_of(function: Function) -> tuple[str, int]:
-    """Tell functions of one script apart, two lambdas as well."""
+    """Return a name that distinguishes the functions of one script, even two lambdas."""
     code = getattr(function, "__code__", None)
     return getattr(function, "__qualname__", type(function).__name__), getattr(code, "co_firstlineno", 0)

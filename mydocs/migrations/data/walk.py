@@ -1,13 +1,13 @@
 """
-Walk over the documents of a collection in the order of `_id`, batch by batch, and keep the place after each. I/O.
+Walk over the documents of a collection in the order of `_id`, batch by batch, and store the place after each. I/O.
 
-A batch is read by one ``find`` that starts where the last one ended and leaves no cursor open, so the work on a batch
-may take as long as it likes, and a run that was killed goes on after the last batch that it finished. The bound is an
-index bound (``min``) and no condition on `_id`, since a condition would see only values of one type.
+One ``find`` reads a batch. It starts where the last one ended and leaves no cursor open. So the work on a batch may
+take any time, and a new run continues after the last batch that a killed run has finished. The bound is an index bound
+(``min``) instead of a condition on `_id`, since a condition would see only values of one type.
 
-Four things are done at the same time: the next batch is read, the present one is worked on, the one before is written,
-and the place of the one before that is kept. Batches are written in their order, and a place is kept only when all
-before it is written. So a run that has lost its lease learns it after one more batch, which is guarded like all.
+Four things happen at the same time: the next batch is read, the present one is processed, the previous one is written,
+and the place of the one before that is stored. Batches are written in their order, and a place is stored only when all
+before it is written. So a run that has lost its lease learns it after one more batch, which is guarded like all others.
 """
 
 import hashlib
@@ -40,9 +40,9 @@ class Source:
     The documents of a walk.
 
     :param wanted: the script's filter
-    :param projection: what is read of each; ``None`` for all
-    :param low: ``{_id: …}`` as BSON, the first that may be of them; ``None`` for no bound
-    :param high: the first that is not of them any more
+    :param projection: the fields to read; ``None`` for all
+    :param low: the first possible ``{_id: …}``, as BSON; ``None`` for no bound
+    :param high: the first one after the range
     """
 
     db: Database
@@ -56,19 +56,19 @@ class Source:
         return int((await commands.command_again(self.db, {"count": self.name, "query": self.wanted}))["n"])
 
     async def still_matches(self, place: bytes) -> bool:
-        """Whether the document at a place matches the filter."""
+        """Return whether the document at a place matches the filter."""
         query = {"$and": [RawBSONDocument(place, RAW), self.wanted]}
         return bool((await commands.command_again(self.db, {"count": self.name, "query": query}))["n"])
 
     async def read(self, after: bytes | None, size: int) -> tuple[Batch, bool]:
-        """Read the next batch, and whether it is the last. A reply may hold fewer documents than there are: 16 MB."""
+        """Read the next batch, and return whether it is the last. A reply is limited to 16 MB."""
         body: dict[str, Any] = {"find": self.name, "filter": self.wanted, "sort": {"_id": 1}}
         body |= {"limit": size, "batchSize": size + 1}
         if self.projection is not None:
             body["projection"] = self.projection
         if after is not None:
             bound = RawBSONDocument(after, RAW)
-            # The bound itself is in its range, so the condition takes it out.
+            # The bound itself is inside its range, so this condition excludes it.
             body["filter"] = {"$and": [self.wanted, {"_id": {"$ne": bound["_id"]}}]}
             body["min"] = bound
         elif self.low is not None:
@@ -79,7 +79,7 @@ class Source:
             body["hint"] = {"_id": 1}
         cursor = (await retry.again(lambda: commands.command(self.db, body, codec_options=RAW)))["cursor"]
         batch: Batch = list(cursor["firstBatch"])
-        if cursor["id"]:  # cut at 16 MB; the next find goes on from there
+        if cursor["id"]:  # cut at 16 MB; the next find continues from there
             await commands.command_again(self.db, {"killCursors": self.name, "cursors": [cursor["id"]]})
             return batch, False
         return batch, len(batch) < size
@@ -90,9 +90,9 @@ class Place:
     """
     How far a walk has come.
 
-    :param after: a BSON document, so that `_id` keeps its type in the ledger; ``refused`` too
-    :param left: documents that were to stay as they are
-    :param refused: a document that had to be settled before more is done
+    :param after: a BSON document, so that `_id` keeps its type in the ledger; ``refused`` likewise
+    :param left: number of documents that the function left as they are
+    :param refused: a document that must be corrected before more is done
     """
 
     after: bytes | None = None
@@ -116,11 +116,11 @@ class Place:
 @dataclass(slots=True)
 class Asked:
     """
-    What is to be written of a batch.
+    The statements for a batch.
 
     :param statements: of an update command
-    :param left: documents of these that are to stay as they are
-    :param covered: documents from the batch's beginning that they speak for; fewer than all where ``error`` says why
+    :param left: number of documents that the function left as they are
+    :param covered: number of documents from the batch's beginning with a result; fewer than all if ``error`` is set
     """
 
     statements: Batch = field(default_factory=list)
@@ -141,12 +141,12 @@ class _Lot:
 @value
 class Work:
     """
-    What is done with each batch.
+    The work on each batch.
 
-    :param ask: make statements of a batch; an error of the script's own is returned in them
-    :param write: send them, and return how many documents are not as before
-    :param at_once: batches that are asked for at the same time
-    :param clock: seconds by which the server's answers are timed
+    :param ask: returns the statements of a batch; an error of the script's own is part of them
+    :param write: sends them, and returns how many documents are not as before
+    :param at_once: number of batches for which ``ask`` runs at the same time
+    :param clock: seconds that measure the server's answers
     """
 
     ask: Callable[[Batch], Awaitable[Asked]]
@@ -166,11 +166,11 @@ async def walk(
     tell: Callable[[Place], None] | None = None,
 ) -> None:
     """
-    Do the work on batch after batch.
+    Do the work batch after batch.
 
-    :param place: where to begin; it is moved on with each batch
+    :param place: where to begin; it moves with each batch
     :param pause: seconds between two batches
-    :param tell: is told of the place after each batch; without it an event is
+    :param tell: called with the place after each batch; by default an event is emitted
     """
     pace = Pace(whole=batch_size, size=batch_size, noise=limits().noise)
     going = _Walk(source, work, checkpoint, pause, place, pace, tell)
@@ -183,9 +183,9 @@ async def walk(
             group.start_soon(going.read_all, read[0], place.after)
             group.start_soon(going.ask_all, read[1], asked[0])
             await going.write_all(asked[1], group)
-        except Exception as error:  # noqa: BLE001  # raised below, alone and not in a group
+        except Exception as error:  # noqa: BLE001  # raised below, alone instead of in a group
             failure = error
-        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # of the script's function
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # from the script's function
             failure = error
         if failure is not None:
             group.cancel_scope.cancel()
@@ -208,7 +208,7 @@ class _Beside:
     async def run(self, call: Callable[[], Awaitable[None]]) -> None:
         try:
             await call()
-        except Exception as error:  # noqa: BLE001  # raised by whoever waits for it
+        except Exception as error:  # noqa: BLE001  # raised by the task that waits for it
             self.error = error
         self.over.set()
 
@@ -247,7 +247,7 @@ class _Walk:
             group.start_soon(self.counting.run, count)
 
     async def write_all(self, lots: _Receive, group: anyio.abc.TaskGroup) -> None:
-        """Write what has been asked for, in its order."""
+        """Write the statements in their order."""
         async for lot in lots:
             if isinstance(lot, BaseException):
                 await self._saved()
@@ -271,7 +271,7 @@ class _Walk:
             place.after = place_of(lot.batch[asked.covered - 1])
             place.done += asked.covered
             place.left += asked.left
-            place.total = max(place.total or 0, place.done)  # others may have added some
+            place.total = max(place.total or 0, place.done)  # other clients may have added some
             await self._saved()
             self.saving = _Beside()
             group.start_soon(self.saving.run, partial(self.checkpoint.save, place.stored()))
@@ -292,7 +292,7 @@ class _Walk:
             await self.counting.ended()
 
     async def _saved(self) -> None:
-        """Wait until the latest place is kept, if one is on its way."""
+        """Wait until the latest place is stored, if one is on its way."""
         if self.saving is not None:
             await self.saving.ended()
 
@@ -300,7 +300,7 @@ class _Walk:
         async with lots:
             try:
                 await self._read_on(lots, after)
-            except Exception as error:  # noqa: BLE001  # raised where all that was read before it is written
+            except Exception as error:  # noqa: BLE001  # raised once everything that was read before it is written
                 await lots.send(error)
 
     async def _read_on(self, lots: _Send, after: bytes | None) -> None:
@@ -334,9 +334,9 @@ class _Walk:
 
 async def say_end(source: Source, changed: int, left: int, after: bytes | None) -> None:
     """
-    Say what has become of a change, and how many documents still match.
+    Emit the result of a change, and how many documents still match.
 
-    :param left: documents that were to stay as they are
+    :param left: number of documents that the function left as they are
     :param after: where the walk has ended
     """
     still = max(0, await source.count() - left)
@@ -352,16 +352,16 @@ async def say_end(source: Source, changed: int, left: int, after: bytes | None) 
 
 
 def call_key(helper: str, name: str, *facts: object) -> str:
-    """Name a call by what it does, so that a script that leaves out a call the second time mixes no places up."""
+    """Return a key for a call by its arguments, so that places stay right if a script omits a call the second time."""
     digest = hashlib.sha256(repr((name, (helper, *facts))).encode()).hexdigest()
     return f"{helper}-{name.replace('.', '_').replace('$', '_')}-{digest[:12]}"
 
 
 async def _check_order(source: Source, after: bytes | None, found: object, first: object) -> None:
     """
-    Check that a batch begins after the one before: else the walk would never end.
+    Check that a batch begins after the previous one. Otherwise the walk would never end.
 
-    :param first: the `_id` that the batch before began with
+    :param first: the first `_id` of the previous batch
     """
     if after is None:
         return

@@ -1,10 +1,10 @@
 """
-Share a walk among workers: cut it into ranges, hand these to an executor, and keep the place of each. I/O.
+Share a walk among workers: cut it into ranges, give these to an executor, and store the place of each. I/O.
 
-The run keeps the lease. A range is handed out with a *token*, which stands beside its place in the script's ledger
-entry. Whoever walks the range writes its place there, filtered by the token and by the run: a worker whose range was
-given to another, or whose run has a successor, finds nothing to write to and stops. What it may still send after that
-is guarded like every write of a data change.
+The run keeps the lease. Each range has a *token*, which is stored beside its place in the script's ledger entry. The
+worker of a range writes its place there, filtered by the token and by the run. If the range was given to another
+worker, or the run has a successor, the write finds nothing, and the worker stops. Its last writes are guarded like all
+writes of a data change.
 
 An executor gets :func:`mydocs.migrations.run_range` and one task, and never a document.
 """
@@ -43,13 +43,13 @@ from mydocs.migrations.scripts.script_context import Checkpoint, StoredPlace, co
 POLL_SECONDS = 1.0  # between two looks at the places
 STALE_SECONDS = 120.0  # without a sign of life, before a range is given to another worker
 TRIES = 5  # workers that a range is given to, one after the other
-GRACE_SECONDS = 10.0  # for workers that cannot be ended, to learn that they are to stop
+GRACE_SECONDS = 10.0  # for workers that cannot be ended, to notice that they must stop
 LEFT_OUT = frozenset({"event_listeners", "document_class", "type_registry", "tz_aware", "connect"})
 
 
 def lanes_of(executor: Executor, fence: Mapping[str, Any], script: Script) -> Lanes:
-    """Make what the helpers of a script need to know of an executor."""
-    # The two executors of the standard library, and what follows them, keep their number there.
+    """Return what the helpers of a script need to know about an executor."""
+    # The standard library's two executors, and those modelled on them, store their number of workers there.
     known = getattr(executor, "count", None) or getattr(executor, "_max_workers", None)
     count = known if isinstance(known, int) and known > 0 else os.cpu_count() or 1
     return Lanes(executor=executor, count=count, fence=fence, script=script)
@@ -57,9 +57,9 @@ def lanes_of(executor: Executor, fence: Mapping[str, Any], script: Script) -> La
 
 async def run_job(db: Database, job: Job, checkpoint: Checkpoint) -> int:
     """
-    Change what a job is for: in one lane, or shared among workers where the run has some.
+    Make the change of a job: in one lane, or shared among the run's workers.
 
-    :return: documents that were changed, by earlier attempts too
+    :return: number of changed documents, including those of earlier attempts
     """
     stored, lanes = checkpoint.place or {}, context().lanes
     task, reason = None, None
@@ -82,7 +82,7 @@ async def run_job(db: Database, job: Job, checkpoint: Checkpoint) -> int:
 
 
 def _template(db: Database, job: Job, checkpoint: Checkpoint, lanes: Lanes) -> tuple[RangeTask | None, str | None]:
-    """Make the task that all ranges have in common, or say why there is none."""
+    """Return the part of a task that all ranges share, or the reason why there is none."""
     where = function_at(job.function, lanes.script)
     if isinstance(where, str):
         return None, f"workers cannot be given the function: {where}"
@@ -111,13 +111,13 @@ def _template(db: Database, job: Job, checkpoint: Checkpoint, lanes: Lanes) -> t
     )
     try:
         pickle.dumps(task)
-    except Exception as error:  # noqa: BLE001  # of whatever the application has put into its client
-        return None, f"the client or its codec cannot be handed to another process ({error})"
+    except Exception as error:  # noqa: BLE001  # an option of the application's client may raise anything
+        return None, f"the client or its codec cannot be passed to another process ({error})"
     return task, None
 
 
 class _Spread:
-    """One walk in ranges: what the ledger has of them, who works on which, and what is to be said of all together."""
+    """One walk in ranges: their state in the ledger, the worker of each, and the events for all together."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class _Spread:
         self.ranges: dict[str, dict[str, Any]] = {}
         self.futures: dict[str, Future[RangeDone]] = {}
         self.tries: dict[str, int] = {}
-        self.seen: dict[str, tuple[Any, float]] = {}  # the last sign of life, and when it was noticed
+        self.seen: dict[str, tuple[Any, float]] = {}  # the last sign of life, and when it was seen
         self.news = asyncio.Event()
         self.started = time.monotonic()
         self.told = -1
@@ -146,12 +146,12 @@ class _Spread:
         return [number for number, each in self.ranges.items() if not each.get("over")]
 
     async def plan(self, stored: Mapping[str, Any]) -> None:
-        """Take the ranges of an earlier attempt, or cut the walk into some."""
+        """Use the ranges of an earlier attempt, or cut the walk into new ones."""
         if isinstance(stored.get("ranges"), Mapping):
             self.ranges = {number: dict(each) for number, each in stored["ranges"].items()}
             self.total = int(stored.get("total") or 0)
         else:
-            before = Place.of(stored)  # of an attempt in one lane
+            before = Place.of(stored)  # from an attempt in one lane
             source = self.job.source(self.db)
             self.total = before.total if before.total is not None else await source.count()
             count = ranges.number_of_ranges(self.lanes.count if self.lanes is not None else 1, self.total - before.done)
@@ -185,7 +185,7 @@ class _Spread:
         return ranges.cut([each["_id"] for each in sample], firsts, count)
 
     async def run(self) -> None:
-        """Have every range walked."""
+        """Walk every range."""
         try:
             if self.lanes is not None:
                 await self._share(self.lanes.executor)
@@ -206,7 +206,7 @@ class _Spread:
                 await self.news.wait()
             self.news.clear()
             context().check_lease()
-            # Asked before the look, so that what is told of the last range is where it has ended.
+            # Tested before the look, so that the last event shows where the last range has ended.
             ended = [(number, future) for number, future in self.futures.items() if future.done()]
             got_on = await self._look() or bool(ended)
             for number, future in ended:
@@ -229,8 +229,12 @@ class _Spread:
                 )
 
     async def _submit(self, executor: Executor, number: str) -> bool:
-        """:return: whether the executor has taken it"""
-        assert self.task is not None  # there are lanes
+        """
+        Give a range to the executor.
+
+        :return: whether the executor has accepted it
+        """
+        assert self.task is not None  # the run has lanes
         each = self.ranges[number]
         task = replace(self.task, number=number, token=each["token"], place=dict(each))
         self.tries[number] = self.tries.get(number, 0) + 1
@@ -249,8 +253,8 @@ class _Spread:
     async def _again(self, executor: Executor, number: str) -> bool:
         if self.tries[number] >= TRIES:
             raise NotPossible(
-                f"{self.job.name}: {TRIES} workers one after the other did not finish one range; look at what "
-                "the engine says of them (memory, most often), and run again"
+                f"{self.job.name}: {TRIES} workers one after the other did not finish one range; see what the engine "
+                "reports about them (memory, most often), and run again"
             )
         self.ranges[number]["token"] += 1
         key = f"{self.checkpoint.key}.ranges.{number}.token"
@@ -259,13 +263,13 @@ class _Spread:
 
     def _settle(self, number: str, future: Future[RangeDone]) -> bool:
         """
-        Take what became of a range.
+        Handle the end of a range.
 
-        :return: ``False`` where its worker died, so that it has to be done again
+        :return: ``False`` if its worker died, so that it must be done again
         """
         try:
             done = future.result()
-        except (Exception, CancelledError) as error:  # noqa: BLE001  # of the engine: the range's own are in the result
+        except (Exception, CancelledError) as error:  # noqa: BLE001  # errors of the engine; those of the range are in the result
             if self.ranges[number].get("over"):
                 return True
             message = f"{self.job.name}: a worker was lost ({error!r}), its range is given to another"
@@ -279,7 +283,7 @@ class _Spread:
         return True
 
     async def _look(self) -> bool:
-        """Read the places, and say how far all lanes are together; whether any has got on."""
+        """Read the places, and emit the progress of all lanes together. Return whether any has advanced."""
         assert self.lanes is not None
         key = self.checkpoint.key
         body = {"find": COLLECTION, "filter": self.lanes.fence, "projection": {f"checkpoint.{key}": 1}, "limit": 1}
@@ -310,7 +314,7 @@ class _Spread:
     async def _walk_here(self, number: str) -> None:
         """Walk a range in this process."""
         each = self.ranges[number]
-        each["token"] += 1  # a worker that still has it finds that out
+        each["token"] += 1  # a worker that still has it notices this
         place = Place.of(each)
         facts = {name: each[name] for name in ("low", "high", "token")}
         kept = replace(self.checkpoint, key=f"{self.checkpoint.key}.ranges.{number}")
@@ -329,7 +333,7 @@ class _Spread:
         await kept.save({**place.stored(), **facts, "over": True})
 
     async def _stop(self) -> None:
-        """Take every range from its worker, and see that the workers end."""
+        """Take every range from its worker, and wait until the workers end."""
         for each in self.ranges.values():
             each["token"] += 1
         with contextlib.suppress(Exception), anyio.move_on_after(GRACE_SECONDS):
@@ -348,7 +352,7 @@ class _Spread:
 
 
 def _kill(executor: Executor, future: Future[Any]) -> None:
-    """End the process that has a task, where the executor can do that."""
+    """End the process of a task, if the executor can do that."""
     kill: Callable[[Future[Any]], None] | None = getattr(executor, "kill", None)
     if not future.cancel() and kill is not None:
         kill(future)
@@ -360,7 +364,7 @@ def _tell(loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
 
 
 def function_at(function: Function, script: Script) -> FunctionAt | str:
-    """Say where a worker finds a function, or why it cannot find it."""
+    """Return where a worker finds a function, or why it cannot find it."""
     name = getattr(function, "__qualname__", None)
     module = getattr(function, "__module__", None)
     if name is None or module is None or "<" in name:
@@ -382,7 +386,7 @@ def function_at(function: Function, script: Script) -> FunctionAt | str:
 
 
 def _unpacked(error: tuple[bytes, str]) -> Exception:
-    with contextlib.suppress(Exception):  # of a module that is not here
+    with contextlib.suppress(Exception):  # the module may be absent here
         found = pickle.loads(error[0])
         if isinstance(found, Exception):
             return found
