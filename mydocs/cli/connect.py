@@ -33,6 +33,7 @@ T = TypeVar("T")
 Act = Callable[[Database, Sink], Awaitable[T]]
 
 LOCAL_DIRECTORY = ".mydocs"
+SHOW_CURSOR = b"\x1b[?25h"
 NOTICE_SECONDS = 3.0  # of silence; after it an operator is told what the program waits for
 
 
@@ -151,7 +152,9 @@ def _say(streams: Streams, text: str) -> None:
 
 
 def _last_words(settings: Settings, streams: Streams, code: int) -> None:
-    """Write the last JSON object to stdout, for a process that is left at once."""
+    """For a process that is left at once: show its terminal's cursor, and write the last JSON object to stdout."""
+    if streams.above is not None and streams.err is not None:  # a live view, which hides the cursor
+        os.write(streams.err.fileno(), SHOW_CURSOR)
     if streams.output is not Output.JSON or streams.out is None:
         return
     message = "left at once, by a second signal; `mydocs migrate status` shows what is unfinished"

@@ -6,9 +6,11 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from mydocs.migrations import ensure_search_indexes
 async def up(db):
     await ensure_search_indexes(db.documents, [SearchIndexModel({"mappings": {"dynamic": True}}, "ft")])
 """
+pytestmark = pytest.mark.seconds(60)  # each starts a process or several
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CONTROLS_BUT_RETURN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
@@ -104,6 +108,37 @@ def test_the_live_view_settles_into_the_table_on_the_same_screen(start: Start, r
     assert not any(line.startswith(("✓", "•")) for line in shown)
     assert "database x: standard indexes, 001" in shown
     assert re.match(r"001 +search +applied ", next(line for line in shown if line.startswith("001")))
+
+
+def test_a_second_signal_gives_the_terminal_its_cursor_back(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_slow.py").write_text(
+        "import signal, threading\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('asked', flush=True))\n"
+        "print('begun', flush=True)\n"
+        "while True: threading.Event().wait(1)\n"
+    )
+    ours, theirs = pty.openpty()
+    values = {"TERM": "xterm-256color", "NO_COLOR": ""}
+    with start("migrate", "run", "--url", local_url, "--db", "x", stderr=theirs, environ=values) as process:
+        os.close(theirs)
+        shown = b""
+
+        def until(text: bytes) -> None:
+            nonlocal shown
+            while text not in shown:
+                shown += os.read(ours, 65536)
+
+        until(b"begun")
+        process.send_signal(signal.SIGINT)
+        until(b"asked")
+        threading.Event().wait(0.1)  # two signals within 0.05 s are one wish
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while more := os.read(ours, 65536):
+                shown += more
+        os.close(ours)
+    assert process.returncode == 130
+    assert re.findall(rb"\x1b\[\?25[hl]", shown)[-1] == b"\x1b[?25h"
 
 
 def test_what_a_data_change_came_to_stays_above_the_table(start: Start, folder: Path, local_url: str) -> None:

@@ -13,6 +13,8 @@ from mydocs.migrations.errors import DirectoryMissing, MigrationFailed
 from mydocs.migrations.scripts.discover import discover
 from tests.cli.conftest import Ended
 
+pytestmark = pytest.mark.seconds(60)  # each starts a process or several
+
 ASYNC = """async def helper(db):
     await db.notes.insert_one({"_id": 1})
     await db.notes.insert_one({"_id": 1})

@@ -154,7 +154,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_url: str) -> 
     return tmp_path
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(180)
 @pytest.mark.parametrize(("section", "lines"), list(sections()))
 def test_commands_of_a_section_run_one_after_the_other(
     section: str, lines: list[str], project: Path, local_url: str
@@ -216,7 +216,7 @@ async def test_scripts_in_the_texts_run_twice(
         assert report.migrations[-1].state is MigrationState.APPLIED
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(180)
 @pytest.mark.parametrize("block", python("tests"))
 def test_tests_in_the_texts_pass(block: Block, project: Path) -> None:
     backend = "import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
