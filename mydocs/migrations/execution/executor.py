@@ -1,4 +1,4 @@
-"""Run the steps of a plan in order: record each before and after, stop at the first failure."""
+"""Run the steps of a plan in order: record each before and after, stop at the first failure. I/O."""
 
 import asyncio
 import logging
@@ -43,8 +43,8 @@ class _Attempt:
     """
     A step that is recorded as running.
 
-    :param indexes: what it has done to indexes by the time that this is asked
-    :param sealed: what the step's own transaction records of its success
+    :param indexes: returns what it has done to indexes so far
+    :param sealed: the entry that the step's own transaction has recorded as its success
     """
 
     entry: Entry
@@ -54,7 +54,7 @@ class _Attempt:
     sealed: Entry | None = None
 
     def ended(self, error: StoredError | None) -> Entry:
-        """Give the entry as its end makes it."""
+        """Return the entry for the end of the attempt."""
         return replace(
             self.entry,
             aliases=self.captured.aliases_after(self.entry.aliases),
@@ -68,13 +68,13 @@ class _Attempt:
 
 @dataclass(slots=True, kw_only=True)
 class Executor:
-    """Runs steps under a lease; ``done`` holds the entries as they were recorded last."""
+    """Run steps under a lease. ``done`` contains the latest recorded entries."""
 
     ledger: HeldLedger
     sink: Sink | None
     scripts: ScriptOptions
     done: list[Entry] = field(default_factory=list)
-    staying: tuple[Entry, ...] = ()  # of the ledger, when others are taken back
+    staying: tuple[Entry, ...] = ()  # the entries that stay when others are rolled back
     entries: tuple[Entry, ...] = ()  # the ledger before the first step
 
     @property
@@ -83,12 +83,12 @@ class Executor:
 
     async def run(self, plan: Plan, models: IndexModels) -> None:
         """
-        Take every step of a plan.
+        Execute every step of a plan.
 
-        :raises NotPossible: before the first step, where the deployment lacks what a script needs
+        :raises NotPossible: before the first step, if the deployment lacks what a script needs
         :raises MigrationFailed: with file, line and message, once the failure is recorded
-        :raises IndexConflict: where an existing index stands in the way of a standard one
-        :raises LeaseLost: where the lease was gone before a step's end was recorded
+        :raises IndexConflict: if an existing index is in the way of a standard one
+        :raises LeaseLost: if the lease was lost before a step's end was recorded
         """
         self.entries = plan.entries
         async with prepared(self.db, plan.steps, direction="up") as steps:
@@ -96,12 +96,12 @@ class Executor:
 
     async def take_back(self, standings: Sequence[Standing], entries: Sequence[Entry]) -> None:
         """
-        Run the ``down`` of each migration, and forget its entry.
+        Run the ``down`` of each migration, and remove its entry.
 
-        :param entries: the ledger; those that stay are told of the indexes that a ``down`` has dropped
-        :raises NotPossible: before the first step, where the deployment lacks what a script needs
+        :param entries: the ledger; the entries that stay record the indexes that a ``down`` has dropped
+        :raises NotPossible: before the first step, if the deployment lacks what a script needs
         :raises MigrationFailed: with file, line and message, once the failure is recorded
-        :raises LeaseLost: where the lease was gone before a step's end was recorded
+        :raises LeaseLost: if the lease was lost before a step's end was recorded
         """
         self.entries = tuple(entries)
         async with prepared(self.db, standings, direction="down") as steps:
@@ -115,8 +115,8 @@ class Executor:
             await run_to_the_end(partial(self._one_by_one, steps, plain))
 
     async def _one_by_one(self, steps: Sequence[Step], plain: PlainScripts, interruption: Interruption) -> None:
-        """Take steps until one fails or the caller is cancelled, which stops what a step does and never its record."""
-        begun: Entry | None = None  # of the next step, recorded in one command with the end of the one before
+        """Execute steps until one fails or the caller is cancelled. This stops a step's work, but never its record."""
+        begun: Entry | None = None  # the next step's entry, recorded in one command with the end of the previous step
         try:
             for step, following in zip_longest(steps, steps[1:]):
                 interruption.check()
@@ -146,13 +146,13 @@ class Executor:
 
     async def _start(self, step: Step, interruption: Interruption) -> Entry:
         entry = self._opening(step)
-        # Not cancelled: Motor would send the record even if nobody waited for its answer any more.
+        # Not cancelled: Motor would send the record even if nothing waited for its answer.
         start = self.ledger.start(entry, step.previous)
         await interruption.finish(start, f"the record that {entry.name} starts")
         return entry
 
     async def _forget(self, begun: Entry, interruption: Interruption) -> None:
-        """Take back the record of a step that something kept from its start."""
+        """Remove the record of a step that could not start."""
         try:
             forget = self.ledger.remove(begun)
             await interruption.finish(forget, f"taking back the record of {begun.name}", limit=limits().release)
@@ -164,9 +164,9 @@ class Executor:
         self, step: Step, entry: Entry, following: Step | None, plain: PlainScripts, interruption: Interruption
     ) -> Entry | None:
         """
-        Do the work of a started step and record how it ended, also when it is cancelled.
+        Do the work of a started step and record its end, even if it is cancelled.
 
-        :return: the entry of the following step, where its start is recorded too
+        :return: the entry of the next step, if its start is recorded too
         """
         attempt = self._attempt_at(step, entry)
         error: Exception | asyncio.CancelledError | None = None
@@ -209,7 +209,7 @@ class Executor:
         return _Attempt(entry=entry, captured=captured, indexes=indexes)
 
     def _tracked(self) -> tuple[TrackedIndex, ...]:
-        """What each index should be by the steps before the present one."""
+        """Return the last record of each index from the steps before the present one."""
         written = {entry.version for entry in self.done}
         now = [entry for entry in self.done if entry.state is not MigrationState.PENDING]
         return tracked([*(entry for entry in self.entries if entry.version not in written), *now])
@@ -218,7 +218,7 @@ class Executor:
         captured = attempt.captured
         if isinstance(step.work, str):
             run = partial(self._run_plain, step, attempt, plain)
-            with under_way(captured, self.db.name):  # and not listened to: what uses the run's own client is not it
+            with under_way(captured, self.db.name):  # without a listener: the script does not use the run's own client
                 await interruption.run(partial(self._limited, run, self._deadline()))
         elif not isinstance(step.work, ModuleType):
             with capturing(self.db, captured):
@@ -241,7 +241,7 @@ class Executor:
         """
         Do a script's work, and cancel it when its time is up.
 
-        :raises TimedOut: where it was cancelled because of that
+        :raises TimedOut: if it was cancelled for this reason
         """
         if self.scripts.timeout is None:
             await work()
@@ -257,7 +257,7 @@ class Executor:
             raise TimedOut(self.scripts.timeout)
 
     async def _run_plain(self, step: Step, attempt: _Attempt, plain: PlainScripts) -> None:
-        assert step.script is not None  # and its text is its work
+        assert step.script is not None  # only a script has a text as its work
         assert isinstance(step.work, str)
         entry, captured = attempt.entry, attempt.captured
         store: Store = partial(self.ledger.keep_place, entry)
@@ -266,7 +266,7 @@ class Executor:
         await plain.run(step.script, step.work, captured, store=store, tracked=self._tracked(), places=entry.checkpoint)
 
     def _telling_of_one_lane(self, script: Script, store: Store) -> Store:
-        """Say once that workers have no part in a walk of a plain script: with the first place that is kept of one."""
+        """Warn once that workers take no part in the walks of a plain script, when the first place is stored."""
         told = False
 
         async def keep(key: str, place: StoredPlace) -> None:
@@ -283,16 +283,16 @@ class Executor:
         return keep
 
     async def _seal(self, attempt: _Attempt, session: Any) -> None:
-        """Record the success of a script in the transaction that it ran in."""
+        """Record the success of a script in its own transaction."""
         attempt.sealed, _ = await self._record(attempt.ended(None), session=session)
 
     async def _finish(
         self, attempt: _Attempt, error: BaseException | None, begin: Entry | None
     ) -> tuple[Entry, Entry | None]:
         """
-        Record the end of a step unless its own transaction has, and with it that the next one begins.
+        Record the end of a step, unless its own transaction has, and the start of the next one with it.
 
-        :param begin: the entry of the next one; ``None`` where something keeps it from its start
+        :param begin: the entry of the next step; ``None`` if it cannot start
         :return: how the step has ended, and the entry that has begun
         """
         entry, begun = attempt.sealed, None
@@ -301,7 +301,7 @@ class Executor:
             try:
                 entry, begun = await self._record(ended, begin)
             except (LeaseLost, LedgerChanged):
-                # A commit without an answer went through after all: then its record stands, and not the failure.
+                # A commit without an answer succeeded after all: then its record is valid, and not the failure.
                 if entry is None or not await self.ledger.has_ended(entry):
                     raise
         self.done[-1] = replace(entry, state=MigrationState.PENDING) if _is_taken_back(entry) else entry
@@ -323,7 +323,7 @@ class Executor:
         self, ended: Entry, begin: Entry | None = None, session: Any = None
     ) -> tuple[Entry, Entry | None]:
         if _is_taken_back(ended):
-            # Out of the ledger with the entry, and its indexes off the tracked list.
+            # Remove its indexes from the tracked list together with the entry.
             dropped = [record for record in ended.indexes if record.action is IndexAction.DROPPED]
             await self.ledger.untrack(self.staying, dropped, session)
             await self.ledger.log(ended, direction="down", session=session)
@@ -335,8 +335,8 @@ class Executor:
             stored, begun = await self.ledger.finish_and_start(ended, begin)
         if stored is not ended:
             message = (
-                f"the entry of {ended.version} is too large to be stored and stands without the definitions of its "
-                "indexes: `check` and `wait` cannot compare them with the live ones"
+                f"the entry of {ended.version} is too large and was stored without the definitions of its indexes: "
+                "`check` and `wait` cannot compare them with the live ones"
             )
             emit(self.sink, Warned(message=message))
         return stored, begun
