@@ -1,4 +1,4 @@
-"""Run `mydocs` as `python -m mydocs`."""
+"""Run `mydocs` as `python -m mydocs`. I/O."""
 
 from mydocs.cli.main import main
 

@@ -1,4 +1,4 @@
-"""List the application's standard indexes, for its queries other than search. They are created before the scripts."""
+"""List the application's standard indexes, which a run creates before the scripts. Pure."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The root of the command line: open the streams, and convert every error below to text and exit code. I/O."""
+"""Define the root of the command line: open the streams, convert every error to text and exit code. I/O."""
 
 import sys
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ FREE_TEXTS = frozenset({"message", "reason", "next"})  # keys in JSON with free 
 
 
 class Output(StrEnum):
-    """What stdout contains."""
+    """The format of stdout."""
 
     TABLE = "table"
     JSON = "json"
@@ -129,7 +129,7 @@ class Streams:
         self.line_as_it_is(_dumps(self._writable({**first, **document}), self.err))
 
     def trace(self, error: BaseException) -> None:
-        """With --verbose, write where an error came from."""
+        """Write where an error came from, if --verbose is set."""
         if self.verbose:
             from mydocs.cli.tracebacks import traceback_text
 

@@ -30,7 +30,7 @@ NOT_NOTED = 0.01  # seconds; a shorter gap between two spans does not count as w
 
 
 class Kind(StrEnum):
-    """What takes time in a run."""
+    """The kind of a span: what takes time in a run."""
 
     OTHERS = "others"  # waiting for another run
     STEP = "step"  # a script, or the standard indexes

@@ -1,4 +1,4 @@
-"""Export the clocks, for tests to import."""
+"""Export the clocks, for tests to import. Pure."""
 
 from mydocs.localserver.control.clock import Clock, ManualClock, SystemClock
 

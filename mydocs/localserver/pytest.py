@@ -1,4 +1,4 @@
-"""The pytest plugin: `-p mydocs.localserver.pytest`. Starts servers in this process, on loopback, in memory. I/O."""
+"""Provide the pytest plugin `-p mydocs.localserver.pytest`: servers in this process, on loopback, in memory. I/O."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any

@@ -63,7 +63,7 @@ RESUME = "the builds go on, `mydocs migrate wait` resumes the wait"
 @value
 class NextStep:
     """
-    What to do after an error.
+    The advice after an error.
 
     :param command: the command of `mydocs migrate` that the text names; the step is not shown after that very command
     """

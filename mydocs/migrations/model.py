@@ -45,7 +45,7 @@ class IndexState(StrEnum):
 
 
 class ScriptKind(StrEnum):
-    """How a script is run."""
+    """The kind of a script, which decides how it runs."""
 
     ASYNC = "async"  # defines `async def up(db)`
     PLAIN = "plain"  # the whole module, once, in a process of its own
@@ -65,7 +65,7 @@ class IndexType(StrEnum):
 
 
 class IndexAction(StrEnum):
-    """What was done to an index to give it its definition."""
+    """The action that gave an index its definition."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -204,7 +204,7 @@ class Entry:
 @value
 class ScriptOptions:
     """
-    What a run allows its scripts.
+    The options of a run for its scripts.
 
     :param timeout: seconds for each script, and for each ``verify``; ``None`` for no limit
     :param max_building: how many search indexes may build at the same time; ``None`` for no limit

@@ -1,5 +1,5 @@
 """
-Plan: show what a run would do to a database, without changing it. Run the pending scripts on a copy and compare. I/O.
+Show what a run would do to a database, without changing it: run the pending scripts on a copy and compare. I/O.
 
 files and ledger → plan → read the source within limits → fill the copy → each step in a process of its own → compare.
 """

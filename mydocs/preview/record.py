@@ -64,7 +64,7 @@ class Read:
 
 @dataclass(slots=True)
 class Record:
-    """What one step has done, according to its commands."""
+    """The effects of one step, according to its commands."""
 
     writes: list[Writes] = field(default_factory=list)
     empty_reads: list[Read] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Run an aggregation pipeline over documents. Reads and writes other collections only through ``Collections``."""
+"""Run an aggregation pipeline over documents. I/O on other collections only through ``Collections``."""
 
 import itertools
 import random

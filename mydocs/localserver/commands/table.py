@@ -1,4 +1,4 @@
-"""The table of commands: their names, their fields, and who may send them when. Pure."""
+"""Define the table of commands: their names and fields, and when a client may send them. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ class Dialect(StrEnum):
 
 
 class Generation(StrEnum):
-    """How a server without search answers."""
+    """The answers of a server without search."""
 
     CURRENT = "current"  # 8.x without mongot: 31082 for everything
     COMMAND_115 = "7.0"  # 115 for the commands, 6047401 for the stage
@@ -26,7 +26,7 @@ class Generation(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOutcome:
     """
-    How the builds of one index go. Every time is in seconds; ``None`` takes the settings' value.
+    The course of one index's builds. Every time is in seconds; ``None`` takes the settings' value.
 
     :param pending_seconds: from the command to the start of the build
     :param build_seconds: from the start to the end; ``math.inf`` for a build that does not end

@@ -31,7 +31,7 @@ _FILTERED = re.compile(r"\$\[([^\]]*)\]")
 
 
 class _Absent(Enum):
-    """What an operator does if its path does not exist."""
+    """The action of an operator whose path does not exist."""
 
     CREATE = auto()
     CHECK = auto()  # nothing, but it refuses a path that could not be created

@@ -98,7 +98,7 @@ class RangeTask:
 @value
 class RangeDone:
     """
-    How a range has ended.
+    The end of a range.
 
     :param superseded: it was given to another worker, or the run has a successor
     :param error: the function's error, pickled, and as text

@@ -88,7 +88,7 @@ class Source:
 @dataclass(slots=True)
 class Place:
     """
-    How far a walk has come.
+    The progress of a walk.
 
     :param after: a BSON document, so that `_id` keeps its type in the ledger; ``refused`` likewise
     :param left: number of documents that the function left as they are
@@ -199,7 +199,7 @@ _Lots: TypeAlias = tuple[_Send, _Receive]
 
 
 class _Beside:
-    """A command that is on its way while other work goes on."""
+    """A command that runs while other work continues."""
 
     def __init__(self) -> None:
         self.over = anyio.Event()
@@ -287,7 +287,7 @@ class _Walk:
         context().emit(BatchDone(collection=self.source.name, done=place.done, total=place.total or 0, seconds=seconds))
 
     async def _counted(self) -> None:
-        """Wait until all is counted, if that is under way."""
+        """Wait until all is counted, if the count is running."""
         if self.counting is not None:
             await self.counting.ended()
 

@@ -14,7 +14,7 @@ from mydocs.migrations.values import value
 
 
 class Meaning(StrEnum):
-    """What an error means for a search index, or for all of them."""
+    """The meaning of an error for a search index, or for all of them."""
 
     NO_SEARCH = "no search"  # this server has no search indexes
     UNKNOWN = "unknown"  # this server does not know such a command or stage

@@ -54,7 +54,7 @@ Seen: TypeAlias = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 
 
 class Capture:
-    """What one script did to indexes, filled from any thread."""
+    """The changes of one script to indexes, filled from any thread."""
 
     def __init__(
         self,

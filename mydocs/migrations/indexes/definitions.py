@@ -17,7 +17,7 @@ from mydocs.migrations.values import value
 
 
 class Change(StrEnum):
-    """What gives a search index the definition that was asked for."""
+    """The action that gives a search index the requested definition."""
 
     CREATE = "create"  # the index does not exist
     NOTHING = "nothing"

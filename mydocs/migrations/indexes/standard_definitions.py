@@ -13,7 +13,7 @@ Keys = str | Mapping[str, Any] | Sequence[str | tuple[str, Any]]
 
 
 class StandardAction(StrEnum):
-    """What gives a standard index the form that was asked for."""
+    """The action that gives a standard index the requested definition."""
 
     CREATE = "create"
     PRESENT = "present"  # perhaps under another name

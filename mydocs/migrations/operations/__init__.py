@@ -1,1 +1,1 @@
-"""One module for each question that a user asks. Start with `migrate`."""
+"""Answer what a user asks for, in one module each. Start with `migrate`."""

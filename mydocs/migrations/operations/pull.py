@@ -40,7 +40,7 @@ _NOT_THEIRS = ("_migrations", "_search_aliases", "system.")
 @value
 class PullReport:
     """
-    What a pull has found and written.
+    The result of a pull.
 
     :param path: of the script; ``None`` if nothing was written, or only differences were asked for
     :param state: of the script: pending, or applied if it was adopted

@@ -40,7 +40,7 @@ NOT_CREATED = "not created yet"
 @dataclass(slots=True, kw_only=True)
 class ReportBuilder:
     """
-    What a call has found and done so far.
+    The findings and actions of a call so far.
 
     :param standings: the migrations of the call
     :param done: the entries that it has written, in their latest form

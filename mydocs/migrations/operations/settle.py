@@ -26,7 +26,7 @@ from mydocs.migrations.values import value
 
 @value
 class Repair:
-    """What a repair would accept (``changed``) and forget (``missing``)."""
+    """The migrations that a repair would accept (``changed``) and forget (``missing``)."""
 
     changed: tuple[Standing, ...]
     missing: tuple[Standing, ...]

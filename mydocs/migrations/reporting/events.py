@@ -54,7 +54,7 @@ _MEANWHILE: Mapping[str, str] = {
 
 @value
 class Planned(Event):
-    """What runs next, in order. ``standard`` tells whether the standard indexes are one of the steps."""
+    """The steps that run next, in order. ``standard`` tells whether the standard indexes are one of the steps."""
 
     versions: tuple[str, ...]
     standard: bool
@@ -304,7 +304,7 @@ class IndexChanged(Event):
 
 @value
 class StillWaiting(Event):
-    """What a wait still waits for: every 30 s, and while other runs migrate, also when less is left."""
+    """The rest that a wait waits for. Emitted every 30 s; while other runs migrate, also when less is left."""
 
     what: tuple[str, ...]
     seconds: float

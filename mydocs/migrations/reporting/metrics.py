@@ -1,5 +1,5 @@
 """
-A sink for Prometheus (extra ``mydocs[prometheus]``): what is pending, what is not ready, how the last call ended.
+Make a sink for Prometheus (extra ``mydocs[prometheus]``): what is pending, what is not ready, how a call ended. No I/O.
 
 The gauges show what the last call of a process has found. A process that serves ``/metrics`` sets them by its own
 calls, for example at its start, or by a ``status`` every few minutes.

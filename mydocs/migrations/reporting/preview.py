@@ -53,7 +53,7 @@ class Effect:
 @value
 class PlannedStep:
     """
-    What one pending script would do.
+    The effects of one pending script.
 
     :param unknown: what could not be foreseen, one sentence each
     :param error: the error that the script raised on the copy
@@ -68,7 +68,7 @@ class PlannedStep:
 
 @value
 class PlanReport:
-    """What a run would do to a database, step by step."""
+    """The effects of a run on a database, step by step."""
 
     database: str
     steps: tuple[PlannedStep, ...] = ()

@@ -14,7 +14,7 @@ from mydocs.migrations.values import value
 
 
 class Outcome(StrEnum):
-    """How a call ended."""
+    """The outcome of a call."""
 
     OK = "ok"
     FAILED = "failed"

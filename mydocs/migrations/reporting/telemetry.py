@@ -1,5 +1,5 @@
 """
-A sink for OpenTelemetry (extra ``mydocs[otel]``): spans for a call, its steps and its index waits, and metrics.
+Make a sink for OpenTelemetry (extra ``mydocs[otel]``): spans of a call, its steps and index waits, and metrics. No I/O.
 
 Spans are started and ended explicitly and never made current, so the caller's context stays unchanged. The span of the
 call is a child of the span that is current when the sink is made. Attributes are names, counts, states and the type of

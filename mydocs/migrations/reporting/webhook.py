@@ -1,4 +1,4 @@
-"""A sink that posts to a web address how a call has ended. I/O: one POST for each call, on a thread of its own."""
+"""Make a sink that posts to a web address how a call has ended. I/O: one POST for each call, on a thread of its own."""
 
 import json
 import logging

@@ -203,7 +203,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
 
 
 class _Facts:
-    """What a module's top level says about a migration."""
+    """The facts about a migration from its module's top level."""
 
     def __init__(self, file_name: str, tree: ast.Module) -> None:
         self.file_name = file_name

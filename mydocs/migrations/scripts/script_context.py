@@ -1,7 +1,5 @@
 """
-Define what the helpers know of the script that calls them: its sink, its checkpoints, its limits.
-
-No I/O, except to store a checkpoint.
+Define what the helpers know of the script that calls them: sink, checkpoints, limits. I/O only to store a checkpoint.
 """
 
 import asyncio

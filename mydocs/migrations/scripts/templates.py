@@ -203,7 +203,7 @@ async def up(db: Any) -> None:
 
 
 class TemplateKind(StrEnum):
-    """What a new migration changes."""
+    """The subject of a new migration."""
 
     DATA = "data"
     SEARCH = "search"

@@ -1,5 +1,5 @@
 """
-Prevent a process that tries scripts, and every Python that it starts, from reaching anything except the copy.
+Keep a process that tries scripts, and every Python that it starts, from anything except the copy. No I/O.
 
 Python imports a module of this name when it starts. It imports nothing of mydocs, so that it also works if mydocs
 cannot be imported. Only a plan sets the variable; without it the module does nothing.
