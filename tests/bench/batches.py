@@ -20,8 +20,9 @@ WAYS = (
 )
 LARGE = (500, 40_000)  # documents, and bytes of each
 WAITING = 320  # documents, with a call of 20 ms each
-COMPUTING = 400  # documents, with some 15 ms of processor each
+COMPUTING = 400  # documents, with some 15 ms of processor each, or a call that blocks for 10 ms
 FAR = 0.02  # seconds, there and back
+FAR_SIZE = 50_000  # documents: enough that the commands of the run itself, at this distance, are a small part
 
 
 def measure(lab: Lab) -> Section:
@@ -31,12 +32,18 @@ def measure(lab: Lab) -> Section:
     for size in (*sizes, MILLION) if lab.million else sizes:
         rounds = 1 if lab.quick or size == MILLION else 3  # a thousand batches are an average in themselves
         rows += _compared(lab, f"{size:,} documents", (size, 270), WAYS, rounds=rounds)
-    rows += _compared(lab, "10,000 documents, 20 ms away", (10_000, 270), WAYS[:2], rounds=1, distance=FAR)
+    far = QUICK_SIZES[-1] if lab.quick else FAR_SIZE
+    rows += _compared(lab, f"{far:,} documents, 20 ms away", (far, 270), WAYS[:2], rounds=1, distance=FAR)
     rows += _compared(lab, "500 of 40 kB", LARGE, WAYS[:3], rounds=1)
     waiting = (("waiting1", "mydocs, one call at a time"), ("waiting16", "mydocs, concurrency=16"))
     rows += _compared(lab, f"{WAITING} calls of 20 ms", (WAITING, 10), waiting, rounds=1)
-    computing = (("lane", "mydocs, one lane"), ("workers1", "mydocs, 1 worker"), ("workers2", "mydocs, 2 workers"))
-    rows += _compared(lab, f"{COMPUTING} that compute", (COMPUTING, 10), computing, rounds=1)
+    # What two processes can gain on this machine, while the server is a third one, is what the bare ones gain.
+    bare = (("bare1", "1 process, no database"), ("bare2", "2 processes, no database"))
+    computing = (("computing1", "mydocs, 1 worker"), ("computing2", "mydocs, 2 workers"))
+    blocking = (("blocking1", "mydocs, 1 worker"), ("blocking2", "mydocs, 2 workers"))
+    rounds = 1 if lab.quick else 3
+    for work, ways in (("that compute, bare", bare), ("that compute", computing), ("calls that block", blocking)):
+        rows += _compared(lab, f"{COMPUTING} {work}", (COMPUTING, 10), ways, rounds=rounds)
     why = "no helper: a migration holds a loop written by hand"
     rows += [cannot(NAME, "any number", tool, why) for tool in (PYMONGO_MIGRATE, MONGODB_MIGRATIONS)]
     return Section(
@@ -77,6 +84,8 @@ def _median(runs: list[tuple[Ran, int, int, int]]) -> float:
 def _row(work: str, size: int, tool: str, runs: list[tuple[Ran, int, int, int]], base: float) -> Row:
     memory = max(ran.told["peak_mb"] - ran.told["idle_mb"] for ran, *_ in runs)
     processor = min(float(ran.told["processor"]) for ran, *_ in runs)
+    whole = sorted(float(ran.told["whole"]) for ran, *_ in runs)[len(runs) // 2]
+    around = f", {whole:.2f} s with the run around it" if tool.startswith(MYDOCS) else ""
     _, commands, sent, received = runs[len(runs) // 2]
     return Row(
         section=NAME,
@@ -87,7 +96,7 @@ def _row(work: str, size: int, tool: str, runs: list[tuple[Ran, int, int, int]],
         commands=commands,
         ratio=_median(runs) / base,
         note=(
-            f"{size / _median(runs):,.0f} a second; processor {processor * 1e6 / size:,.0f} µs, "
+            f"{size / _median(runs):,.0f} a second{around}; processor {processor * 1e6 / size:,.0f} µs, "
             f"sent {sent / size:,.0f} B, received {received / size:,.0f} B a document; +{memory:.0f} MB"
         ),
     )

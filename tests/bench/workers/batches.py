@@ -32,12 +32,16 @@ CALLS = {
     "in_batches": 'await update_in_batches(docs, wanted, [{"$set": {FIELD: {"$add": ["$n", 1]}}}])',
     "waiting1": 'await transform(docs, wanted, waiting, fields=("n",))',
     "waiting16": 'await transform(docs, wanted, waiting, fields=("n",), concurrency=16)',
-    "lane": 'await transform(docs, wanted, computing, fields=("n",), batch_size=20)',
-    "workers1": 'await transform(docs, wanted, computing, fields=("n",), batch_size=20)',
-    "workers2": 'await transform(docs, wanted, computing, fields=("n",), batch_size=20)',
+    **dict.fromkeys(
+        ("computing1", "computing2"), 'await transform(docs, wanted, computing, fields=("n",), batch_size=20)'
+    ),
+    **dict.fromkeys(
+        ("blocking1", "blocking2"), 'await transform(docs, wanted, blocking, fields=("n",), batch_size=20)'
+    ),
 }
 SCRIPT = f"""
 import asyncio
+import time
 from mydocs.migrations import transform, update_in_batches
 
 FIELD = "{WHAT}"
@@ -54,6 +58,11 @@ async def waiting(document):
 
 def computing(document):
     return {{"$set": {{FIELD: sum(number * number for number in range(200_000))}}}}
+
+
+def blocking(document):
+    time.sleep(0.01)
+    return add_one(document)
 
 
 async def up(db):
@@ -83,17 +92,31 @@ def by_hand(client: MongoClient[dict[str, Any]]) -> None:
         collection.bulk_write(pending, ordered=False)
 
 
-async def by_migration(folder: str, executor: Executor | None) -> None:
-    """Run a migration that changes the documents."""
+async def by_migration(folder: str, executor: Executor | None) -> float:
+    """
+    Run a migration that changes the documents.
+
+    :return: seconds that its script took, without what a run itself costs once
+    """
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(URL)
-    await migrate(client[DATABASE], directory=folder, standard_indexes={}, executor=executor)
+    report = await migrate(client[DATABASE], directory=folder, standard_indexes={}, executor=executor)
     client.close()
+    return sum(migration.seconds or 0.0 for migration in report.migrations)
+
+
+def by_itself(executor: Executor, documents: int) -> None:
+    """Compute as the script does, in the processes and without a database, in pieces as large as a batch."""
+    list(executor.map(compute, [20] * (documents // 20)))
+
+
+def compute(documents: int) -> int:
+    return sum(sum(number * number for number in range(200_000)) for _ in range(documents))
 
 
 @contextlib.contextmanager
 def engine() -> Iterator[Executor | None]:
     """Yield processes that have started already, where the mode has some."""
-    if not MODE.startswith("workers"):
+    if not MODE.startswith(("bare", "computing", "blocking")):
         yield None
         return
     count = int(MODE[-1])
@@ -103,7 +126,7 @@ def engine() -> Iterator[Executor | None]:
 
 
 def main() -> None:
-    """Say how long the change took, and how much processor and memory it was."""
+    """Say how long the change took, in all and without the run around it, and its processor and memory."""
     with MongoClient[dict[str, Any]](URL) as client, tempfile.TemporaryDirectory() as folder, engine() as pool:
         turn = int("0" + "".join(filter(str.isdigit, WHAT.rpartition("_")[2])))
         if MODE in CALLS:
@@ -111,17 +134,21 @@ def main() -> None:
         client[DATABASE].command("ping")
         idle, busy = megabytes(peak=False), time.process_time()
         began = time.perf_counter()
+        own: float | None = None
         if MODE == "fill":
             fill(client)
         elif MODE == "hand":
             by_hand(client)
         elif MODE == "drop":
             client.drop_database(DATABASE)
+        elif MODE.startswith("bare") and pool is not None:
+            by_itself(pool, client[DATABASE]["docs"].estimated_document_count())
         else:
-            asyncio.run(by_migration(folder, pool))
+            own = asyncio.run(by_migration(folder, pool))
         seconds, busy = time.perf_counter() - began, time.process_time() - busy
     peak = megabytes(peak=True)
-    print(json.dumps({"seconds": seconds, "processor": busy, "idle_mb": idle, "peak_mb": peak}), flush=True)
+    facts = {"seconds": seconds if own is None else own, "whole": seconds, "processor": busy}
+    print(json.dumps({**facts, "idle_mb": idle, "peak_mb": peak}), flush=True)
     os._exit(0)  # what a driver waits for at its end is not a part of the work
 
 
