@@ -92,6 +92,13 @@ async def entry_of(db: Database, version: str) -> Entry:
             id="its own cancellation",
         ),
         pytest.param(
+            "import asyncio\nasync def up(db):\n    asyncio.get_running_loop().stop()\n",
+            3,
+            "NotPossible",
+            "cannot stop the event loop",
+            id="an end of the event loop",
+        ),
+        pytest.param(
             "raise ValueError('no title in caf\\udce9.txt')",
             1,
             "ValueError",

@@ -1,9 +1,9 @@
-"""Find the tasks that a script has left running. No I/O; sets the loop's task factory."""
+"""Find the tasks that a script has left running, and refuse that it stops the loop. No I/O; changes the loop."""
 
 import asyncio
 import inspect
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -37,6 +37,8 @@ def tasks_watched() -> Iterator[list[asyncio.Task[Any]]]:
     count, before = _watched.get(loop, (0, loop.get_task_factory()))
     if not count:
         loop.set_task_factory(_factory_after(before))
+        with suppress(AttributeError):  # uvloop's loops take no attribute
+            loop.stop = _stop_unless_asked_by_a_script(loop.stop)  # type: ignore[method-assign]
     _watched[loop] = count + 1, before
     token = _made.set(made)
     try:
@@ -46,8 +48,11 @@ def tasks_watched() -> Iterator[list[asyncio.Task[Any]]]:
         count, before = _watched.pop(loop)
         if count > 1:
             _watched[loop] = count - 1, before
-        elif getattr(loop.get_task_factory(), "is_ours", False):
-            loop.set_task_factory(before)
+        else:
+            with suppress(AttributeError):
+                del loop.stop  # the instance's attribute: the method of the class is visible again
+            if getattr(loop.get_task_factory(), "is_ours", False):
+                loop.set_task_factory(before)
 
 
 async def refuse_left_tasks(made: list[asyncio.Task[Any]]) -> None:
@@ -86,6 +91,15 @@ def _factory_after(before: Any) -> Any:
 
     make.is_ours = True  # type: ignore[attr-defined]  # a function accepts any attribute
     return make
+
+
+def _stop_unless_asked_by_a_script(stop: Callable[[], None]) -> Callable[[], None]:
+    def stop_or_refuse() -> None:
+        if _made.get() is not None:
+            raise NotPossible("a script cannot stop the event loop, which is the run's; let `up` return instead")
+        stop()
+
+    return stop_or_refuse
 
 
 def _is_the_scripts(task: asyncio.Task[Any]) -> bool:
