@@ -60,7 +60,7 @@ async def wait_for(
     once = timeout is not None and timeout <= 0
     pollers = [_Poller(db, collection, of, sink, once=once) for collection, of in tracks.items()]
     errors: list[Exception] = []
-    limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
+    limiter = anyio.Semaphore(LISTINGS_AT_ONCE, fast_acquire=True)
 
     async def poll(poller: _Poller) -> None:
         try:
@@ -137,13 +137,13 @@ class _Poller:
     def is_over(self) -> bool:
         return (self._once and self._looked) or all(track.outcome is not None for track in self.tracks)
 
-    async def run(self, limiter: anyio.CapacityLimiter) -> None:
+    async def run(self, limiter: anyio.Semaphore) -> None:
         names = tuple(sorted(track.index.name for track in self.tracks))
         # Shared with pollers that ask for the same names: if a listing is too large, only those are listed.
         with shared_looks(self._db, self._collection, names) as looks:
             await self._run(limiter, looks, names)
 
-    async def _run(self, limiter: anyio.CapacityLimiter, looks: Looks[list[Document]], names: Sequence[str]) -> None:
+    async def _run(self, limiter: anyio.Semaphore, looks: Looks[list[Document]], names: Sequence[str]) -> None:
         async def ask() -> list[Document]:
             async with limiter:
                 with limited_to(replace(limits(), until=last_answer + limits().patience)):
