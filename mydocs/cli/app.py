@@ -250,7 +250,8 @@ def list_(common: Common) -> None:
         rows = [(s.version, s.name, s.kind.value, "yes" if s.reversible else "no") for s in found.scripts]
         from mydocs.cli.tables import table
 
-        streams.result(table(("VERSION", "NAME", "KIND", "REVERSIBLE"), rows) or "no scripts")
+        with results.fitted_to(streams):
+            streams.result(table(("VERSION", "NAME", "KIND", "REVERSIBLE"), rows) or "no scripts")
         return
     listed = [
         {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mydocs.cli.light import CLICK_ERROR
-from mydocs.cli.results import hand_out
+from mydocs.cli.results import hand_out, rendered
 from mydocs.cli.streams import LogFormat, Output, Streams
 
 if TYPE_CHECKING:  # `--help` and shell completion must not import our errors
@@ -58,7 +58,7 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
     if streams.output is Output.JSON:
         streams.result_json(to_json(report))
     elif streams.output is Output.TABLE and streams.render is not None and _has_content(error.report):
-        streams.result(streams.redacted(streams.render(report)))
+        streams.result(rendered(streams, report))
     sentence = " ".join(str(error).split())
     hint = error.next_step_after(streams.subcommand)
     if streams.log_format is LogFormat.JSON:

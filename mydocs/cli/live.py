@@ -13,6 +13,7 @@ from mydocs.cli import progress, render
 from mydocs.cli.plain import PlainView, ticking
 from mydocs.cli.progress import Progress
 from mydocs.cli.streams import LogFormat, Output, Streams
+from mydocs.cli.tables import CUT, cut_inside
 from mydocs.migrations.errors import describe_holder
 from mydocs.migrations.model import IndexAction, IndexState, IndexType, MigrationState
 from mydocs.migrations.reporting.durations import rounded_text, seconds_text
@@ -37,11 +38,11 @@ if TYPE_CHECKING:  # rich is imported only on a terminal
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 BAR_WIDTH = 12  # characters
+LEAST_BAR = 4
 FRAMES_A_SECOND = 8
 LEASE = "waiting for the lease"
 SPINNERS = ("dots", "line")  # with and without Unicode
 MARKS = {"done": ("✓", "+"), "failed": ("✗", "x"), "info": ("•", "*")}
-CUT = "…~"
 MIN_TITLE = 16  # characters
 TIME_WIDTH = 9  # characters
 ROOM_FOR_STATE = 27  # characters: the mark, the time, the gaps, and a state such as "rolled back"
@@ -147,8 +148,6 @@ class LiveView:
                 for title, line in self._lines.items():
                     if line.ended is None:
                         self._lines[title] = replace(line, ended=now, mark="info")
-                if self._settles and (changed := self._changed()):
-                    return changed, "dim"
             case Planned() if event == self._plan:
                 pass
             case StillWaiting() if any(line.is_index for line in self._lines.values()):
@@ -164,14 +163,6 @@ class LiveView:
         self._data[title] = come = progress.after(event, self._data.get(title))
         ended = now if come.is_over else None
         self._lines[title] = Line(title=title, text="", since=now - event.seconds, ended=ended, data=come)
-
-    def _changed(self) -> str:
-        """Return a line for each data change, which no table shows."""
-        data = [(line, line.data) for line in self._lines.values() if line.data is not None]
-        return "\n".join(
-            f"{line.title.strip()}: {come.done} of {come.total} documents, {seconds_text(line.seconds)}"
-            for line, come in data
-        )
 
     def _end_data(self) -> None:
         """End the data changes of a script that has ended."""
@@ -228,18 +219,17 @@ class LiveView:
         come = line.data
         # The percentage comes first, then the parts that fit. On a narrow screen no part is cut.
         share = f"{come.share:4.0%}"
-        if room < len(share) + 1 + BAR_WIDTH:
+        width = min(BAR_WIDTH, room - len(share) - 1)
+        if width < LEAST_BAR:
             return self._text(share)
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        grid = Table.grid(padding=(0, 1, 0, 0))
-        grid.add_column(width=len(share))
-        grid.add_column(width=BAR_WIDTH)
-        grid.add_column(no_wrap=True)
-        left = room - len(share) - BAR_WIDTH - 2
+        left = room - len(share) - width - 2
         said = fitting((render.speed_text(come), f"{come.done} of {come.total} documents"), left)
-        grid.add_row(share, ProgressBar(total=max(1, come.total), completed=come.done, width=BAR_WIDTH), said)
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        bar = ProgressBar(total=max(1, come.total), completed=come.done, width=width)
+        grid.add_row(share, bar, *filter(None, [said]))
         return grid
 
     def _text(self, text: str, style: str = "") -> "RenderableType":
@@ -258,14 +248,6 @@ def fitting(parts: Sequence[str], room: int) -> str:
             break
         said = longer
     return said
-
-
-def cut_inside(text: str, width: int, mark: str) -> str:
-    """Cut a name in the middle, since names of one kind usually differ at their ends."""
-    if len(text) <= width:
-        return text
-    end = (width - len(mark)) // 2
-    return f"{text[: width - len(mark) - end]}{mark}{text[len(text) - end :]}"
 
 
 def chosen(lines: Sequence[Line], room: int) -> list[Line]:
@@ -316,7 +298,7 @@ def _live(streams: Streams) -> Iterator[Sink]:
     console = Screen(file=streams.err)
     # On the same screen the table of the result replaces the lines, since it contains the same.
     settles = streams.output is Output.TABLE and streams.out is not None and streams.out.isatty()
-    shown = LiveView(streams, unicode=console.encoding.lower().startswith("utf"), settles=settles)
+    shown = LiveView(streams, unicode=console.encoding.lower().startswith("utf"))
     shown.console = console
     live: Any = Live(
         shown,

@@ -1,6 +1,7 @@
 """Write a result to all its places: stdout, the file of --report, the summary of a workflow's step. I/O."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mydocs.cli.streams import Output, Streams, current
@@ -14,11 +15,27 @@ def show(report: "RunReport") -> None:
     streams = current()
     hand_out(streams, report)
     if streams.output is Output.TABLE and streams.render is not None:
-        streams.result(streams.redacted(streams.render(report)))
+        streams.result(rendered(streams, report))
     elif streams.output is Output.JSON:
         from mydocs.migrations.reporting.report import to_json
 
         streams.result_json(to_json(report))
+
+
+def rendered(streams: Streams, report: "RunReport") -> str:
+    """Write a report as the command at work shows it."""
+    with fitted_to(streams):
+        return streams.redacted(streams.render(report)) if streams.render is not None else ""
+
+
+def fitted_to(streams: Streams) -> AbstractContextManager[None]:
+    """Let tables fit the terminal that stdout is; elsewhere they are as wide as they need to be."""
+    width = streams.width
+    if width is None:
+        return nullcontext()
+    from mydocs.cli.tables import CUT, fitted
+
+    return fitted(width, CUT[not streams.is_unicode], streams.redacted)
 
 
 def hand_out(streams: Streams, report: "RunReport") -> None:

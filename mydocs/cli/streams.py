@@ -60,6 +60,23 @@ class Streams:
         """Return the last word of the command, such as `run`."""
         return self.command.rpartition(" ")[2] if self.command else None
 
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal that stdout is; ``None`` if it is none."""
+        if self.out is None or not self.out.isatty():
+            return None
+        given = os.environ.get("COLUMNS", "")
+        if given.isdigit() and int(given):
+            return int(given)
+        with contextlib.suppress(OSError, ValueError):
+            return os.get_terminal_size(self.out.fileno()).columns or None
+        return None
+
+    @property
+    def is_unicode(self) -> bool:
+        """Whether stdout holds every character."""
+        return _is_unicode(self.out)
+
     def redacted(self, text: str) -> str:
         """Remove the credentials from a free text."""
         if not self.secrets and "mongodb" not in text.lower():

@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from rich.live import Live
 
@@ -14,7 +16,7 @@ from mydocs.cli import progress, render
 from mydocs.cli.live import LiveView
 from mydocs.cli.plain import PlainView
 from mydocs.cli.streams import Streams
-from mydocs.cli.tables import table
+from mydocs.cli.tables import fitted, table
 from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
 from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.events import (
@@ -115,6 +117,22 @@ def test_duration_is_written_for_people(seconds: float | None, text: str) -> Non
 def test_table_is_aligned_and_leaves_empty_columns_out() -> None:
     text = table(("A", "EMPTY", "B"), [("long cell", "", "x"), ("y", "", "two\nlines")])
     assert text.splitlines() == ["A          B", "long cell  x", "y          two lines"]
+
+
+@given(st.lists(st.text("ab ", min_size=1, max_size=60), min_size=2, max_size=4), st.integers(20, 120))
+def test_a_table_fits_any_screen_that_has_room_for_its_columns(row: list[str], width: int) -> None:
+    with fitted(width, "~", str):
+        lines = table(["A"] * len(row), [row, ["x"] * len(row)]).splitlines()
+    assert max(map(len, lines)) <= max(width, 14 * len(row))
+
+
+def test_a_credential_is_found_before_its_name_is_cut_and_a_reason_is_not_cut() -> None:
+    reason = "why " * 20
+    with fitted(40, "~", lambda text: text.replace("hunter2-secret", "***")):
+        text = table(("INDEX", "REASON"), [("a_long_name_of_an_index_hunter2-secret_and_more", reason)])
+    assert "***" in text or "~" in text
+    assert not any(piece in text for piece in ("hunter2", "secret"))
+    assert reason.strip() in text
 
 
 @pytest.mark.parametrize(

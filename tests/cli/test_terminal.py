@@ -150,7 +150,30 @@ def test_what_a_data_change_came_to_stays_above_the_table(start: Start, folder: 
     )
     _, sent = on_terminal(start, "migrate", "run", "--url", local_url, "--db", "x", both=True)
     shown = screen_after(sent)
-    assert len([line for line in shown if "50 of 50 documents" in line]) == 1
+    assert len([line for line in shown if "50 documents changed" in line]) == 1
+
+
+@pytest.mark.parametrize(("columns", "encoding"), [(60, "utf-8"), (56, "ascii")])
+def test_the_table_fits_a_narrow_screen_and_keeps_the_ends_of_names(
+    start: Start, folder: Path, local_url: str, columns: int, encoding: str
+) -> None:
+    for version, end in (("001", "documents"), ("002", "pages")):
+        (folder / f"{version}_a_long_name_that_begins_like_the_other_one_{end}.py").write_text("async def up(db): ...")
+    server, environ = ("--url", local_url, "--db", "x"), {"PYTHONIOENCODING": encoding, "LC_ALL": "C.UTF-8"}
+    for command in (("list",), ("run", *server), ("status", *server)):
+        _, sent = on_terminal(start, "migrate", *command, both=True, columns=columns, environ=environ)
+        rows = [line for line in screen_after(sent, 200) if re.match(r"00[12] ", line)]
+        assert len(rows) == 2
+        assert max(map(len, rows)) <= columns
+        assert re.fullmatch(r"001 +a_lon\w+[…~]\w*ts .*", rows[0])
+        assert re.fullmatch(r"002 +a_lon\w+[…~]\w*es .*", rows[1])
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_it_needs_to_be(start: Start, folder: Path, local_url: str) -> None:
+    name = "001_" + "long_" * 20 + "name"
+    (folder / f"{name}.py").write_text("async def up(db): ...")
+    out, _ = on_terminal(start, "migrate", "run", "--url", local_url, "--db", "x", columns=60)
+    assert name.removeprefix("001_") in out
 
 
 def test_a_failed_run_on_a_screen_shows_its_table_once(start: Start, folder: Path, local_url: str) -> None:
