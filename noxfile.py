@@ -10,13 +10,13 @@ import nox
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_venv = "yes"
-# The standard library's: it is there wherever the command of the README got so far, and needs no other tool.
+# The standard library's venv: the README's command has used it already, and it needs no other tool.
 nox.options.default_venv_backend = "venv"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 
-# They decide and do nothing else, so each of their branches can be reached by a plain call.
+# These modules only decide, so a test reaches each of their branches by a plain call.
 PURE = (
     *("ledger/plan", "ledger/documents", "ledger/foreign"),
     *("indexes/readiness", "indexes/definitions", "indexes/standard_definitions"),
@@ -53,7 +53,7 @@ def _tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    # Only the tests of single modules are traced: what is measured is pure, and tracing slows the others by half.
+    # Only unit tests are traced: the measured modules are pure, and tracing slows the other tests down by half.
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", "tests/unit", "--numprocesses=2")
     session.run("coverage", "combine", "--quiet")
@@ -120,7 +120,7 @@ def build(session: nox.Session) -> None:
     """Build sdist and wheel, and use the wheel in an environment that holds nothing else."""
     session.install("build")
     with tempfile.TemporaryDirectory() as folder:
-        # Not in `dist/`, where the wheel of another version may lie.
+        # Not in `dist/`, which may contain the wheel of another version.
         session.run("python", "-m", "build", "--outdir", folder)
         (wheel,) = Path(folder).glob("*.whl")
         session.run("python", "-m", "venv", f"{folder}/fresh")
@@ -129,7 +129,7 @@ def build(session: nox.Session) -> None:
         session.run(str(programs / "mydocs"), "--help", external=True)
         session.run(str(programs / "mydocs"), "migrate", "list", external=True)
         scripts = str(Path("migrations").resolve())
-        with session.chdir(folder):  # where neither the sources nor data of an earlier run are
+        with session.chdir(folder):  # a folder without the sources and without data of an earlier run
             find = "import mydocs, pathlib; assert pathlib.Path(mydocs.__file__).with_name('py.typed').is_file()"
             session.run(str(programs / "python"), "-c", find, external=True)
             session.run(

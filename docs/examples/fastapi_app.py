@@ -1,10 +1,9 @@
 """
-A FastAPI application that serves from the start, and takes its migrations up beside that.
+A FastAPI application that serves from the start and migrates at the same time.
 
 Run it with `MONGO_URL=… MONGO_USER=… MONGO_PASSWORD=… MONGO_DB_NAME=… uvicorn fastapi_app:app`. `/healthz` answers from
-the start, for a liveness probe: a long migration must not get the replica killed that runs it. `/readyz` answers 503
-with what is still missing until everything can be queried. From then on it answers 200 without asking the database, so
-that any number of probes costs it nothing.
+the start, for a liveness probe: a long migration must not cause the end of its replica. `/readyz` answers 503 with what
+is still missing until everything can be queried. After that it answers 200 without a command to the database.
 """
 
 import logging
@@ -23,14 +22,14 @@ MIGRATIONS = os.environ.get("MYDOCS_MIGRATIONS_DIR", "migrations")
 PASSING = (3, 5, 7)
 PAUSE_SECONDS = 10.0
 
-# uvicorn sets up its own loggers only: without this line nothing of a migration is seen.
+# uvicorn configures only its own loggers: without this line a migration logs nothing.
 logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
 logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Serve at once, and migrate beside it. At shutdown a migration that is under way is cancelled and recorded."""
+    """Serve at once, and migrate at the same time. At shutdown a running migration is cancelled and recorded."""
     app.state.ready, app.state.problem = False, None
     async with connect() as db, anyio.create_task_group() as group:
         app.state.db = db
@@ -49,7 +48,7 @@ async def become_ready(app: FastAPI) -> None:
             app.state.problem = str(error)
             logger.error("not ready: %s", error)
             if error.exit_code not in PASSING:
-                return  # the replica stays unready until somebody has changed something
+                return  # the replica stays unready until you correct the cause
             await anyio.sleep(PAUSE_SECONDS)
 
 
@@ -58,19 +57,19 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/healthz")
 async def healthz() -> dict[str, bool]:
-    """Say that the process lives."""
+    """Answer that the process is alive."""
     return {"alive": True}
 
 
 @app.get("/readyz")
 async def readyz(request: Request, response: Response) -> dict[str, Any]:
-    """Say whether every index can be queried, and what is missing."""
+    """Answer whether every index can be queried, and what is missing."""
     state = request.app.state
     if state.ready:
         return {"ready": True, "missing": []}
     response.status_code = 503
     try:
         missing = work_left(await status(state.db, directory=MIGRATIONS))
-    except MigrationError as error:  # no server, for one
+    except MigrationError as error:  # for example, no server
         missing = (str(error),)
     return {"ready": False, "missing": missing, "problem": state.problem}

@@ -2,8 +2,8 @@
 A Starlette application that starts only when its migrations are applied and every search index can be queried.
 
 Run it with `MONGO_URL=… MONGO_USER=… MONGO_PASSWORD=… MONGO_DB_NAME=… uvicorn starlette_app:app`. Until it is ready
-nothing listens, so a probe that cannot connect is the answer; give the start-up probe the time that an index build
-takes. It uses PyMongo's own asynchronous driver.
+it does not listen, so a probe cannot connect. Give the start-up probe the time that an index build takes. It uses
+PyMongo's own asynchronous driver.
 """
 
 import logging
@@ -21,13 +21,13 @@ from mydocs.migrations import connect, migrate, status, work_left
 
 MIGRATIONS = os.environ.get("MYDOCS_MIGRATIONS_DIR", "migrations")
 
-# uvicorn sets up its own loggers only: without this line nothing of a migration is seen.
+# uvicorn configures only its own loggers: without this line a migration logs nothing.
 logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
 
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Await all of it: in one of many replicas the work is done, the others wait for that one."""
+    """Await the migrations: one of many replicas does the work, and the others wait for it."""
     async with connect(client=AsyncMongoClient) as db:
         app.state.db = db
         await migrate(db, directory=MIGRATIONS, wait=True, timeout=1800.0)
@@ -35,7 +35,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def readyz(request: Request) -> JSONResponse:
-    """Ask the ledger alone, in one command: a newer application may have left work that this one knows of."""
+    """Read only the ledger, in one command: a newer application may have left work that this one knows of."""
     missing = work_left(await status(request.app.state.db, directory=MIGRATIONS, indexes=False))
     return JSONResponse({"ready": not missing, "missing": missing}, status_code=503 if missing else 200)
 

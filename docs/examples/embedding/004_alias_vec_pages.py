@@ -1,4 +1,4 @@
-"""The name that the application asks for, in front of the index that it has. Deploy what asks for it next."""
+"""Give the present index an alias. Then deploy the application that uses the alias."""
 
 from typing import Any
 

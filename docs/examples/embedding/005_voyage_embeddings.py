@@ -1,7 +1,7 @@
 """
-From text-embedding-3-large to voyage-3-large: new vectors beside the old ones, an index on them, and then the alias.
+From text-embedding-3-large to voyage-3-large: new vectors beside the old ones, an index on them, then the alias.
 
-It needs VOYAGE_API_KEY. The application reads the new field where the alias names the new index.
+It needs VOYAGE_API_KEY. The application reads the new field once the alias names the new index.
 """
 
 import os
@@ -55,7 +55,7 @@ async def embed(pages: list[dict[str, Any]]) -> list[Any]:
 
 
 async def embed_what_is_stale(pages: Any) -> None:
-    # Again for what was edited meanwhile, until nothing was.
+    # Repeat for documents that were edited meanwhile, until there are none.
     stale, fields = stale_embeddings(**EMBEDDING), (EMBEDDING["text"],)
     while await transform(pages, stale, embed, batch=True, batch_size=100, concurrency=4, fields=fields):
         pass

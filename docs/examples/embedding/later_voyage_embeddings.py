@@ -1,7 +1,7 @@
 """
-The old index and the old vectors go, in a later release.
+Remove the old index and the old vectors, in a later release.
 
-Rename this file to the next number once every process that runs asks for the index by its alias, and nobody wants to
+Rename this file to the next number once every running process finds the index by its alias and you no longer want to
 switch back.
 """
 
