@@ -86,3 +86,12 @@ def test_the_first_five_minutes_fit_into_a_free_cluster(
         entries = {entry["_id"] for entry in database["_migrations"].find()}
     assert listed == {"ft_documents", "ft_pages", "vec_pages_large_dot"}
     assert entries == {"standard", "001", "002", "003"}
+
+
+def test_the_page_names_the_files_that_the_command_writes(clone: Path) -> None:
+    page = (ROOT / "docs" / "embedding-model.md").read_text("utf-8")
+    (arguments,) = re.findall(r"`mydocs (migrate new .*?)` writes it", page)
+    ended = CliRunner().invoke(app, shlex.split(arguments))
+    migration, later = (Path(line).name for line in ended.stdout.splitlines())
+    assert migration == "004_voyage-3-large.py"
+    assert f"`{later}` lies beside the migration" in page
