@@ -68,7 +68,8 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
     first, *more = error.lines()
     streams.line(f"mydocs: error: {' '.join(first.split())}")
     for line in more:
-        streams.line(f"  {' '.join(line.split())}")
+        # What is indented is one of the problems, what is not says something about all of them.
+        streams.line(f"{'  ' if line.startswith('  ') else 'mydocs: '}{' '.join(line.split())}")
     if hint is not None:
         streams.line(f"mydocs: next: {hint}")
     from mydocs.cli import actions

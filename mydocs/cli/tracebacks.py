@@ -11,7 +11,7 @@ from mydocs.migrations.errors import MigrationError, MigrationFailed
 OURS = Path(mydocs.__file__).parent
 # Modules whose frames are part of every traceback.
 FRAMEWORKS = frozenset({"anyio", "motor", "pymongo", "typer"})
-STANDARD = tuple(Path(os.__file__).parent / name for name in ("asyncio", "concurrent"))
+PYTHON = Path(os.__file__).parent
 
 
 def traceback_text(error: BaseException) -> str:
@@ -26,7 +26,7 @@ def traceback_text(error: BaseException) -> str:
         error = error.__cause__
     told = TracebackException.from_exception(error)
     for each in _chain(told, set()):
-        each.stack[:] = _useful(each.stack, by_script=by_script)
+        each.stack[:] = _useful(each.stack, by_script=by_script, is_ours=isinstance(error, MigrationError))
     text = "".join(told.format()).rstrip()
     if told.stack:
         return text
@@ -45,20 +45,25 @@ def _chain(told: TracebackException, seen: set[int]) -> Iterator[TracebackExcept
             yield from _chain(other, seen)
 
 
-def _useful(stack: list[FrameSummary], *, by_script: bool) -> list[FrameSummary]:
-    """Return a script's frames and those below them; without a script, all of our own."""
+def _useful(stack: list[FrameSummary], *, by_script: bool, is_ours: bool) -> list[FrameSummary]:
+    """
+    Return a script's frames and those below them; without a script, all of our own.
+
+    :param is_ours: the error says all that our own frames would say
+    """
     kept = [frame for frame in stack if not _is_framework(Path(frame.filename))]
-    first = next((index for index, frame in enumerate(kept) if not _is_ours(frame)), None)
-    if first is not None:
-        return kept[first:]
-    return [] if by_script else kept
+    first = next((index for index, frame in enumerate(kept) if _is_script(Path(frame.filename))), None)
+    if first is None:
+        return [] if by_script else kept
+    return [frame for frame in kept[first:] if not (is_ours and Path(frame.filename).is_relative_to(OURS))]
 
 
-def _is_ours(frame: FrameSummary) -> bool:
-    return Path(frame.filename).is_relative_to(OURS)
+def _is_script(file: Path) -> bool:
+    """Whether a file is neither ours nor of Python nor installed."""
+    return not (file.is_relative_to(OURS) or file.is_relative_to(PYTHON) or "site-packages" in file.parts)
 
 
 def _is_framework(file: Path) -> bool:
-    return any(file.is_relative_to(folder) for folder in STANDARD) or any(
+    return any(file.is_relative_to(PYTHON / name) for name in ("asyncio", "concurrent")) or any(
         parent.parent.name == "site-packages" and parent.name in FRAMEWORKS for parent in file.parents
     )

@@ -4,13 +4,15 @@ import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from typer.testing import Result
 
+import mydocs
 from mydocs.cli.tracebacks import traceback_text
-from mydocs.migrations.errors import DirectoryMissing, MigrationFailed
-from mydocs.migrations.scripts.discover import discover
+from mydocs.migrations.errors import MigrationFailed
 from tests.cli.conftest import Ended
 
 pytestmark = pytest.mark.seconds(60)  # each starts a process or several
@@ -53,12 +55,33 @@ def test_a_failed_script_shows_its_own_frames_and_no_others(
     assert "direct cause" not in ended.err
 
 
-def test_an_error_of_this_program_shows_where_it_arose(tmp_path: Path) -> None:
-    with pytest.raises(DirectoryMissing) as caught:
-        discover(tmp_path / "none")
-    text = traceback_text(caught.value)
-    assert frames(text)[-1].endswith("discover.py")
-    assert text.splitlines()[-1].startswith("mydocs.migrations.errors.DirectoryMissing: ")
+def test_an_error_of_this_program_shows_where_it_arose(cli: Callable[..., Result]) -> None:
+    ended = cli("migrate", "list", "--verbose")
+    files = frames(ended.stderr)
+    assert files[-1].endswith("discover.py")
+    assert [file for file in files if "typer" in file] == []
+    assert "\nmydocs.migrations.errors.DirectoryMissing: " in ended.stderr
+
+
+def test_an_error_of_a_helper_shows_the_line_of_the_script_alone(
+    program: Callable[..., Ended], folder: Path, local_url: str
+) -> None:
+    (folder / "001_bad.py").write_text(
+        "from mydocs.migrations import ensure_indexes\nasync def up(db):\n    await ensure_indexes(db.notes, ['a'])\n"
+    )
+    ended = program("migrate", "run", "--url", local_url, "--db", "x", "--verbose")
+    assert frames(ended.err) == [str(folder / "001_bad.py")]
+
+
+def test_a_mistake_of_this_program_keeps_its_frames_whatever_it_called() -> None:
+    source = "import json\ndef ours():\n    json.loads('{')\n"
+    names: dict[str, Any] = {}
+    exec(compile(source, str(Path(mydocs.__file__).parent / "mistake.py"), "exec"), names)  # a module of ours
+    with pytest.raises(ValueError, match="Expecting") as caught:
+        names["ours"]()
+    # Without the frame of this test, which would pass for a script's.
+    text = traceback_text(caught.value.with_traceback(caught.tb.tb_next))
+    assert [Path(file).name for file in frames(text)][:2] == ["mistake.py", "__init__.py"]
 
 
 def test_frames_of_frameworks_are_left_out_between_those_of_a_script() -> None:

@@ -164,3 +164,18 @@ def test_several_problems_have_a_line_each_on_a_screen_and_one_sentence_in_json(
     assert lines[3].startswith("mydocs: next: ")
     message = json.loads(cli("migrate", "list", "-o", "json").stdout)["error"]["message"]
     assert message == "; ".join(line.strip() for line in lines[1:3])
+
+
+def test_what_to_do_about_several_problems_stands_below_them(
+    cli: Callable[..., Result], folder: Path, local_url: str
+) -> None:
+    for version in ("001", "002"):
+        (folder / f"{version}_a.py").write_text("async def up(db): ...\n")
+    ended = cli("migrate", "status", "--exit-code", "--indexes", "none", "--url", local_url, "--db", "x")
+    assert ended.exit_code == 8
+    assert ended.stderr.splitlines() == [
+        "mydocs: error: work is left:",
+        "  001 is pending",
+        "  002 is pending",
+        "mydocs: `mydocs migrate run --wait` runs what is pending, failed or interrupted",
+    ]
