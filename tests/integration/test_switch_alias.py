@@ -204,19 +204,19 @@ async def test_an_index_of_that_name_elsewhere_is_dropped(db: Database, local_se
     assert local_server.controls.counts()["dropSearchIndex"] == 1
 
 
-@pytest.mark.limits(alias_grace=0.4)
+@pytest.mark.limits(alias_grace=2.0)
 async def test_what_was_named_a_moment_ago_is_dropped_after_the_cache_of_applications(
     db: Database, local_server: LocalServer
 ) -> None:
     await two_indexes(db)
     await switch_search_alias(db["pages"], "vec", to="vec_1")
+    before, dropped = time.monotonic(), list[float]()
     await switch_search_alias(db["pages"], "vec", to="vec_2")
-    switched, dropped = time.monotonic(), list[float]()
     local_server.controls.call(lambda _: dropped.append(time.monotonic()), command="dropSearchIndex")
     events: list[Event] = []
     with under_way(Capture(ScriptContext(events.append)), db.name):
         await drop_search_indexes(db["pages"], "vec_1")
-    assert dropped[0] - switched >= 0.3
+    assert dropped[0] - before >= 1.9  # the server's clock has milliseconds
     assert [event.what for event in events if isinstance(event, StillWaiting)] == [
         ("applications that use pages.vec_1",)
     ]
@@ -284,17 +284,17 @@ async def test_an_alias_stops_no_update_and_no_replacement_of_what_serves_nothin
     assert (str(updated.action), str(replaced.action)) == ("updated", "replaced")
 
 
-@pytest.mark.limits(alias_grace=0.4)
+@pytest.mark.limits(alias_grace=2.0)
 async def test_what_was_named_a_moment_ago_is_replaced_after_the_cache_of_applications(
     db: Database, local_server: LocalServer
 ) -> None:
     await two_indexes(db)
     await switch_search_alias(db["pages"], "vec", to="vec_1")
+    before, dropped = time.monotonic(), list[float]()
     await switch_search_alias(db["pages"], "vec", to="vec_2")
-    switched, dropped = time.monotonic(), list[float]()
     local_server.controls.call(lambda _: dropped.append(time.monotonic()), command="dropSearchIndex")
     await ensure_search_indexes(db["pages"], [search("vec_1")], replace=True)
-    assert dropped[0] - switched >= 0.3
+    assert dropped[0] - before >= 1.9  # the server's clock has milliseconds
 
 
 # In a run
