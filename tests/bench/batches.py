@@ -14,6 +14,7 @@ QUICK_SIZES = (1_000, 5_000)
 BATCH = 1_000
 WAYS = (
     ("hand", BY_HAND),
+    ("guarded", f"{BY_HAND}, guarded"),
     ("fields", MYDOCS),
     ("transform", "mydocs, whole document"),
     ("in_batches", "mydocs, server"),
@@ -33,8 +34,8 @@ def measure(lab: Lab) -> Section:
         rounds = 1 if lab.quick or size == MILLION else 3  # a thousand batches are an average in themselves
         rows += _compared(lab, f"{size:,} documents", (size, 270), WAYS, rounds=rounds)
     far = QUICK_SIZES[-1] if lab.quick else FAR_SIZE
-    rows += _compared(lab, f"{far:,} documents, 20 ms away", (far, 270), WAYS[:2], rounds=1, distance=FAR)
-    rows += _compared(lab, "500 of 40 kB", LARGE, WAYS[:3], rounds=1)
+    rows += _compared(lab, f"{far:,} documents, 20 ms away", (far, 270), WAYS[:3], rounds=1, distance=FAR)
+    rows += _compared(lab, "500 of 40 kB", LARGE, WAYS[:4], rounds=1)
     waiting = (("waiting1", "mydocs, one call at a time"), ("waiting16", "mydocs, concurrency=16"))
     rows += _compared(lab, f"{WAITING} calls of 20 ms", (WAITING, 10), waiting, rounds=1)
     # What two processes can gain on this machine, while the server is a third one, is what the bare ones gain.

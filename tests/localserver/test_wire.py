@@ -119,6 +119,9 @@ def test_a_message_that_wants_no_reply_says_so() -> None:
         pytest.param(message(HELLO, flags=4), id="unknown required flag"),
         pytest.param(message(HELLO)[:16] + b"\0\0\0\0\2" + message(HELLO)[21:], id="unknown section"),
         pytest.param(message(HELLO)[:-2] + b"xx", id="broken document"),
+        pytest.param(
+            message(HELLO, {"documents": [{"a": "x" * 70_000}, {"a": 1}]})[:-2] + b"xx", id="broken among large ones"
+        ),
     ],
 )
 def test_what_is_no_message_is_refused(data: bytes) -> None:
@@ -131,11 +134,22 @@ def test_half_a_message_is_the_end_of_the_connection() -> None:
 
 
 def test_a_large_command_is_kept_on_record_as_bytes() -> None:
-    body = {"insert": "things", "documents": [{"_id": number, "a": "x" * 100} for number in range(1000)], "$db": "d"}
+    body: dict[str, Any] = {
+        "insert": "things",
+        "documents": [{"_id": number, "a": "x" * 100} for number in range(1000)],
+        "$db": "d",
+    }
     request = read(message(body))
     assert request is not None
     assert request.packed is not None
     assert dict(request.packed) == request.body == body
+    apart = read(message({"insert": "things", "$db": "d"}, {"documents": body["documents"]}))
+    assert apart is not None
+    assert apart.packed is not None
+    assert apart.packed["documents"] == body["documents"]  # as a list
+    for _ in range(2):
+        assert list(apart.body["documents"]) == body["documents"]
+    assert (len(apart.body["documents"]), apart.body["documents"][-1]) == (1000, body["documents"][-1])
     small = read(message(HELLO))
     assert small is not None
     assert small.packed is None

@@ -118,6 +118,12 @@ def refuse_view(collection: Collection | None) -> None:
         raise CommandError(166, f"Namespace {collection.namespace} is a view, not a collection")
 
 
+def refuse_collation(holder: Mapping[str, Any]) -> None:
+    """Refuse a command, or a statement of one, that asks for a collation."""
+    if "collation" in holder and holder["collation"] not in (None, {}, {"locale": "simple"}):
+        raise NotKnown("collations")
+
+
 def refuse_changes(collection: Collection | None) -> None:
     """Refuse to change documents of a view or of a time series."""
     refuse_view(collection)

@@ -6,10 +6,11 @@ from typing import Any
 
 from mydocs.localserver.catalogue.options import CREATE
 from mydocs.localserver.commands import handshake, indexing, namespaces, reads, writes
-from mydocs.localserver.commands.context import Context
+from mydocs.localserver.commands.context import Context, refuse_collation
 from mydocs.localserver.commands.handshake import Greeting
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.fields import checked, fields
+from mydocs.localserver.wire.messages import Documents
 
 Document = dict[str, Any]
 
@@ -49,8 +50,13 @@ class Command:
             if field == name or field.startswith("$") or ("*" in self.fields and field not in GENERIC)
         }
         rest = {field: value for field, value in body.items() if field not in free}
-        given = {**free, **checked(name, rest, {**GENERIC, **self.fields})}
-        _refuse_collations(given)
+        large: Document = {}
+        for field, value in rest.items():
+            if isinstance(value, Documents):
+                is_own = self.fields.get(field) == "objects!"
+                large[field], rest[field] = (value, []) if is_own else (list(value), list(value))
+        given = {**free, **checked(name, rest, {**GENERIC, **self.fields}), **large}
+        refuse_collation(given)
         return given
 
 
@@ -60,12 +66,6 @@ class Plain:
 
     run: Callable[[Greeting, Mapping[str, Any]], Document]
     public: bool = True
-
-
-def _refuse_collations(body: Mapping[str, Any]) -> None:
-    for holder in (body, *body.get("updates", ()), *body.get("deletes", ())):
-        if holder.get("collation") not in (None, {}, {"locale": "simple"}):
-            raise NotKnown("collations")
 
 
 def _no_transaction(context: Context, body: Document) -> Document:

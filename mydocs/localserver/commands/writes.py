@@ -1,11 +1,11 @@
 """Implement the commands that write documents: insert, update, delete, findAndModify. I/O through the store only."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from bson import ObjectId, Regex, Timestamp
 
-from mydocs.localserver.commands.context import Context, check_writable, refuse_changes, refuse_view
+from mydocs.localserver.commands.context import Context, check_writable, refuse_changes, refuse_collation, refuse_view
 from mydocs.localserver.commands.reads import matching
 from mydocs.localserver.errors import CommandError, NotKnown
 from mydocs.localserver.query.fields import checked_alike, fields
@@ -35,7 +35,7 @@ def insert(context: Context, body: Document) -> Document:
         context.store.insert(collection, identified)
         inserted += 1
 
-    errors = _each(context, body, body["documents"], one)
+    errors = _each(context, body, body["documents"], len(body["documents"]), one)
     return {"n": inserted, **errors}
 
 
@@ -44,16 +44,19 @@ def update(context: Context, body: Document) -> Document:
     name = context.collection_name(body)
     check_writable(context.database, name)
     refuse_changes(context.store.collection(context.database, name))
-    statements = checked_alike("update.updates", body["updates"], UPDATE)
-    if any("c" in statement for statement in statements):
-        raise NotKnown("constants ('c') in an update")
+    # All of them are checked before the first is run, and are not kept meanwhile: there may be 100,000.
+    for statement in checked_alike("update.updates", body["updates"], UPDATE):
+        refuse_collation(statement)
+        if "c" in statement:
+            raise NotKnown("constants ('c') in an update")
     changes = _Changes(context, name, context.variables(body))
 
     def one(place: int, statement: Mapping[str, Any]) -> None:
         many = bool(statement.get("multi"))
         changes.update(place, statement["q"], statement["u"], statement, many=many)
 
-    errors = _each(context, body, statements, one)
+    statements = checked_alike("update.updates", body["updates"], UPDATE)
+    errors = _each(context, body, statements, len(body["updates"]), one)
     upserted = {"upserted": changes.upserted} if changes.upserted else {}
     return {"n": changes.matched, "nModified": changes.modified, **upserted, **errors}
 
@@ -62,8 +65,8 @@ def delete(context: Context, body: Document) -> Document:
     """Delete the first document that matches, or all of them."""
     collection = context.store.collection(context.database, context.collection_name(body))
     refuse_view(collection)
-    statements = checked_alike("delete.deletes", body["deletes"], DELETE)
-    for statement in statements:
+    for statement in checked_alike("delete.deletes", body["deletes"], DELETE):
+        refuse_collation(statement)
         if statement["limit"] not in (0, 1):
             raise CommandError(9, f"The limit field in delete objects must be 0 or 1. Got {statement['limit']}")
     variables = context.variables(body)
@@ -78,7 +81,8 @@ def delete(context: Context, body: Document) -> Document:
             if statement["limit"]:
                 break
 
-    errors = _each(context, body, statements, one)
+    statements = checked_alike("delete.deletes", body["deletes"], DELETE)
+    errors = _each(context, body, statements, len(body["deletes"]), one)
     return {"n": deleted, **errors}
 
 
@@ -194,11 +198,13 @@ def with_identity(document: Mapping[str, Any]) -> Document:
     return {"_id": identity, **{name: value for name, value in document.items() if name != "_id"}}
 
 
-def _each(context: Context, body: Mapping[str, Any], statements: list[Any], run: Statement) -> Document:
+def _each(
+    context: Context, body: Mapping[str, Any], statements: Iterable[Mapping[str, Any]], number: int, run: Statement
+) -> Document:
     """Run the statements of a command, whose form is already checked. Return its `writeErrors`, if there are any."""
-    if not 1 <= len(statements) <= messages.MAX_BATCH:
+    if not 1 <= number <= messages.MAX_BATCH:
         raise CommandError(
-            16, f"Write batch sizes must be between 1 and {messages.MAX_BATCH}. Got {len(statements)} operations."
+            16, f"Write batch sizes must be between 1 and {messages.MAX_BATCH}. Got {number} operations."
         )
     errors = []
     for place, document in enumerate(statements):

@@ -1,6 +1,6 @@
 """Check the fields of commands and their documents: names and types. Pure."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mydocs.localserver.errors import CommandError
@@ -55,21 +55,21 @@ def checked(where: str, document: Mapping[str, Any], known: Mapping[str, str]) -
     return given
 
 
-def checked_alike(where: str, documents: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> list[Document]:
+def checked_alike(where: str, documents: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Iterator[Document]:
     """
     Check many documents as :func:`checked` does. Consecutive documents of one form are checked only once.
 
     Only for kinds that are decided by a value's type, so not for ``objects``.
     """
-    form, found = None, []
+    form = None
     for document in documents:
         own = (*document, *map(type, document.values()))
         if own == form:
-            found.append(dict(document))
+            yield dict(document)
             continue
-        found.append(checked(where, document, known))
-        form = own if len(found[-1]) == len(document) else None
-    return found
+        given = checked(where, document, known)
+        form = own if len(given) == len(document) else None
+        yield given
 
 
 def _check_kind(where: str, kind: str, value: Any) -> None:

@@ -3,10 +3,10 @@
 import itertools
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import bson
 from bson.binary import UuidRepresentation
@@ -31,6 +31,7 @@ OP_QUERY = 2004
 OP_MSG = 2013
 
 LARGE = 64 * 1024  # bytes of a message that is kept on record as it came
+AT_ONCE = 64  # documents of a large message that are decoded at a time
 CHUNK = 1024 * 1024  # bytes of one read from a socket
 
 CHECKSUM_PRESENT = 1 << 0
@@ -47,6 +48,45 @@ class ProtocolError(Exception):
     """The client sent something that is not a message. The connection cannot continue."""
 
 
+class Documents(Sequence[dict[str, Any]]):
+    """
+    The documents of a large command, decoded a few at a time whenever somebody goes through them.
+
+    Thousands of statements that exist at the same time would keep the garbage collector busy.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """
+        Check that these are documents.
+
+        :raises BSONError: if they are not
+        """
+        self._data = data
+        self._starts = [0]
+        while (start := self._starts[-1]) < len(data):
+            (size,) = struct.unpack_from("<i", data, start)
+            if size < 5:
+                raise bson.errors.InvalidBSON(f"a document of {size} bytes")
+            self._starts.append(start + size)
+        for _ in self:
+            pass
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for first in range(0, len(self), AT_ONCE):
+            start, end = self._starts[first], self._starts[min(first + AT_ONCE, len(self))]
+            yield from bson.decode_all(self._data[start:end], codec_options=CODEC)
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return list(self)[at]
+
+
 class Packed(Mapping[str, Any]):
     """
     The body of a large command, decoded when it is read.
@@ -60,7 +100,8 @@ class Packed(Mapping[str, Any]):
 
     @cached_property
     def _body(self) -> dict[str, Any]:
-        return _message(0, memoryview(self._data)).body
+        body = _message(0, memoryview(self._data)).body
+        return {name: list(value) if isinstance(value, Documents) else value for name, value in body.items()}
 
     def __getitem__(self, name: str) -> Any:
         return self._body[name]
@@ -166,7 +207,7 @@ def _message(number: int, data: memoryview) -> Request:
     # The checksum is skipped: the loopback interface does not damage data.
     end = len(data) - (4 if flags & CHECKSUM_PRESENT else 0)
     body: dict[str, Any] | None = None
-    sequences: dict[str, list[dict[str, Any]]] = {}
+    sequences: dict[str, Sequence[dict[str, Any]]] = {}
     at = 4
     while at < end:
         kind = data[at]
@@ -187,10 +228,10 @@ def _message(number: int, data: memoryview) -> Request:
     return Request(number, {**body, **sequences}, False, not flags & MORE_TO_COME)
 
 
-def _sequence(data: memoryview) -> tuple[str, list[dict[str, Any]]]:
+def _sequence(data: memoryview) -> tuple[str, Sequence[dict[str, Any]]]:
     raw = bytes(data)
     name, _, rest = raw.partition(b"\0")
-    return name.decode(), bson.decode_all(rest, codec_options=CODEC)
+    return name.decode(), Documents(rest) if len(raw) >= LARGE else bson.decode_all(rest, codec_options=CODEC)
 
 
 def _query(number: int, data: memoryview) -> Request:

@@ -79,12 +79,18 @@ def fill(client: MongoClient[dict[str, Any]]) -> None:
         collection.insert_many([{"_id": n, "n": n, "body": "x" * size} for n in rows])
 
 
-def by_hand(client: MongoClient[dict[str, Any]]) -> None:
-    """Write what people write: one cursor that reads the field, and bulk writes by `_id`."""
+def by_hand(client: MongoClient[dict[str, Any]], *, guarded: bool) -> None:
+    """
+    Write what people write: one cursor that reads the field, and bulk writes by `_id`.
+
+    :param guarded: overwrite nothing that others have changed meanwhile, as `transform` does
+    """
     collection = client[DATABASE]["docs"]
     pending: list[UpdateOne] = []
-    for document in collection.find({WHAT: {"$exists": False}}, {"n": 1}, batch_size=BATCH):
-        pending.append(UpdateOne({"_id": document["_id"]}, {"$set": {WHAT: document["n"] + 1}}))
+    wanted: dict[str, Any] = {WHAT: {"$exists": False}}
+    for document in collection.find(wanted, {"n": 1}, batch_size=BATCH):
+        guard = {**wanted, "$expr": {"$eq": ["$n", {"$literal": document["n"]}]}} if guarded else {}
+        pending.append(UpdateOne({"_id": document["_id"], **guard}, {"$set": {WHAT: document["n"] + 1}}))
         if len(pending) == BATCH:
             collection.bulk_write(pending, ordered=False)
             pending = []
@@ -137,8 +143,8 @@ def main() -> None:
         own: float | None = None
         if MODE == "fill":
             fill(client)
-        elif MODE == "hand":
-            by_hand(client)
+        elif MODE in ("hand", "guarded"):
+            by_hand(client, guarded=MODE == "guarded")
         elif MODE == "drop":
             client.drop_database(DATABASE)
         elif MODE.startswith("bare") and pool is not None:
