@@ -112,7 +112,8 @@ class Executor:
     async def _take(self, steps: Sequence[Step]) -> None:
         needed = any(isinstance(step.work, str) for step in steps)
         async with plain_scripts(self.db, self.ledger.lease, needed=needed) as plain:
-            await run_to_the_end(partial(self._one_by_one, steps, plain))
+            with kept_open(self.db, lambda: current.get() is not None):
+                await run_to_the_end(partial(self._one_by_one, steps, plain))
 
     async def _one_by_one(self, steps: Sequence[Step], plain: PlainScripts, interruption: Interruption) -> None:
         """Execute steps until one fails or the caller is cancelled. This stops a step's work, but never its record."""
@@ -225,7 +226,7 @@ class Executor:
                 await interruption.run(partial(create_standard_indexes, self.db, step.work))
         else:
             function = partial(call_watched, getattr(step.work, step.direction), self.db)
-            with capturing(self.db, captured), kept_open(self.db, lambda: current.get() is not None):
+            with capturing(self.db, captured):
                 deadline = self._deadline()
                 if captured.context.transactional:
                     limited = lambda session: self._limited(partial(function, session), deadline)  # noqa: E731
