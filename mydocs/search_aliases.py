@@ -20,8 +20,8 @@ COLLECTION = "_search_aliases"
 TTL_SECONDS = 10.0
 PATIENCE_SECONDS = 1.0  # for a new answer if an old one is known; after that the server counts as away
 PAUSE_SECONDS = 1.0  # between a read that failed or is late and the next one
-# A connection may become silent without an error. The time to live plus the pause is less than the 15 seconds for which
-# a migration does not drop an index after a switch.
+# A connection may become silent without an error. This limit, the time to live and the pause together are less than the
+# 15 seconds for which a migration does not drop an index after a switch.
 READ_SECONDS = 3.0
 FIRST_READ_SECONDS = 30.0  # if there is no older answer; an election takes up to 12
 
