@@ -152,7 +152,7 @@ def _say(streams: Streams, text: str) -> None:
 
 
 def _last_words(settings: Settings, streams: Streams, code: int) -> None:
-    """For a process that is left at once: show its terminal's cursor, and write the last JSON object to stdout."""
+    """Show the terminal's cursor and write the last JSON object to stdout, for a process that is left at once."""
     if streams.above is not None and streams.err is not None:  # a live view, which hides the cursor
         os.write(streams.err.fileno(), SHOW_CURSOR)
     if streams.output is not Output.JSON or streams.out is None:

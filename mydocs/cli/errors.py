@@ -68,7 +68,7 @@ def fail(streams: Streams, error: "MigrationError", kind: str | None = None) -> 
     first, *more = error.lines()
     streams.line(f"mydocs: error: {' '.join(first.split())}")
     for line in more:
-        # What is indented is one of the problems, what is not says something about all of them.
+        # An indented line is one of the problems. A line without indent is about all of them.
         streams.line(f"{'  ' if line.startswith('  ') else 'mydocs: '}{' '.join(line.split())}")
     if hint is not None:
         streams.line(f"mydocs: next: {hint}")

@@ -23,13 +23,13 @@ def show(report: "RunReport") -> None:
 
 
 def rendered(streams: Streams, report: "RunReport") -> str:
-    """Write a report as the command at work shows it."""
+    """Return a report in the form of the present command."""
     with fitted_to(streams):
         return streams.redacted(streams.render(report)) if streams.render is not None else ""
 
 
 def fitted_to(streams: Streams) -> AbstractContextManager[None]:
-    """Let tables fit the terminal that stdout is; elsewhere they are as wide as they need to be."""
+    """Make tables fit the terminal. If stdout is not one, they are as wide as necessary."""
     width = streams.width
     if width is None:
         return nullcontext()

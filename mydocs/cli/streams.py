@@ -62,7 +62,7 @@ class Streams:
 
     @property
     def width(self) -> int | None:
-        """Columns of the terminal that stdout is; ``None`` if it is none."""
+        """Return the columns of the terminal, or ``None`` if stdout is not one."""
         if self.out is None or not self.out.isatty():
             return None
         given = os.environ.get("COLUMNS", "")
@@ -74,7 +74,7 @@ class Streams:
 
     @property
     def is_unicode(self) -> bool:
-        """Whether stdout holds every character."""
+        """Return whether stdout can encode every character."""
         return _is_unicode(self.out)
 
     def redacted(self, text: str) -> str:

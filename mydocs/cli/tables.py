@@ -1,4 +1,4 @@
-"""Aligned columns of plain text. Pure but for the width that a caller sets for a block."""
+"""Align columns of plain text. Pure, except for the width that a caller sets for a block."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +17,10 @@ _screen: ContextVar[tuple[int, str, Callable[[str], str]] | None] = ContextVar("
 @contextmanager
 def fitted(width: int, mark: str, clean: Callable[[str], str]) -> Iterator[None]:
     """
-    Let tables fit a screen: names that are too long for it are cut in their middle.
+    Make tables fit a screen in a block: names that are too long are cut in the middle.
 
-    :param mark: stands where a name is cut
-    :param clean: removes credentials, which nobody would find in a name that is cut
+    :param mark: marks the place of a cut
+    :param clean: removes credentials before a name is cut, since a cut one would not be recognised
     """
     token = _screen.set((width, mark, clean))
     try:
@@ -30,7 +30,7 @@ def fitted(width: int, mark: str, clean: Callable[[str], str]) -> Iterator[None]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Align rows in columns; a column that is empty in all of them is left out."""
+    """Align rows in columns. A column that is empty in all rows is left out."""
     screen = _screen.get()
     clean = str if screen is None else screen[2]
     body = [[visible(clean(" ".join(cell.split()))) for cell in row] for row in rows]
@@ -55,9 +55,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def narrowed(widths: Sequence[int], room: int, may_shrink: Sequence[bool]) -> list[int]:
     """
-    Make columns narrower until all fit into a line, the widest first.
+    Narrow the columns, the widest first, until all fit into a line.
 
-    :param may_shrink: whether a column may be cut; the others do not count, as the screen wraps them
+    :param may_shrink: whether a column may be cut; the others do not count, since the screen wraps them
     """
     found = list(widths)
     counted = [column for column in range(len(found)) if may_shrink[column]]
@@ -70,7 +70,7 @@ def narrowed(widths: Sequence[int], room: int, may_shrink: Sequence[bool]) -> li
 
 
 def cut_inside(text: str, width: int, mark: str) -> str:
-    """Cut a name in its middle: names of one kind mostly differ at their ends."""
+    """Cut a name in the middle, since names of one kind usually differ at their ends."""
     if len(text) <= width:
         return text
     end = (width - len(mark)) // 2

@@ -49,7 +49,7 @@ def _useful(stack: list[FrameSummary], *, by_script: bool, is_ours: bool) -> lis
     """
     Return a script's frames and those below them; without a script, all of our own.
 
-    :param is_ours: the error says all that our own frames would say
+    :param is_ours: the error is ours, and its message makes our own frames unnecessary
     """
     kept = [frame for frame in stack if not _is_framework(Path(frame.filename))]
     first = next((index for index, frame in enumerate(kept) if _is_script(Path(frame.filename))), None)
@@ -59,7 +59,7 @@ def _useful(stack: list[FrameSummary], *, by_script: bool, is_ours: bool) -> lis
 
 
 def _is_script(file: Path) -> bool:
-    """Whether a file is neither ours nor of Python nor installed."""
+    """Return whether a file is not ours, not of Python, and not installed."""
     return not (file.is_relative_to(OURS) or file.is_relative_to(PYTHON) or "site-packages" in file.parts)
 
 

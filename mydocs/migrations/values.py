@@ -64,7 +64,7 @@ def _compared(self: Any) -> tuple[Any, ...]:
 
 
 def _eq(self: Any, other: object) -> Any:
-    if other is self:  # as most are that a wait compares: what has not changed
+    if other is self:  # the usual case in a wait: the value has not changed
         return True
     return _compared(self) == _compared(other) if type(other) is type(self) else NotImplemented
 

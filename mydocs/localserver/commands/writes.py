@@ -44,7 +44,7 @@ def update(context: Context, body: Document) -> Document:
     name = context.collection_name(body)
     check_writable(context.database, name)
     refuse_changes(context.store.collection(context.database, name))
-    # All of them are checked before the first is run, and are not kept meanwhile: there may be 100,000.
+    # All are checked before the first one runs. The checked ones are not stored, since there may be 100,000.
     for statement in checked_alike("update.updates", body["updates"], UPDATE):
         refuse_collation(statement)
         if "c" in statement:

@@ -50,7 +50,7 @@ class ProtocolError(Exception):
 
 class Documents(Sequence[dict[str, Any]]):
     """
-    The documents of a large command, decoded a few at a time whenever somebody goes through them.
+    The documents of a large command, decoded a few at a time while they are iterated.
 
     Thousands of statements that exist at the same time would keep the garbage collector busy.
     """

@@ -237,7 +237,7 @@ class Asker:
 
 def problem_of(change: Any, document: RawBSONDocument, options: CodecOptions[Any]) -> str | None:
     """Return why a result is not a valid change of a document, or ``None`` if it is."""
-    if type(change) is dict and len(change) == 1 and _sets_no_id(change.get("$set")):  # as most answers are
+    if type(change) is dict and len(change) == 1 and _sets_no_id(change.get("$set")):  # the usual result
         return None
     if isinstance(change, list | tuple):
         if change and all(isinstance(stage, Mapping) for stage in change):
@@ -272,7 +272,7 @@ def problem_of(change: Any, document: RawBSONDocument, options: CodecOptions[Any
 def _sets_no_id(fields: object) -> bool:
     if type(fields) is not dict:
         return False
-    for path in fields:  # noqa: SIM110  # asked of every answer, and `all` costs twice as much
+    for path in fields:  # noqa: SIM110  # runs for every result, and `all` takes twice as long
         if type(path) is not str or path[:3] == "_id":
             return False
     return True

@@ -237,7 +237,7 @@ class _Walk:
         self.saving: _Beside | None = None
 
     def count(self, group: anyio.abc.TaskGroup) -> None:
-        """Count what there is to do, while the first batch is read; before it is written, as it does not match then."""
+        """Count the matching documents while the first batch is read: once it is written, they no longer match."""
 
         async def count() -> None:
             self.place.total = await self.source.count()

@@ -1,4 +1,4 @@
-"""Find the tasks that a script has left running, and refuse that it stops the loop. No I/O; changes the loop."""
+"""Find the tasks that a script has left running, and do not let it stop the loop. No I/O; changes the loop."""
 
 import asyncio
 import inspect
@@ -37,7 +37,7 @@ def tasks_watched() -> Iterator[list[asyncio.Task[Any]]]:
     count, before = _watched.get(loop, (0, loop.get_task_factory()))
     if not count:
         loop.set_task_factory(_factory_after(before))
-        with suppress(AttributeError):  # uvloop's loops take no attribute
+        with suppress(AttributeError):  # uvloop's loops accept no attribute
             loop.stop = _stop_unless_asked_by_a_script(loop.stop)  # type: ignore[method-assign]
     _watched[loop] = count + 1, before
     token = _made.set(made)

@@ -25,7 +25,7 @@ _VANISHED = "it was listed and is gone; somebody dropped it"
 _NEVER_SEEN = (
     "it was never listed; if you no longer want it, call `drop_search_indexes` in a migration to take it off the list"
 )
-_NEVER_SEEN_BY_NAME = "it was never listed; check its name"  # nobody is known to have asked for it
+_NEVER_SEEN_BY_NAME = "it was never listed; check its name"  # no migration is known to have asked for it
 ANOTHER = "still shows the previous index"
 DIFFERS = "shows another definition, perhaps the previous one"
 

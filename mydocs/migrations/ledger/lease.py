@@ -70,7 +70,7 @@ from mydocs.migrations.values import value
 logger = logging.getLogger(__name__)
 
 COLLECTION = "_migrations_lock"
-LAST_TERM = 2**63 - 1  # of a BSON integer: one more is a number that has no next one
+LAST_TERM = 2**63 - 1  # the largest BSON integer: a term cannot grow beyond it
 LEASE_SECONDS = 30.0
 MARGIN_SECONDS = 1.0  # how much earlier the holder's deadline is than the server's
 RETRY_RENEWAL_SECONDS = 0.5

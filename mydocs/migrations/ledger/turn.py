@@ -77,7 +77,7 @@ async def take_turn(
 
 
 class _Wait:
-    """The wait for one turn: who holds the lease, and since when their process is known to have ended."""
+    """The wait for one turn: the holder of the lease, and since when its process is known to have ended."""
 
     def __init__(
         self, session: Session, looks: Looks[Snapshot], own: HolderProcess | None, timeout: float | None

@@ -72,7 +72,7 @@ async def wait_until_current(
         report.awaited = frozenset(s.version for s in report.standings if s.state not in DONE)
         waited = time.monotonic() - started
         told: tuple[list[str], float] = ([], waited)
-        if late:  # said in any case, also where the time is up by now
+        if late:  # emitted even if the time is up
             told = _say(session, late, waited)
         left = None if timeout is None else timeout - waited
         with anyio.move_on_after(left), shared_looks(db, documents.COLLECTION) as looks:

@@ -92,7 +92,7 @@ def not_awaited(tree: ast.Module, nodes: Sequence[ast.AST], given: Set[str]) -> 
     """
     Yield line and text of each call that creates a coroutine and discards it, or only tests whether it is true.
 
-    :param nodes: all of the tree
+    :param nodes: all nodes of the tree
     :param given: the names of the database parameter of `up`, `down` and `verify`; empty for a plain script, whose
         database is synchronous
     """
