@@ -73,7 +73,7 @@ td.bad, td.good { white-space: nowrap; }
   tr:first-child, td:empty { display: none; }
   tr { border-bottom: 1px solid var(--line); padding: .4rem 0; }
   td { display: grid; grid-template-columns: 5rem 1fr; border: 0; padding: .05rem 0; overflow-wrap: anywhere; }
-  td::before { content: attr(data-head); color: var(--soft); }
+  td::before { content: attr(data-head); color: var(--soft); font-weight: 400; }
 }
 @media print {
   :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --box: #f2f2f2; }

@@ -7,7 +7,7 @@ from typing import Any
 import pymongo
 import pytest
 
-pytestmark = pytest.mark.seconds(60)
+pytestmark = pytest.mark.seconds(180)
 
 
 def test_a_script_that_cancels_all_tasks_has_failed(program: Callable[..., Any], folder: Path, local_url: str) -> None:

@@ -15,7 +15,7 @@ import typer.main
 
 from mydocs.cli.app import app
 
-pytestmark = pytest.mark.seconds(60)  # each starts a process or several
+pytestmark = pytest.mark.seconds(180)  # each starts a process or several
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "async def up(db):\n    await db.things.insert_one({})\nasync def down(db):\n    await db.things.drop()\n"

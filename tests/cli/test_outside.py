@@ -14,7 +14,7 @@ import pytest
 
 from mydocs.localserver import LocalServer
 
-pytestmark = pytest.mark.seconds(60)  # each starts several processes
+pytestmark = pytest.mark.seconds(180)  # each starts several processes
 
 Program = Callable[..., Any]
 

@@ -44,7 +44,7 @@ def indexes(url: str) -> dict[str, set[str]]:
         }
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(180)
 def test_a_project_without_standard_indexes_gets_none(
     project: Callable[[str], None], program: Callable[..., Ended], local_server: LocalServer
 ) -> None:
@@ -61,7 +61,7 @@ def test_a_project_without_standard_indexes_gets_none(
         assert (ended.code, ended.json["indexes"]) == (0, [])
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(180)
 def test_a_flag_names_indexes_in_place_of_the_table(
     project: Callable[[str], None], program: Callable[..., Ended], local_server: LocalServer, tmp_path: Path
 ) -> None:
@@ -119,7 +119,7 @@ def test_the_wheel_in_an_empty_project_makes_no_index_of_the_application(tmp_pat
     assert len(json.loads(ended.stdout)["indexes"]) == sum(map(len, STANDARD_INDEXES.values())) == 7
 
 
-@pytest.mark.seconds(90)
+@pytest.mark.seconds(180)
 def test_a_foreign_ledger_is_taken_over_from_the_command_line(
     program: Callable[..., Ended], folder: Path, local_server: LocalServer
 ) -> None:
@@ -140,7 +140,7 @@ def test_a_foreign_ledger_is_taken_over_from_the_command_line(
     assert program("migrate", "import", "--from", "x", "--url", url).code == 2
 
 
-@pytest.mark.seconds(90)
+@pytest.mark.seconds(180)
 def test_live_indexes_are_pulled_from_the_command_line(
     program: Callable[..., Ended], folder: Path, local_server: LocalServer
 ) -> None:

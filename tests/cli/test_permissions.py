@@ -124,7 +124,7 @@ def test_the_page_has_a_row_for_every_command() -> None:
     assert set(documented()) == names
 
 
-@pytest.mark.seconds(120)
+@pytest.mark.seconds(180)
 def test_every_command_needs_exactly_what_the_page_says(
     needs: Callable[..., Needs], folder: Path, local_server: LocalServer
 ) -> None:

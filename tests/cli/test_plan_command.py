@@ -15,7 +15,7 @@ from mydocs.migrations.reporting.report import Outcome, RunReport
 
 from .conftest import Ended
 
-pytestmark = pytest.mark.seconds(120)
+pytestmark = pytest.mark.seconds(180)
 
 
 @pytest.fixture

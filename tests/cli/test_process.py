@@ -43,7 +43,7 @@ async def up(db):
     await ensure_search_indexes(db.documents, [model])
 """
 
-pytestmark = pytest.mark.seconds(60)  # each starts several processes
+pytestmark = pytest.mark.seconds(180)  # each starts several processes
 
 Program = Callable[..., Any]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -283,7 +283,7 @@ def test_second_signal_leaves_a_script_that_cleans_up_without_end(start: Start, 
         assert client["x"]["_migrations"].find_one({"_id": "001"})["state"] == "running"  # type: ignore[index]  # is there
 
 
-@pytest.mark.seconds(40)
+@pytest.mark.seconds(180)
 def test_a_script_that_cleans_up_without_end_is_cancelled_again(start: Start, folder: Path, local_url: str) -> None:
     (folder / "001_slow.py").write_text(CLEANS_UP % "        await asyncio.sleep(3600)\n")
     with start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json") as process:
@@ -449,7 +449,7 @@ async def up(db):
 """
 
 
-@pytest.mark.seconds(90)
+@pytest.mark.seconds(180)
 def test_data_changes_are_shared_among_processes(
     program: Callable[..., Any], local_server: LocalServer, tmp_path: Path
 ) -> None:

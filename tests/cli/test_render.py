@@ -355,6 +355,7 @@ def test_live_view_settles_every_line_and_keeps_warnings() -> None:
     assert not any(frame in last for frame in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
 
 
+@pytest.mark.seconds(120)
 def test_live_view_takes_events_of_many_threads_while_it_draws() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
     view = LiveView(Streams([]), unicode=False)
@@ -370,5 +371,5 @@ def test_live_view_takes_events_of_many_threads_while_it_draws() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=10)
+            thread.join(timeout=60)
     assert not any(thread.is_alive() for thread in threads)

@@ -68,7 +68,7 @@ def test_the_schema_refuses_what_no_command_says(change: str, value: object) -> 
         validator.validate({**good, change: value})
 
 
-@pytest.mark.seconds(90)
+@pytest.mark.seconds(180)
 def test_every_command_that_ends_well_fits_the_schema(says: Json, folder: Path, local_server: LocalServer) -> None:
     (folder / "001_noisy.py").write_text(NOISY)
     with pymongo.MongoClient[dict[str, Any]](local_server.url) as client:
@@ -99,7 +99,7 @@ def test_every_command_that_ends_well_fits_the_schema(says: Json, folder: Path, 
     assert registered - {command[0] for command in commands} == {"schema"}
 
 
-@pytest.mark.seconds(150)
+@pytest.mark.seconds(240)
 @pytest.mark.parametrize("output", ["json", "table"])
 def test_every_command_can_be_piped_whatever_its_scripts_print(
     program: Callable[..., Any], folder: Path, local_url: str, output: str

@@ -27,7 +27,7 @@ def is_end_of_a_script(recorded: Recorded) -> bool:
     )
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(180)
 def test_the_time_limit_of_wait_holds_where_the_first_command_has_no_answer(
     program: Program, folder: Path, local_url: str, local_server: LocalServer
 ) -> None:
@@ -40,7 +40,7 @@ def test_the_time_limit_of_wait_holds_where_the_first_command_has_no_answer(
     assert "within 1 s" in ended.json["error"]["message"]
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(180)
 def test_the_time_limit_of_wait_holds_where_nobody_listens(program: Program, folder: Path) -> None:
     (folder / "001_a.py").write_text(SCRIPT)
     with socket.socket() as free:
@@ -53,7 +53,7 @@ def test_the_time_limit_of_wait_holds_where_nobody_listens(program: Program, fol
     assert "refused" in ended.json["error"]["message"]
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(180)
 def test_a_signal_ends_a_run_whose_record_has_no_answer(
     start: Start, folder: Path, local_url: str, local_server: LocalServer
 ) -> None:

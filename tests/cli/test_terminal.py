@@ -24,7 +24,7 @@ from mydocs.migrations import ensure_search_indexes
 async def up(db):
     await ensure_search_indexes(db.documents, [SearchIndexModel({"mappings": {"dynamic": True}}, "ft")])
 """
-pytestmark = pytest.mark.seconds(60)  # each starts a process or several
+pytestmark = pytest.mark.seconds(180)  # each starts a process or several
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CONTROLS_BUT_RETURN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -15,7 +15,7 @@ from mydocs.cli.tracebacks import traceback_text
 from mydocs.migrations.errors import MigrationFailed
 from tests.cli.conftest import Ended
 
-pytestmark = pytest.mark.seconds(60)  # each starts a process or several
+pytestmark = pytest.mark.seconds(180)  # each starts a process or several
 
 ASYNC = """async def helper(db):
     await db.notes.insert_one({"_id": 1})

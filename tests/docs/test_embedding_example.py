@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 NEW = "emb_content_markdown_voyage_3_large"
 OLD = "emb_content_markdown_text_embedding_3_large"
 
-pytestmark = [pytest.mark.anyio, pytest.mark.seconds(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.seconds(180)]
 
 
 class Model(BaseHTTPRequestHandler):

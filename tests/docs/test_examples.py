@@ -19,7 +19,7 @@ from mydocs.localserver.controls import Recorded
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 
-pytestmark = pytest.mark.seconds(60)
+pytestmark = pytest.mark.seconds(180)
 
 START_SECONDS = 30.0
 USER, PASSWORD = "application", "p@ss/w:rd"

@@ -59,7 +59,7 @@ def commands(name: str) -> list[list[str]]:
     return [container["args"] for container in containers(name) if container["command"] == ["mydocs"]]
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(180)
 @pytest.mark.parametrize(
     ("name", "called"),
     [

@@ -24,7 +24,7 @@ async def up(db):
     await transform(db.things, {"m": {"$exists": False}}, change, batch_size=10)
 """
 
-pytestmark = [pytest.mark.anyio, pytest.mark.seconds(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.seconds(180)]
 
 
 def recipe(name: str) -> Any:

@@ -46,7 +46,7 @@ def steps() -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.seconds(60)
+@pytest.mark.seconds(180)
 @pytest.mark.parametrize("all_on_the_cluster", [False, True], ids=["as it stands", "all of it on the cluster"])
 def test_the_first_five_minutes_fit_into_a_free_cluster(
     all_on_the_cluster: bool, clone: Path, cluster: LocalServer, monkeypatch: pytest.MonkeyPatch
