@@ -93,10 +93,10 @@ def told(report: RunReport, spans: Sequence[Span], held: Sequence[Span], seconds
     for span in held:
         if span.kind is Kind.INDEX:
             waited = [other for other in spans if other.kind is Kind.INDEX]
-            last = f", the last of {len(waited)} to settle" if len(waited) > 1 else ""
+            last = f", the last of {len(waited)} to end" if len(waited) > 1 else ""
             parts.append(f"{seconds_text(span.until(seconds) - span.start)} waiting for {span.title}{last}")
     unwatched = sum(span.kind is Kind.INDEX and not span.looks for span in spans)
-    tail = f" {unwatched} search index builds go on; nobody waited for them." if unwatched else ""
+    tail = f" {unwatched} search index builds continue; the run did not wait for them." if unwatched else ""
     return f"Of {seconds_text(seconds)}: {'; '.join(parts) or 'nothing of note'}.{tail}"
 
 

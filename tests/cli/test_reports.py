@@ -269,7 +269,7 @@ def test_the_page_says_what_the_time_went_to() -> None:
     tags.feed(text)
     assert (
         "Of 10.0 s: 2.00 s waiting for others; 3.00 s running scripts; "
-        "3.00 s waiting for index pages.slow (search), the last of 2 to settle." in tags.text
+        "3.00 s waiting for index pages.slow (search), the last of 2 to end." in tags.text
     )
     solid = text.count("solid")
     assert solid - STYLE.count("solid") == 4

@@ -147,10 +147,10 @@ async def test_any_executor_of_the_standard_library_will_do(
     ("text", "reason"),
     [
         pytest.param(
-            "lambda d: {'$set': {'m': d['n'] + 1, 'times': 1}}", "does not stand at the top of the script", id="lambda"
+            "lambda d: {'$set': {'m': d['n'] + 1, 'times': 1}}", "is not defined at the top of the script", id="lambda"
         ),
-        pytest.param("Change()", "does not stand at the top", id="object"),
-        pytest.param("inner()", "does not stand at the top", id="inside a function"),
+        pytest.param("Change()", "is not defined at the top", id="object"),
+        pytest.param("inner()", "is not defined at the top", id="inside a function"),
     ],
 )
 async def test_a_function_that_no_worker_could_find_is_walked_in_one_lane_and_that_is_said(

@@ -375,7 +375,7 @@ async def test_one_bad_definition_of_several_is_named_and_the_others_are_created
 async def test_a_replacement_that_is_refused_says_that_the_old_index_is_gone(db: Database, dialect: Dialect) -> None:
     await ensured(db, search())
     bad = vector({"fields": [VECTOR["fields"][0] | {"numDimensions": 0}]})
-    with pytest.raises(IndexRefused, match=r"the old index ft was dropped .* and serves no more") as caught:
+    with pytest.raises(IndexRefused, match=r"the old index ft was dropped .* and no longer serves") as caught:
         await ensure_search_indexes(db["pages"], [bad], replace=True)
     assert "the other indexes" not in str(caught.value)
     assert await listed(db) == {}

@@ -368,11 +368,11 @@ def function_at(function: Function, script: Script) -> FunctionAt | str:
     name = getattr(function, "__qualname__", None)
     module = getattr(function, "__module__", None)
     if name is None or module is None or "<" in name:
-        return "it does not stand at the top of the script"
+        return "it is not defined at the top of the script"
     path = getattr(function, "__globals__", {}).get("__file__") or ""
     found = getattr(function, "__globals__", {}).get(name)
     if found is not function:
-        return "it is not what its name stands for at the top of the script"
+        return "its name means something else at the top of the script"
     where = FunctionAt(module=module, name=name, path=path, folder=str(script.path.parent.absolute()))
     if path != str(script.path):
         return where if getattr(sys.modules.get(module), name, None) is function else "its module is not to be found"

@@ -129,8 +129,8 @@ def as_migration_error(error: BaseException) -> MigrationError | None:
         return CommandRefused(text_of(error), error.code)
     if isinstance(error, ValueError) and str(error).startswith("SASLprep:"):  # pymongo/saslprep.py
         return SettingsInvalid(
-            "the password has a character that no login takes, such as a control character or a line end; take it out "
-            "of MONGO_PASSWORD or the URL, or give the user another password"
+            "the password has a character that no login takes, such as a control character or a line end; remove it "
+            "from MONGO_PASSWORD or the URL, or give the user another password"
         )
     if isinstance(error, PyMongoError):
         return ServerUnreachable(text_of(error))

@@ -250,7 +250,7 @@ def _is_equal(item: AskedIndex, found: Listed) -> bool:
 
 def _refusal(item: AskedIndex, error: OperationFailure) -> str:
     name, text = item.name, server_errors.text_of(error)
-    lost = f"; the old index {name} was dropped to make room for it and serves no more" if item.replacing else ""
+    lost = f"; the old index {name} was dropped to make room for it and no longer serves" if item.replacing else ""
     if server_errors.says(error, Meaning.NO_ROOM):
         return f"no room for index {name}: {text}; drop an index or take a larger cluster tier{lost}"
     return f"the server does not take index {name}: {text} (code {error.code}){lost}"
