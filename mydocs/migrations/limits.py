@@ -30,7 +30,7 @@ class Limits:
     renewal: float = 5.0
     # Between two looks of one process that waits for its turn: most runs with little to do take about as long.
     turn_gap: float = 0.3
-    # Between SIGINT and SIGKILL for a plain script.
+    # For a script's cleanup: between SIGINT and SIGKILL for a plain one.
     script_grace: float = 10.0
     # From the first try of a whole transaction to the start of its last, as in the drivers; also for the tries of a
     # commit with unknown outcome.

@@ -15,7 +15,7 @@ from pymongo import IndexModel
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import CommandOutcome, Recorded
-from mydocs.migrations import migrate, wait_for_indexes, wait_until_current
+from mydocs.migrations import MigrationFailed, migrate, wait_for_indexes, wait_until_current
 from mydocs.migrations.driver import commands, server_errors
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import LeaseLost, LedgerInvalid, NotPossible, ServerUnreachable
@@ -283,3 +283,29 @@ async def test_a_cursor_that_gives_nothing_and_does_not_end_is_an_error(any_db: 
     with pytest.raises(server_errors.NoAnswer, match="the cursor of find on _migrations does not end"):
         await commands.documents(endless, {"find": "_migrations"})
     assert len(sent) == 1 + commands.EMPTY_BATCHES
+
+
+SLOW_TO_LEAVE = """
+    import asyncio
+    async def up(db):
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await db["cleaned"].insert_one({})
+            await asyncio.sleep(SECONDS)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0, 3600])
+async def test_a_script_whose_time_is_up_may_await_its_cleanup_for_a_while(
+    any_db: Database, folder: Path, write: Write, seconds: int
+) -> None:
+    write("001_slow.py", SLOW_TO_LEAVE.replace("SECONDS", str(seconds)))
+    grace = 0.2 if seconds else 3600.0
+    with limited_to(Limits(script_grace=grace)), pytest.raises(MigrationFailed, match="TimedOut"):
+        await migrate(any_db, directory=folder, standard_indexes={}, script_timeout=0.1)
+    entry = await any_db["_migrations"].find_one({"_id": "001"})
+    assert entry is not None
+    assert (entry["state"], entry["error"]["type"]) == ("failed", "TimedOut")
+    if not seconds:
+        assert await any_db["cleaned"].count_documents({}) == 1

@@ -242,16 +242,20 @@ class Executor:
         """
         Do a script's work, and cancel it when its time is up.
 
+        It is cancelled once, so that its cleanup may await, and after ``Limits.script_grace`` at each of its awaits.
+
         :raises TimedOut: if it was cancelled for this reason
         """
         if self.scripts.timeout is None:
             await work()
             return
-        with anyio.CancelScope(deadline=deadline) as scope:
+        with anyio.CancelScope(deadline=deadline + limits().script_grace) as scope:
+            once = asyncio.timeout_at(deadline)
             try:
-                await work()
+                async with once:
+                    await work()
             except Exception as error:
-                if scope.cancel_called:
+                if once.expired():
                     raise TimedOut(self.scripts.timeout) from error
                 raise
         if scope.cancelled_caught:
