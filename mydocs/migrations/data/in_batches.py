@@ -75,6 +75,7 @@ async def rename_field(collection: Collection, old: str, new: str, *, batch_size
     """
     Rename a field in every document that has it; paths with dots are fine.
 
+    :param batch_size: number of documents that one command changes
     :return: number of changed documents, including those of earlier attempts of the same script
     :raises NotPossible: before anything is changed: for bad names, documents that have both fields (one value would be
         lost), arrays on the path; in a script with ``TRANSACTIONAL = True``
@@ -101,6 +102,7 @@ async def unset_field(collection: Collection, field: str, *, batch_size: int = 1
     """
     Remove a field from every document that has it; paths with dots are fine.
 
+    :param batch_size: number of documents that one command changes
     :return: number of changed documents, including those of earlier attempts of the same script
     :raises NotPossible: before anything is changed: for a bad name, arrays on the path; in a script with
         ``TRANSACTIONAL = True``

@@ -29,7 +29,9 @@ async def check(
     on_event: Sink | None = None,
 ) -> RunReport:
     """
-    Compare files, ledger and live indexes, and run the ``verify`` of every applied script.
+    Compare files, ledger and live indexes, and run the ``verify`` of every applied script. Write nothing.
+
+    The other arguments are those of :func:`migrate`.
 
     :param vectors: also check the vectors of each tracked vector index, which reads every document of its collection
     :raises VerifyFailed: if nothing else is wrong, but a ``verify`` raised or the vectors are not right

@@ -74,7 +74,9 @@ async def pull(
     :param collections: the collections to read; none means all of the database
     :param adopt: also record the script as applied, with these definitions, under the lease
     :param diff: write nothing, and return the differences between the recorded and the live indexes
+    :param lock_timeout: seconds that ``adopt`` waits while another run holds the lease; 0 is one try, ``None`` no limit
     :raises UsageError: if a collection does not exist, or both ``adopt`` and ``diff`` are given
+    :raises LeaseHeld: if the lease is not free in that time
     """
     async with reported(db, on_event) as (session, report):
         if adopt and diff:

@@ -48,10 +48,12 @@ async def rollback(
     :param target: roll back all above this version, in place of ``steps``
     :param wait: return only when dropped search indexes are gone and the others can be queried
     :param timeout: seconds for all of that wait together, ``None`` for no limit
+    :param lock_timeout: seconds to wait while another run holds the lease; 0 is one try, ``None`` is no limit
     :param script_timeout: seconds for each ``down``, which is then cancelled and fails; ``None`` for no limit
     :param dry_run: return what would be rolled back, and do nothing
     :raises UsageError: if ``steps`` is less than 1, or both are given
     :raises PlanError: if another run has migrated while this one waited for the lease, so that ``steps`` means others
+    :raises LeaseHeld: if the lease is not free within ``lock_timeout``
     :raises NotReversible: names every migration that has no ``down``, before the first one is rolled back
     :raises MigrationFailed: if a ``down`` raised; those before it are rolled back
     :raises NotReady: names the indexes that are still listed, or cannot be queried yet, when the time is up

@@ -46,7 +46,9 @@ async def mark(
 
     :param applied: ``True`` marks them as applied, ``False`` as pending
     :param everything: all scripts of the folder, in place of ``versions``
+    :param lock_timeout: seconds to wait while another run holds the lease; 0 is one try, ``None`` is no limit
     :raises UnknownVersion: if a version has neither a script nor an entry
+    :raises LeaseHeld: if the lease is not free in that time
     """
     async with reported(db, on_event) as (session, report):
         if everything == bool(versions):
@@ -78,7 +80,12 @@ async def repair(
     lock_timeout: float | None = 600.0,
     on_event: Sink | None = None,
 ) -> RunReport:
-    """Accept the present text of edited scripts, and forget applied ones whose file is gone. The log keeps these."""
+    """
+    Accept the present text of edited scripts, and forget applied ones whose file is gone. The log keeps these.
+
+    :param lock_timeout: seconds to wait while another run holds the lease; 0 is one try, ``None`` is no limit
+    :raises LeaseHeld: if the lease is not free in that time
+    """
     async with reported(db, on_event) as (session, report), leading(session, lock_timeout) as held:
         found = await discovered(session, report, directory)
         wanted = _repair_of(await _standings(session, report, found))

@@ -42,7 +42,7 @@ async def status(
     on_event: Sink | None = None,
 ) -> RunReport:
     """
-    Report the state of every migration and every index.
+    Report the state of every migration and every index. Write nothing.
 
     It takes one command, one more for each collection with tracked search indexes, and one more for each with standard
     indexes. :func:`work_left` lists what is not done.
@@ -50,6 +50,7 @@ async def status(
     :param history: also every attempt, oldest first, including those that the ledger no longer shows
     :param indexes: ``False`` to read only the ledger, in one command; then of the indexes only missing standard ones
         are known
+    :raises ScriptsInvalid: if the folder contains files that cannot be migrations
     """
     async with reported(db, on_event) as (session, report):
         check_standard_indexes(standard_indexes)

@@ -32,7 +32,9 @@ async def import_ledger(
 
     :param source: ``pymongo-migrate``, ``mongodb-migrations`` or ``migrate-mongo``
     :param collection: of the records; the tool's default one if it is not given
+    :param lock_timeout: seconds to wait while another run holds the lease; 0 is one try, ``None`` is no limit
     :raises UsageError: if the collection contains no records of that tool
+    :raises LeaseHeld: if the lease is not free in that time
     """
     async with reported(db, on_event) as (session, report):
         tool = _tool(source)
