@@ -24,7 +24,7 @@ from mydocs.migrations.limits import Limits, limited_to
 from mydocs.migrations.model import Entry, MigrationState
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
-pytestmark = [pytest.mark.anyio, pytest.mark.seconds(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.seconds(180)]  # each starts several processes
 
 # Each says through a command that it has begun, and then hangs on one that the test holds back.
 ASYNC = """

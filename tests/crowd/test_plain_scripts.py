@@ -26,7 +26,7 @@ from mydocs.migrations.limits import Limits, limited_to
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-pytestmark = [pytest.mark.anyio, pytest.mark.seconds(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.seconds(180)]  # each starts several processes
 
 POOL = """
     import multiprocessing
@@ -609,24 +609,29 @@ async def test_a_script_that_would_do_nothing_is_refused_before_the_first_one_ru
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "named"),
     [
-        pytest.param("    asyncio.create_task(asyncio.sleep(60))\n", id="still running"),
-        pytest.param("    asyncio.create_task(bad(0.05))\n    await asyncio.sleep(0)\n", id="fails later"),
+        pytest.param("    asyncio.create_task(asyncio.sleep(60))\n", "sleep", id="still running"),
+        pytest.param("    asyncio.create_task(bad(60))\n", r"bad \(line 2\)", id="still running, of the script"),
         pytest.param(
-            "    t = asyncio.create_task(bad(0))\n    await asyncio.sleep(0.05)\n    del t\n", id="has failed"
+            "    asyncio.create_task(bad(0.05))\n    await asyncio.sleep(0)\n", r"bad \(line 2\)", id="fails later"
+        ),
+        pytest.param(
+            "    t = asyncio.create_task(bad(0))\n    await asyncio.sleep(0.05)\n    del t\n",
+            r"bad \(line 2\)",
+            id="has failed",
         ),
     ],
 )
 async def test_a_task_that_a_script_leaves_fails_it(
-    text: str, local_db: Database, write: Callable[[str, str], Path], folder: Path
+    text: str, named: str, local_db: Database, write: Callable[[str, str], Path], folder: Path
 ) -> None:
     write(
         "001_tasks.py",
         "import asyncio\nasync def bad(seconds):\n    await asyncio.sleep(seconds)\n    raise ValueError('lost')\n"
         f"async def up(db):\n{text}",
     )
-    with pytest.raises(MigrationFailed, match="the task "):
+    with pytest.raises(MigrationFailed, match=f"the task {named} (was|has)"):
         await migrate(local_db, directory=folder, standard_indexes={})
 
 

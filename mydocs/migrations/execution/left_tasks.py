@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -114,4 +115,6 @@ def _name(task: asyncio.Task[Any]) -> str:
     coroutine = task.get_coro()
     code = getattr(coroutine, "cr_code", None)
     name = getattr(coroutine, "__qualname__", "a task")
-    return f"the task {name}" + (f" (line {code.co_firstlineno})" if inspect.iscode(code) else "")
+    if not inspect.iscode(code) or Path(code.co_filename).parent == Path(asyncio.__file__).parent:
+        return f"the task {name}"  # a line of `asyncio.sleep` would be looked for in the script
+    return f"the task {name} (line {code.co_firstlineno})"
