@@ -16,7 +16,7 @@ def plots(sections: Sequence[Section]) -> str:
     widest = [row for row in ours if row.section == waiting.NAME and _is_widest(row)]
     tasks = [row for row in ours if row.section == crowds.NAME]
     idle = [row for row in ours if row.section == fleets.NAME and row.work.startswith(fleets.REPEATED)]
-    documents = [row for row in ours if row.section == batches.NAME]
+    documents = [row for row in ours if row.section == batches.NAME and row.work == f"{row.size:,} documents"]
     drawn = [
         _seconds(near, "migrations", "seconds of the first run at 0 ms"),
         _seconds(far, "migrations", "seconds of the first run at 20 ms"),
