@@ -25,10 +25,11 @@ from mydocs.migrations.operations.engines import processes
 from tests.bench.workers.rss import megabytes
 
 URL, DATABASE, MODE, WHAT = sys.argv[1:5]
-BATCH = 1_000
+BATCH = 200 if MODE.endswith("_small") else 1_000
 CALLS = {
     "transform": "await transform(docs, wanted, add_one)",
     "fields": 'await transform(docs, wanted, add_one, fields=("n",))',
+    "fields_small": f'await transform(docs, wanted, add_one, fields=("n",), batch_size={BATCH})',
     "in_batches": 'await update_in_batches(docs, wanted, [{"$set": {FIELD: {"$add": ["$n", 1]}}}])',
     "waiting1": 'await transform(docs, wanted, waiting, fields=("n",))',
     "waiting16": 'await transform(docs, wanted, waiting, fields=("n",), concurrency=16)',
@@ -143,8 +144,8 @@ def main() -> None:
         own: float | None = None
         if MODE == "fill":
             fill(client)
-        elif MODE in ("hand", "guarded"):
-            by_hand(client, guarded=MODE == "guarded")
+        elif MODE.startswith(("hand", "guarded")):
+            by_hand(client, guarded=MODE.startswith("guarded"))
         elif MODE == "drop":
             client.drop_database(DATABASE)
         elif MODE.startswith("bare") and pool is not None:
