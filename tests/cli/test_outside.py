@@ -176,5 +176,5 @@ def test_a_program_that_a_script_leaves_behind_holds_nothing_up(
     with start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json") as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["outcome"] == "ok"
-        assert process.wait(20) == 0
+        assert process.wait(90) == 0
         os.kill(int((folder.parent / "pid").read_text()), 9)

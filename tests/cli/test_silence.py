@@ -61,7 +61,7 @@ def test_a_signal_ends_a_run_whose_record_has_no_answer(
     local_server.controls.hang(when=is_end_of_a_script)
     began = time.monotonic()
     with start("migrate", "run", "--url", local_url, "--db", "x", "-o", "json") as process:
-        local_server.controls.wait_for(is_end_of_a_script, 20)
+        local_server.controls.wait_for(is_end_of_a_script, 90)
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert time.monotonic() - began < 30

@@ -21,7 +21,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 
 pytestmark = pytest.mark.seconds(180)
 
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 USER, PASSWORD = "application", "p@ss/w:rd"
 # uvicorn on a socket that listens already: a request that comes before the application is up waits for it.
 SERVE = """
