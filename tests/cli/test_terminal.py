@@ -26,6 +26,12 @@ async def up(db):
 """
 pytestmark = pytest.mark.seconds(180)  # each starts a process or several
 
+RENAMES = """
+from mydocs.migrations import rename_field
+async def up(db):
+    await db.notes.insert_many([{"a": n} for n in range(50)])
+    await rename_field(db.notes, "a", "b")
+"""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CONTROLS_BUT_RETURN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
@@ -142,12 +148,7 @@ def test_a_second_signal_gives_the_terminal_its_cursor_back(start: Start, folder
 
 
 def test_what_a_data_change_came_to_stays_above_the_table(start: Start, folder: Path, local_url: str) -> None:
-    (folder / "001_data.py").write_text(
-        "from mydocs.migrations import rename_field\n"
-        "async def up(db):\n"
-        "    await db.notes.insert_many([{'a': n} for n in range(50)])\n"
-        "    await rename_field(db.notes, 'a', 'b')\n"
-    )
+    (folder / "001_data.py").write_text(RENAMES)
     _, sent = on_terminal(start, "migrate", "run", "--url", local_url, "--db", "x", both=True)
     shown = screen_after(sent)
     assert len([line for line in shown if "50 documents changed" in line]) == 1
@@ -192,9 +193,12 @@ def test_no_colour_where_none_is_wanted(start: Start, run: tuple[str, ...]) -> N
     assert re.findall(r"\x1b\[(?:3|4|9)\d[;m]", shown) == []
 
 
-def test_no_character_that_the_terminal_does_not_have(start: Start, run: tuple[str, ...]) -> None:
+def test_no_character_that_the_terminal_does_not_have(start: Start, folder: Path, run: tuple[str, ...]) -> None:
+    (folder / "002_data.py").write_text(RENAMES)
     out, shown = on_terminal(start, *run, environ={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
     assert (out + shown).isascii()
+    assert "\\u" not in out + shown, "an escape in its place"
+    assert re.search(r" 100% \S*-{12}", COLOUR.sub("", shown)), "the bar"
     assert "+ migration 001 search" in CONTROL.sub("", shown)
 
 
