@@ -23,7 +23,7 @@ LARGE = (500, 40_000)  # documents, and bytes of each
 WAITING = 320  # documents, with a call of 20 ms each
 COMPUTING = 400  # documents, with some 15 ms of processor each, or a call that blocks for 10 ms
 FAR = 0.02  # seconds, there and back
-# Documents, in batches of 200: the local server takes about as long for these as MongoDB does for 1,000.
+# Documents, in batches of 200: in these the round trips decide, and not the local server's own time.
 FAR_SIZE = 10_000
 FAR_WAYS = (("hand_small", BY_HAND), ("guarded_small", f"{BY_HAND}, guarded"), ("fields_small", MYDOCS))
 
