@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pymongo
@@ -97,8 +98,10 @@ async def test_nobody_waits_for_a_server_that_does_not_answer(
     aliases = SearchAliases(db, ttl=0)
     await aliases.index("vec")
     await names(db, "vec", "two")
-    local_server.controls.delay(0.5, command="find")
+    gate = threading.Event()
+    local_server.controls.delay(gate, command="find")
     assert await aliases.index("vec") == "one"
+    gate.set()
     monkeypatch.setattr(search_aliases, "PATIENCE_SECONDS", 10.0)
     monkeypatch.setattr(aliases, "_quiet_until", -1.0)
     assert await aliases.index("vec") == "two"

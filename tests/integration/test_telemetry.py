@@ -129,13 +129,14 @@ async def test_a_failed_script_is_an_error_of_its_step_and_of_the_run(
     assert backend.counts["mydocs.migrations.step.duration"] == {"failed": 1}
 
 
+@pytest.mark.limits(failed=0.0)
 async def test_a_failed_build_is_an_error_of_its_index(
     db: Database, folder: Path, write: Write, backend: Backend, local_server: LocalServer
 ) -> None:
     write("001_search.py", SEARCH)
     local_server.search.outcome("ft", fails="out of space")
     with pytest.raises(IndexFailed):
-        await migrate(db, directory=folder, wait=True, timeout=0.7, standard_indexes={}, on_event=backend.sink())
+        await migrate(db, directory=folder, wait=True, standard_indexes={}, on_event=backend.sink())
     index = backend.spans["index pages.ft"]
     assert (index.status.status_code, index.status.description) == (StatusCode.ERROR, "out of space")
     assert "in a document" not in "".join(span.to_json() for span in backend.spans.values())

@@ -217,10 +217,10 @@ async def test_a_failed_build_is_reported_with_the_hosts_message_and_the_others_
 
 @pytest.mark.limits(failed=LIMIT)
 async def test_a_build_that_recovers_within_the_grace_is_no_failure(
-    any_db: Database, local_server: LocalServer
+    any_db: Database, local_server: LocalServer, local_clock: ManualClock
 ) -> None:
-    local_server.search.outcome("ft", fails="initial sync was lost", recovers_after=0.2)
-    seen: list[Event] = []
+    local_server.search.outcome("ft", fails="initial sync was lost", recovers_after=3600.0)
+    seen = Told(local_clock)
     tracks = await waited(any_db, await asked(any_db, "ft"), seen=seen)
     assert tracks["ft"].outcome is IndexState.READY
     assert IndexState.FAILED in [event.state for event in seen if isinstance(event, IndexChanged)]
@@ -248,7 +248,7 @@ async def test_an_index_that_is_late_is_an_error_that_says_how_to_go_on(
     any_db: Database, local_server: LocalServer
 ) -> None:
     local_server.search.outcome("ft", build_seconds=inf)
-    tracks = await waited(any_db, await asked(any_db, "ft", "fine"), 0.1)
+    tracks = await waited(any_db, await asked(any_db, "ft", "fine"), 0.0)
     assert (tracks["ft"].outcome, tracks["fine"].outcome) == (None, IndexState.READY)
     with pytest.raises(NotReady, match=r"pages\.ft \(building\).*mydocs migrate wait") as caught:
         raise_unready(tracks.values(), 0.1)
@@ -288,14 +288,14 @@ async def test_no_time_at_all_is_one_look_that_may_fail(any_db: Database, local_
     ("outcome", "reason"),
     [
         pytest.param({"appears_after": inf}, "it was never listed", id="never listed"),
-        pytest.param({"build_seconds": inf, "vanishes_after": 0.2}, "it was listed and is gone", id="vanished"),
+        pytest.param({"build_seconds": inf, "vanishes_after": 3600.0}, "it was listed and is gone", id="vanished"),
     ],
 )
 async def test_an_index_that_is_not_there_ends_the_wait_for_it(
-    any_db: Database, local_server: LocalServer, outcome: dict[str, Any], reason: str
+    any_db: Database, local_server: LocalServer, local_clock: ManualClock, outcome: dict[str, Any], reason: str
 ) -> None:
     local_server.search.outcome("ft", **outcome)
-    tracks = await waited(any_db, await asked(any_db, "ft"))
+    tracks = await waited(any_db, await asked(any_db, "ft"), seen=Told(local_clock))
     assert tracks["ft"].outcome is IndexState.FAILED
     assert reason in str(tracks["ft"].reason)
 
@@ -306,7 +306,7 @@ async def test_what_has_failed_when_the_time_is_up_wins_over_what_is_late(
 ) -> None:
     local_server.search.outcome("bad", fails="no")
     local_server.search.outcome("slow", build_seconds=inf)
-    tracks = await waited(any_db, await asked(any_db, "bad", "slow"), 0.2)
+    tracks = await waited(any_db, await asked(any_db, "bad", "slow"), 0.0)
     with pytest.raises(IndexFailed):
         raise_unready(tracks.values(), 0.2)
 
@@ -534,16 +534,29 @@ SCRIPT = """
 
 
 async def test_a_later_wait_takes_up_the_indexes_that_the_ledger_names(
-    any_db: Database, folder: Path, write: Write, local_server: LocalServer
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer, local_clock: ManualClock
 ) -> None:
     write("001_a.py", SCRIPT)
-    local_server.search.outcome("ft", build_seconds=0.3)
+    local_server.search.outcome("ft", build_seconds=3600.0)
     with pytest.raises(NotReady) as caught:
         await migrate(any_db, directory=folder, wait=True, timeout=0.05)
     assert caught.value.report is not None
     assert caught.value.report.outcome is Outcome.NOT_READY
+    local_clock.advance(3600.0)
     report = await wait_for_indexes(any_db, timeout=LIMIT)
     assert [(index.name, index.state, index.queryable) for index in report.indexes] == [("ft", IndexState.READY, True)]
+
+
+async def test_a_wait_whose_time_went_into_the_first_read_asks_nothing_more(
+    any_db: Database, folder: Path, write: Write, local_server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LEAST_SECONDS", LIMIT)
+    write("001_a.py", SCRIPT)
+    await migrate(any_db, directory=folder)
+    local_server.controls.delay(0.1, command="aggregate")
+    local_server.controls.hang(command="aggregate", at=2)
+    with pytest.raises(NotReady, match=r"pages\.ft \(unknown\)"):
+        await wait_for_indexes(any_db, timeout=0.01)
 
 
 async def test_a_wait_with_nothing_tracked_is_one_command(any_db: Database, local_server: LocalServer) -> None:
