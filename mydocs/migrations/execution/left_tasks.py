@@ -116,5 +116,5 @@ def _name(task: asyncio.Task[Any]) -> str:
     code = getattr(coroutine, "cr_code", None)
     name = getattr(coroutine, "__qualname__", "a task")
     if not inspect.iscode(code) or Path(code.co_filename).parent == Path(asyncio.__file__).parent:
-        return f"the task {name}"  # a line of `asyncio.sleep` would be looked for in the script
+        return f"the task {name}"  # a line of `asyncio.sleep` would look like a line of the script
     return f"the task {name} (line {code.co_firstlineno})"

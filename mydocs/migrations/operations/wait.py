@@ -27,7 +27,7 @@ from mydocs.migrations.reporting.report import RunReport
 from mydocs.migrations.scripts.discover import Discovery
 
 DONE = (MigrationState.APPLIED, MigrationState.CHANGED)
-OVER_SECONDS = 0.001  # what is left of a time that is over
+OVER_SECONDS = 0.001  # left of a time limit that has passed; 0 would mean one look
 LEAST_SECONDS = 1.0  # for the first read: with a wait of 0 s you ask for the present state
 UNAPPLIED = "`mydocs migrate run` runs what is still pending, `mydocs migrate wait` resumes the wait"
 
@@ -117,7 +117,7 @@ async def wait_for_tracked(
     def keep(tracks: tuple[Track, ...]) -> None:
         report.tracks = tracks
 
-    # A time limit of 0 is one look. After any other, nothing more is asked.
+    # A time limit of 0 allows one look. A limit that has passed allows none.
     left = None if timeout is None else max(timeout - waited, min(timeout, OVER_SECONDS))
     report.tracks = await wait_for(
         session.db,
