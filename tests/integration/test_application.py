@@ -378,7 +378,7 @@ async def test_a_listing_that_never_comes_is_an_error_of_the_one_tree(
 ) -> None:
     await migrate(client["app"], directory=scripts)
     local_server.controls.hang(when=lambda r: "$listSearchIndexes" in str(r.body), times=None)
-    limits = Limits(answer=0.2, patience=0.5)
+    limits = Limits(answer=1.5, patience=3.0)
     with limited_to(limits), pytest.raises(ServerUnreachable, match="aggregate on pages has no answer") as caught:
         await wait_for_indexes(client["app"])
     assert caught.value.report is not None

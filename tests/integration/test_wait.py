@@ -351,7 +351,7 @@ async def test_a_trouble_that_lasts_longer_than_its_budget_ends_the_wait(
 ) -> None:
     targets = await asked(any_db, "ft")
     local_server.search.unreachable(inf)
-    with limited_to(Limits(patience=0.5)), pytest.raises(OperationFailure, match="Search Index Management"):
+    with limited_to(Limits(patience=2.0)), pytest.raises(OperationFailure, match="Search Index Management"):
         await waited(any_db, targets)
 
 
@@ -404,7 +404,7 @@ async def test_a_search_process_that_stays_away_is_not_taken_for_the_server(
     write("001_search.py", TWO)
     await migrate(any_db, directory=folder)
     local_server.search.unreachable(inf)
-    with limited_to(Limits(patience=0.5)), pytest.raises(ServerUnreachable, match="from its search process"):
+    with limited_to(Limits(patience=2.0)), pytest.raises(ServerUnreachable, match="from its search process"):
         await wait_for_indexes(any_db)
 
 
