@@ -147,6 +147,10 @@ def _say(streams: Streams, text: str) -> None:
     if streams.log_format is LogFormat.JSON:
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": time, "level": "warning", "event": "signal", "message": text})
+    if streams.rows:
+        # In the place of the live view, which is drawn anew below: its cursor stands at the end of its last row.
+        up = f"\x1b[{streams.rows - 1}A" if streams.rows > 1 else ""
+        line = f"{up}\r\x1b[J{line}" + "\n" * (streams.rows - 1)
     with contextlib.suppress(OSError, ValueError):
         os.write(streams.err.fileno(), line.encode() + b"\n")
 

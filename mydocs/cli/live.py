@@ -199,7 +199,9 @@ class LiveView:
             took = rounded_text(line.seconds) if line.ended is None else seconds_text(line.seconds or None)
             grid.add_row(self._head(line, width), took, self._body(line, room))
         yield grid
-        if last := count_text(lines, len(lines) - len(shown)):
+        last = count_text(lines, len(lines) - len(shown))
+        self._streams.rows = len(shown) + bool(last)
+        if last:
             yield self._text(last, style="dim")
 
     def _head(self, line: Line, width: int) -> "RenderableType":
@@ -313,7 +315,7 @@ def _live(streams: Streams) -> Iterator[Sink]:
         with live:
             yield shown.take
     finally:
-        streams.above = None
+        streams.above, streams.rows = None, 0
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

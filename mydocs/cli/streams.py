@@ -48,6 +48,7 @@ class Streams:
         self.out: TextIO | None = sys.stdout  # stored here, since scripts get other streams
         self.err: TextIO | None = sys.stderr
         self.above: Callable[[str], None] | None = None  # writes lines above a live view, while there is one
+        self.rows = 0  # of the live view on the screen
         self.secrets: tuple[str, ...] = ()
         self.command: str | None = None  # as it was called, such as `mydocs migrate run`
         self.lost = False  # the result could not be written, and its reader did not cause that

@@ -46,11 +46,13 @@ def on_terminal(
     both: bool = False,
     code: int = 0,
     environ: Mapping[str, str] | None = None,
+    interrupt: bytes | None = None,
 ) -> tuple[str, str]:
     """
     Run the program with a terminal as stderr; return stdout and what the terminal was sent.
 
     :param both: stdout is the terminal as well, as where a person types the command
+    :param interrupt: once this is shown the program gets a SIGINT
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -62,6 +64,9 @@ def on_terminal(
         with contextlib.suppress(OSError):  # the end of a terminal
             while more := os.read(ours, 65536):
                 shown += more
+                if interrupt is not None and interrupt in shown:
+                    interrupt = None
+                    process.send_signal(signal.SIGINT)
         os.close(ours)
         out, _ = process.communicate()
     assert process.returncode == code, shown
@@ -82,6 +87,9 @@ def screen_after(sent: str, columns: int = 100) -> list[str]:
             lines += [""] * (row >= len(lines))
         elif control.endswith("A"):
             row -= int(control[2:-1] or 1)
+        elif control.endswith("J"):
+            lines[row] = lines[row][:column]
+            del lines[row + 1 :]
         elif control.endswith("K"):
             lines[row] = "" if control[2:-1] == "2" else lines[row][:column]
         else:
@@ -114,6 +122,19 @@ def test_the_live_view_settles_into_the_table_on_the_same_screen(start: Start, r
     assert not any(line.startswith(("✓", "•")) for line in shown)
     assert "database x: standard indexes, 001" in shown
     assert re.match(r"001 +search +applied ", next(line for line in shown if line.startswith("001")))
+
+
+def test_an_interrupted_run_leaves_no_picture_of_its_live_view(start: Start, folder: Path, local_url: str) -> None:
+    (folder / "001_slow.py").write_text(
+        "import asyncio\nasync def up(db):\n    print('begun', flush=True)\n    await asyncio.sleep(60)\n"
+    )
+    _, sent = on_terminal(
+        start, "migrate", "run", "--url", local_url, "--db", "x", both=True, code=130, interrupt=b"begun"
+    )
+    shown = screen_after(sent)
+    assert [line for line in shown if line[:1] in set("✓✗•⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")] == []
+    assert len([line for line in shown if line.startswith("mydocs: interrupted; ending in good order")]) == 1
+    assert "mydocs: error: interrupted; what was done until then is recorded" in shown
 
 
 def test_a_second_signal_gives_the_terminal_its_cursor_back(start: Start, folder: Path, local_url: str) -> None:
