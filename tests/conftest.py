@@ -20,6 +20,7 @@ from mydocs.migrations.limits import Limits, limited_to
 pytest_plugins = ["mydocs.localserver.pytest"]
 
 TEST_SECONDS = 20.0  # what one test may take, its fixtures apart
+EXAMPLES_SECONDS = 120.0  # what a test with the examples of Hypothesis may take, which coverage traces
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
@@ -95,7 +96,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Stop a test that takes too long. By a signal, as it also reaches one that waits for a thread or a socket."""
 
     marker = item.get_closest_marker("seconds")
-    limit = TEST_SECONDS if marker is None else float(marker.args[0])
+    usual = EXAMPLES_SECONDS if getattr(getattr(item, "function", None), "is_hypothesis_test", False) else TEST_SECONDS
+    limit = usual if marker is None else float(marker.args[0])
     late = TimeoutError(f"{item.nodeid} takes longer than {limit} s")
     stopped = False
 

@@ -17,6 +17,7 @@ from mydocs.migrations.reporting.events import (
     AliasSwitched,
     BatchDone,
     Event,
+    Foreseeing,
     IndexChanged,
     IndexDefined,
     LeaseTaken,
@@ -101,6 +102,7 @@ HOLDER = LeaseView(host="elsewhere", pid=77, run_id="x", term=3)
             "index pages.ft (search): failed (full), 2.00 s",
         ),
         (StillWaiting(what=("pages.ft",), seconds=30.0), "INFO", "still waiting after 30.0 s: pages.ft"),
+        (Foreseeing(what="reading pages"), "INFO", "reading pages"),
         (
             RunFinished(
                 report=RunReport(
