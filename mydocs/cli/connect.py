@@ -51,7 +51,7 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
             last[:] = [event.report]
         view(event)
 
-    with watched(partial(_say, streams)) as watch:
+    with watched(partial(say, streams)) as watch:
         try:
             with _server(settings, streams) as url:
                 watch.last_words = partial(_last_words, settings, streams)
@@ -139,7 +139,7 @@ def _notice(client: Client, streams: Streams) -> None:
         streams.note(f"waiting for the server {servers}")
 
 
-def _say(streams: Streams, text: str) -> None:
+def say(streams: Streams, text: str) -> None:
     """Write a line from a signal's handler, which may interrupt a write to the stream."""
     if streams.err is None:
         return
