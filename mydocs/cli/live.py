@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -99,6 +100,7 @@ class LiveView:
         self._data: dict[str, Progress] = {}
         self._plan: Planned | None = None
         self.console: Console | None = None
+        self.drawing: AbstractContextManager[Any] = contextlib.nullcontext()  # held while something is written
 
     def take(self, event: Event) -> None:
         # Written after our lock is released: rich draws under a lock of its own, which `print` takes as well.
@@ -106,7 +108,8 @@ class LiveView:
             said = self._take(event)
         if said is not None and self.console is not None:
             text, style = said
-            self.console.print(self._streams.clean(text), style=style, markup=False, highlight=False)
+            with self.drawing:
+                self.console.print(self._streams.clean(text), style=style, markup=False, highlight=False)
 
     def _take(self, event: Event) -> tuple[str, str] | None:
         """Add an event to the lines, or return the text to write above them, with its style."""
@@ -310,7 +313,15 @@ def _live(streams: Streams) -> Iterator[Sink]:
         redirect_stderr=False,
         transient=settles,
     )
-    streams.above = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+    # To write a line above its picture, rich reads first where that is, and holds its lock for the reading only. A
+    # picture that another thread draws in between would stay on the screen.
+    shown.drawing = getattr(live, "_lock", shown.drawing)
+
+    def above(text: str) -> None:
+        with shown.drawing:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    streams.above = above
     try:
         with live:
             yield shown.take
