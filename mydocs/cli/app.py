@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mydocs.migrations.operations.connection import Database
     from mydocs.migrations.operations.pull import PullReport
     from mydocs.migrations.operations.settle import Repair
-    from mydocs.migrations.reporting.preview import PlanReport
+    from mydocs.migrations.reporting.plan_report import PlanReport
     from mydocs.migrations.reporting.report import RunReport
 
 app = typer.Typer(
@@ -423,7 +423,7 @@ def mark(
     from mydocs.cli.render import mark_text
 
     if everything and not applied and not yes:
-        from mydocs.cli.ask import consent
+        from mydocs.cli.consent import consent
 
         settings = calls.settings(common)
         what = f"Every migration of {settings.directory} counts as not begun in {settings.database}; each runs again."
@@ -508,7 +508,7 @@ def repair(
     from mydocs.cli.render import mark_text, repair_text
 
     if not yes:
-        from mydocs.cli.ask import consent
+        from mydocs.cli.consent import consent
 
         def preview(db: "Database", shared: "Shared") -> "Awaitable[Repair]":
             from mydocs.migrations.operations.settle import repair_plan

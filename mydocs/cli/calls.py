@@ -61,10 +61,10 @@ def call(common: Common, operation: "Callable[[Database, Shared], Awaitable[T]]"
     """
     streams, chosen = current(), settings(common)
     streams.secrets = chosen.secrets
-    from mydocs.cli import connect, live, script_output
+    from mydocs.cli import connect, live_view, script_output
     from mydocs.migrations.reporting.sinks import fan_out
 
-    with script_output.collected(streams), live.view(streams) as view, _importable_from_here():
+    with script_output.collected(streams), live_view.view(streams) as view, _importable_from_here():
         sink = fan_out(*watchers, view) if watchers else view
         return connect.call(
             chosen, streams, sink, lambda db, sink: operation(db, {"directory": chosen.directory, "on_event": sink})
@@ -172,9 +172,9 @@ def engine(workers: int | None, dask: str | None) -> "Iterator[Executor | None]"
     if workers is None and dask is None:
         yield None
         return
-    from mydocs.migrations.operations import engines
+    from mydocs.migrations.operations import executors
 
-    with engines.dask(dask) if dask is not None else engines.processes(workers or 1) as executor:
+    with executors.dask(dask) if dask is not None else executors.processes(workers or 1) as executor:
         yield executor
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mydocs.migrations.errors import MigrationError, WouldFail, WouldTakeAway
 from mydocs.migrations.model import IndexType, MigrationState
 from mydocs.migrations.reporting.durations import seconds_text
-from mydocs.migrations.reporting.preview import TAKES_AWAY, Effect, EffectKind, PlannedStep, PlanReport
+from mydocs.migrations.reporting.plan_report import TAKES_AWAY, Effect, EffectKind, PlannedStep, PlanReport
 from mydocs.migrations.reporting.report import MigrationReport, Outcome, RunReport
 
 ALARM = "!"  # first character of a line that an operator must not overlook; red on a terminal

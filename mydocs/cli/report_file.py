@@ -37,9 +37,9 @@ class ReportFile:
             return junit.document(
                 report, command=self.command, started_at=self.recorder.started_at, clean=streams.readable
             )
-        from mydocs.cli import page
+        from mydocs.cli import html_report
 
-        return page.document(report, self.recorder, command=self.command, clean=streams.readable)
+        return html_report.document(report, self.recorder, command=self.command, clean=streams.readable)
 
 
 def _write(path: Path, text: str) -> None:

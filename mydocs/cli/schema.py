@@ -6,7 +6,7 @@ from typing import Any
 
 from mydocs.cli.errors import EXIT_CODES
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind
-from mydocs.migrations.reporting.preview import EffectKind
+from mydocs.migrations.reporting.plan_report import EffectKind
 from mydocs.migrations.reporting.report import Outcome
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mydocs.migrations.data.asking import RetryLater
     from mydocs.migrations.data.embeddings import fingerprint_field, new_embedding, stale_embeddings
+    from mydocs.migrations.data.function_calls import RetryLater
     from mydocs.migrations.data.in_batches import rename_field, unset_field, update_in_batches
     from mydocs.migrations.data.range_worker import run_range
     from mydocs.migrations.data.transform import transform
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from mydocs.migrations.operations.wait import wait_for_indexes, wait_until_current
     from mydocs.migrations.reporting.events import Event, Sink
     from mydocs.migrations.reporting.metrics import prometheus_sink
-    from mydocs.migrations.reporting.preview import PlanReport
+    from mydocs.migrations.reporting.plan_report import PlanReport
     from mydocs.migrations.reporting.report import (
         AttemptReport,
         ErrorReport,
@@ -166,9 +166,9 @@ _HOMES = {
     "NotReady": "errors",
     "Outcome": "reporting.report",
     "PlanError": "errors",
-    "PlanReport": "reporting.preview",
+    "PlanReport": "reporting.plan_report",
     "PullReport": "operations.pull",
-    "RetryLater": "data.asking",
+    "RetryLater": "data.function_calls",
     "RunReport": "reporting.report",
     "ScriptsInvalid": "errors",
     "SearchAlias": "model",

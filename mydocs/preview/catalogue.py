@@ -8,7 +8,7 @@ from mydocs.migrations.indexes import definitions
 from mydocs.migrations.indexes.definitions import Change
 from mydocs.migrations.indexes.standard_definitions import standard_differences, standard_document
 from mydocs.migrations.model import Definition, IndexType
-from mydocs.migrations.reporting.preview import Effect, EffectKind
+from mydocs.migrations.reporting.plan_report import Effect, EffectKind
 from mydocs.migrations.values import value
 from mydocs.preview.record import Record
 

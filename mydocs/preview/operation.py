@@ -33,7 +33,7 @@ from mydocs.migrations.model import STANDARD_VERSION, StoredError
 from mydocs.migrations.operations.arguments import check_seconds, check_standard_indexes
 from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.reporting.events import Foreseeing, Sink
-from mydocs.migrations.reporting.preview import Effect, EffectKind, PlannedStep, PlanReport
+from mydocs.migrations.reporting.plan_report import Effect, EffectKind, PlannedStep, PlanReport
 from mydocs.preview.catalogue import Catalogue, catalogue_effects
 from mydocs.preview.copy import USER, LocalCopy, local_copy
 from mydocs.preview.process import Copy, run_step

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 
 from mydocs.cli import progress, render
-from mydocs.cli.live import LiveView
-from mydocs.cli.plain import PlainView
+from mydocs.cli.live_view import LiveView
+from mydocs.cli.plain_view import PlainView
 from mydocs.cli.streams import Streams
 from mydocs.cli.tables import fitted, table
 from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError

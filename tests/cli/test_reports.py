@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import Result
 
-from mydocs.cli import junit, page
-from mydocs.cli.page_style import STYLE
+from mydocs.cli import html_report, junit
+from mydocs.cli.html_style import STYLE
 from mydocs.cli.timeline import Kind, Recorder, Span, waited_for
 from mydocs.localserver import LocalServer
 from mydocs.migrations.model import IndexState, IndexType, LeaseView, MigrationState, StoredError
@@ -217,7 +217,7 @@ class Tags(HTMLParser):
 def test_the_page_shows_hostile_text_as_text_and_needs_nothing_else() -> None:
     failed = finished("001", 1.0, StoredError(type="E", message=HOSTILE))
     recorder = recorded((0.0, Warned(message=HOSTILE)), (0.1, started("001")), (1.0, failed), seconds=2.0)
-    text = page.document(REPORT, recorder, command="run", clean=lambda text: text.replace("alert", "***"))
+    text = html_report.document(REPORT, recorder, command="run", clean=lambda text: text.replace("alert", "***"))
     tags = Tags()
     tags.feed(text)
     assert "script" not in tags.names
@@ -247,7 +247,7 @@ def test_the_page_of_an_unverified_run_says_what_is_not_right() -> None:
         ),
         error=ErrorReport(type="VerifyFailed", message="; ".join(lines), exit_code=9, lines=lines),
     )
-    text = page.document(report, RUN, command="run", clean=str)
+    text = html_report.document(report, RUN, command="run", clean=str)
     tags = Tags()
     tags.feed(text)
     assert "2 not right" in tags.text
@@ -264,7 +264,7 @@ def test_a_page_on_paper_is_light_and_of_one_size() -> None:
 
 def test_the_page_says_what_the_time_went_to() -> None:
     report = RunReport(outcome=Outcome.OK, database="x")
-    text = page.document(report, RUN, command="run", clean=str)
+    text = html_report.document(report, RUN, command="run", clean=str)
     tags = Tags()
     tags.feed(text)
     assert (
@@ -284,13 +284,13 @@ def test_the_page_says_what_the_time_went_to() -> None:
     ],
 )
 def test_the_page_of_a_run_without_steps_says_so(report: RunReport, sentence: str) -> None:
-    assert page.told(report, (), (), 1.0) == sentence
+    assert html_report.told(report, (), (), 1.0) == sentence
 
 
 @given(st.floats(0.001, 1e6))
 def test_the_axis_has_a_few_round_moments(seconds: float) -> None:
-    marks = page.ticks(seconds)
-    assert 1 <= len(marks) <= page.TICKS
+    marks = html_report.ticks(seconds)
+    assert 1 <= len(marks) <= html_report.TICKS
     assert all(0 < mark < seconds * 1.000001 for mark in marks)
 
 

@@ -21,7 +21,7 @@ from rich.live import Live
 from typer.testing import Result
 
 from mydocs.cli.connect import say
-from mydocs.cli.live import LiveView
+from mydocs.cli.live_view import LiveView
 from mydocs.cli.streams import Streams
 from mydocs.migrations.reporting.events import StepStarted
 

@@ -19,7 +19,7 @@ from mydocs.localserver.controls import Recorded
 from mydocs.migrations import migrate
 from mydocs.migrations.data.workers import lanes_of
 from mydocs.migrations.errors import SettingsInvalid
-from mydocs.migrations.operations.engines import dask
+from mydocs.migrations.operations.executors import dask
 from tests.conftest import Loop
 
 Write = Callable[[str, str], Path]
@@ -82,7 +82,7 @@ def test_a_cluster_shares_a_walk_and_bears_the_death_of_a_worker(
 
 @pytest.mark.seconds(60)
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mydocs.migrations.operations.engines.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("mydocs.migrations.operations.executors.CONNECT_SECONDS", 1)
     with (
         pytest.raises(SettingsInvalid, match=r"^--dask tcp://127.0.0.1:9: no scheduler answers there"),
         dask("tcp://127.0.0.1:9"),
@@ -94,6 +94,6 @@ def test_without_the_extra_the_option_says_what_to_install(monkeypatch: pytest.M
     def absent(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("mydocs.migrations.operations.engines.import_module", absent)
+    monkeypatch.setattr("mydocs.migrations.operations.executors.import_module", absent)
     with pytest.raises(SettingsInvalid, match=r"pip install 'mydocs\[dask\]'"), dask("tcp://127.0.0.1:9"):
         pass

@@ -15,7 +15,7 @@ import pytest
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Recorded
 from mydocs.migrations import MigrationFailed, RetryLater, migrate, transform
-from mydocs.migrations.data import asking, walk
+from mydocs.migrations.data import function_calls, walk
 from mydocs.migrations.data.statements import Guard, encoded
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import ChangeInvalid, NotPossible
@@ -228,8 +228,8 @@ async def test_the_time_that_a_function_computes_is_none_of_the_servers(db: Data
         while time.monotonic() < until:
             pass
 
-    guard, options = Guard(), db["things"].codec_options
-    asker = asking.Asker(name="things", function=compute, guard=guard, options=options, gate=asking.Gate("things"))
+    guard, options, gate = Guard(), db["things"].codec_options, function_calls.Gate("things")
+    asker = function_calls.Asker(name="things", function=compute, guard=guard, options=options, gate=gate)
     began, clock = time.monotonic(), asker.clock()
     await asker.ask([encoded({"_id": number}) for number in range(4)])
     assert asker.clock() - clock <= time.monotonic() - began - 4 * 0.05
@@ -368,7 +368,7 @@ async def test_a_function_that_is_to_be_called_later_is_and_all_its_calls_wait(
         slept.append(seconds)
         clock[0] += seconds
 
-    module = "mydocs.migrations.data.asking"
+    module = "mydocs.migrations.data.function_calls"
     monkeypatch.setattr(f"{module}.anyio", SimpleNamespace(**(vars(anyio) | {"sleep": sleep})))
     monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock[0]))
     events: list[Event] = []
@@ -396,12 +396,12 @@ async def test_a_function_that_always_wants_to_be_called_later_is_given_up(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await numbered(db, 3)
-    monkeypatch.setattr(asking, "SHORTEST_PAUSE", 0.0)
+    monkeypatch.setattr(function_calls, "SHORTEST_PAUSE", 0.0)
 
     def change(document: dict[str, Any]) -> dict[str, Any]:
         raise RetryLater(0)
 
-    with pytest.raises(NotPossible, match=f"called later {asking.TRIES} times for the document with _id 0"):
+    with pytest.raises(NotPossible, match=f"called later {function_calls.TRIES} times for the document with _id 0"):
         await transform(db["things"], TODO, change)
 
 

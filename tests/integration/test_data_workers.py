@@ -297,7 +297,7 @@ PROGRAM = """
 import asyncio, sys
 from motor.motor_asyncio import AsyncIOMotorClient as Client
 from mydocs.migrations import migrate
-from mydocs.migrations.operations.engines import processes
+from mydocs.migrations.operations.executors import processes
 
 async def main():
     with processes(2) as pool:

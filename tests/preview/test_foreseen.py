@@ -16,7 +16,7 @@ from pymongo.operations import SearchIndexModel
 from mydocs.localserver import LocalServer
 from mydocs.localserver.search import SearchSettings
 from mydocs.migrations import migrate, plan
-from mydocs.migrations.reporting.preview import Effect, EffectKind
+from mydocs.migrations.reporting.plan_report import Effect, EffectKind
 from mydocs.preview.catalogue import Catalogue, catalogue_effects
 from mydocs.preview.copy import LocalCopy, Recorder
 from mydocs.preview.record import read_record

@@ -13,7 +13,7 @@ from mydocs.localserver import LocalServer
 from mydocs.migrations import MigrationError, PlanReport, migrate, plan
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import OutOfOrder
-from mydocs.migrations.reporting.preview import Effect, step_json
+from mydocs.migrations.reporting.plan_report import Effect, step_json
 
 pytestmark = [pytest.mark.anyio, pytest.mark.seconds(90)]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mydocs.migrations.data.pace import SMALLEST, Pace
+from mydocs.migrations.data.batch_size import SMALLEST, Pace
 
 NOISE = 0.02
 

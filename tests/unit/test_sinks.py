@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mydocs.cli.plain import PlainView
+from mydocs.cli.plain_view import PlainView
 from mydocs.cli.render import event_json
 from mydocs.cli.streams import Streams
 from mydocs.migrations import fan_out, logging_sink

@@ -20,7 +20,7 @@ from mydocs.migrations.ledger.plan import Standing, find, refuse_unfit
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, Problem, Script, ScriptKind
 from mydocs.migrations.reporting.durations import rounded_text, seconds_text
 from mydocs.migrations.reporting.events import DataChanged, IndexChanged, Planned
-from mydocs.migrations.reporting.preview import PlannedStep
+from mydocs.migrations.reporting.plan_report import PlannedStep
 from mydocs.migrations.reporting.report import DataReport, MigrationReport, Outcome, RunReport, to_json
 
 

@@ -8,8 +8,8 @@ import anyio
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 
-from mydocs.migrations.data.asking import Asker, Function, Gate
 from mydocs.migrations.data.cluster import Lag
+from mydocs.migrations.data.function_calls import Asker, Function, Gate
 from mydocs.migrations.data.statements import RAW, Batch, Guard, encoded, id_lists, messages, paths, shown
 from mydocs.migrations.data.walk import Place, Source, Work, walk
 from mydocs.migrations.driver import commands

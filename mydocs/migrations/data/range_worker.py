@@ -23,7 +23,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import AsyncMongoClient
 
-from mydocs.migrations.data.asking import Function, Gate
+from mydocs.migrations.data.function_calls import Function, Gate
 from mydocs.migrations.data.job import Job
 from mydocs.migrations.data.statements import RAW
 from mydocs.migrations.data.walk import Place

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mydocs.migrations.data.asking import Function
 from mydocs.migrations.data.cluster import shard_key
+from mydocs.migrations.data.function_calls import Function
 from mydocs.migrations.data.job import Job
 from mydocs.migrations.data.statements import encoded, paths
 from mydocs.migrations.data.walk import call_key

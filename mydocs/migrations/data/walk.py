@@ -23,7 +23,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from bson.raw_bson import RawBSONDocument
 
 from mydocs.migrations.data import order
-from mydocs.migrations.data.pace import Pace
+from mydocs.migrations.data.batch_size import Pace
 from mydocs.migrations.data.statements import RAW, Batch, place_of, shown
 from mydocs.migrations.driver import commands, retry
 from mydocs.migrations.driver.client import Database

@@ -26,7 +26,7 @@ import bson
 from bson.raw_bson import RawBSONDocument
 
 from mydocs.migrations.data import ranges
-from mydocs.migrations.data.asking import Function
+from mydocs.migrations.data.function_calls import Function
 from mydocs.migrations.data.job import Job
 from mydocs.migrations.data.range_worker import Connection, FunctionAt, RangeDone, RangeFailed, RangeTask, run_range
 from mydocs.migrations.data.statements import RAW

@@ -9,7 +9,7 @@ from typing import Any
 from mydocs.migrations.model import IndexState, IndexType, MigrationState, ScriptKind, StoredError
 from mydocs.migrations.reporting.durations import seconds_text
 from mydocs.migrations.reporting.events import Event
-from mydocs.migrations.reporting.preview import PlannedStep, step_json
+from mydocs.migrations.reporting.plan_report import PlannedStep, step_json
 from mydocs.migrations.values import value
 
 

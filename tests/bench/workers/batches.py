@@ -21,7 +21,7 @@ from pymongo import MongoClient, UpdateOne
 
 import mydocs.migrations.data.transform  # noqa: F401  # what the script imports anyway counts as idle
 from mydocs.migrations import migrate
-from mydocs.migrations.operations.engines import processes
+from mydocs.migrations.operations.executors import processes
 from tests.bench.workers.rss import megabytes
 
 URL, DATABASE, MODE, WHAT = sys.argv[1:5]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import mydocs
-from mydocs.cli.page_style import STYLE
+from mydocs.cli.html_style import STYLE
 from mydocs.cli.render import NOT_RIGHT, VERIFIED, state_text
 from mydocs.cli.timeline import Kind, Recorder, Span, waited_for
 from mydocs.migrations.model import STANDARD_VERSION, IndexState, MigrationState

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mydocs.cli import progress, render
-from mydocs.cli.plain import PlainView, ticking
+from mydocs.cli.plain_view import PlainView, ticking
 from mydocs.cli.progress import Progress
 from mydocs.cli.streams import LogFormat, Output, Streams
 from mydocs.cli.tables import CUT, cut_inside
