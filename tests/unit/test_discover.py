@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mydocs.migrations.errors import DirectoryMissing, ScriptsInvalid
 from mydocs.migrations.model import Script, ScriptKind
-from mydocs.migrations.scripts.discover import INDEX_CALLS, checksum, discover, read_source
+from mydocs.migrations.scripts.discover import INDEX_CALLS, discover
+from mydocs.migrations.scripts.source import checksum, read_source
 
 UP = "async def up(db):\n    pass\n"
 DOWN = "async def down(db):\n    pass\n"

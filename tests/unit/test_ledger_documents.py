@@ -38,7 +38,7 @@ from mydocs.migrations.model import (
     StoredError,
     TrackedIndex,
 )
-from mydocs.migrations.scripts.discover import checksum
+from mydocs.migrations.scripts.source import checksum
 
 Db = AsyncIOMotorDatabase[dict[str, Any]]
 

@@ -37,8 +37,8 @@ from mydocs.migrations.errors import LeaseLost, NotPossible
 from mydocs.migrations.ledger.documents import COLLECTION
 from mydocs.migrations.model import Lanes, Script
 from mydocs.migrations.reporting.events import BatchDone, Warned
-from mydocs.migrations.scripts.discover import checksum, read_source
 from mydocs.migrations.scripts.script_context import Checkpoint, StoredPlace, context
+from mydocs.migrations.scripts.source import checksum, read_source
 
 POLL_SECONDS = 1.0  # between two looks at the places
 STALE_SECONDS = 120.0  # without a sign of life, before a range is given to another worker

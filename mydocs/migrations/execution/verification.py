@@ -20,7 +20,7 @@ from mydocs.migrations.execution.left_tasks import call_watched
 from mydocs.migrations.model import Problem, Script, StoredError
 from mydocs.migrations.reporting.events import Verified
 from mydocs.migrations.scripts import load
-from mydocs.migrations.scripts.discover import read_source
+from mydocs.migrations.scripts.source import read_source
 from mydocs.migrations.values import value
 
 

@@ -27,7 +27,7 @@ from mydocs.migrations.operations.reported import discovered, reported
 from mydocs.migrations.operations.settle import leading
 from mydocs.migrations.reporting.events import Sink
 from mydocs.migrations.reporting.report import IndexReport, index_json
-from mydocs.migrations.scripts.discover import checksum
+from mydocs.migrations.scripts.source import checksum
 from mydocs.migrations.scripts.written import write_indexes
 from mydocs.migrations.values import value
 

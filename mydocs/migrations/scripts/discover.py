@@ -5,13 +5,10 @@ A plain script acts as soon as it is imported, so its kind is decided by its syn
 """
 
 import ast
-import hashlib
-import io
 import logging
 import os
 import re
 import threading
-import tokenize
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -20,6 +17,7 @@ from pathlib import Path
 from mydocs.migrations.errors import DirectoryMissing, ScriptsInvalid
 from mydocs.migrations.model import SCRIPT_NAME, Problem, Script, ScriptKind
 from mydocs.migrations.scripts.checks import problems_of
+from mydocs.migrations.scripts.source import checksum, decoded, read_source
 from mydocs.migrations.values import value
 
 logger = logging.getLogger(__name__)
@@ -90,37 +88,6 @@ def discover(directory: Path) -> Discovery:
     return Discovery(scripts=tuple(sorted(scripts, key=lambda script: script.number)), warnings=tuple(warnings))
 
 
-def checksum(text: str) -> str:
-    """
-    Return the checksum of a script's text.
-
-    A checkout may change line ends, and an editor the white space at line ends and the end of the file. None of these
-    changes the migration.
-    """
-    lines = [
-        line.rstrip() for line in text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    ]
-    while lines and not lines[-1]:
-        lines.pop()
-    return "sha256:" + hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def read_source(path: Path) -> str:
-    """
-    Read a script as Python does: UTF-8 unless its first lines name another encoding, with or without a BOM.
-
-    :raises OSError: if it cannot be read
-    :raises SyntaxError: if the encoding is unknown
-    :raises UnicodeDecodeError: if the bytes are not valid in that encoding
-    """
-    return _decoded(path.read_bytes())
-
-
-def _decoded(raw: bytes) -> str:
-    encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
-    return raw.decode(encoding)
-
-
 def imports_of(folder: Path) -> set[str]:
     """Return the names of the modules that the files of a folder import, as far as parsing shows."""
     names: set[str] = set()
@@ -163,7 +130,7 @@ def _read(path: Path, directory: Path) -> tuple[Script, str | None]:
 @lru_cache(maxsize=REMEMBERED)
 def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
     try:
-        source = _decoded(raw)
+        source = decoded(raw)
         tree = ast.parse(source, filename=str(path))
     except UnicodeDecodeError as error:
         raise _Problem(

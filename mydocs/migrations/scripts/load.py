@@ -17,7 +17,8 @@ from typing import Any
 from mydocs.migrations.driver.server_errors import words_of
 from mydocs.migrations.errors import NotPossible, ScriptsInvalid
 from mydocs.migrations.model import Problem, Script
-from mydocs.migrations.scripts.discover import checksum, imports_of, read_source
+from mydocs.migrations.scripts.discover import imports_of
+from mydocs.migrations.scripts.source import checksum, read_source
 
 PREFIX = "mydocs_migration_"  # start of the name of a script's module
 MODULE_ADVICE = (
