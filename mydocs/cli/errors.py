@@ -1,4 +1,4 @@
-"""Convert every error to its text and exit code. The only place that does. I/O."""
+"""Print an error and end with its exit code; what it says is written in `migrations/errors.py`. I/O."""
 
 import os
 import sys

@@ -13,7 +13,7 @@ import pytest
 from bson import Decimal128, Int64, ObjectId, Regex
 from pymongo import IndexModel
 
-from mydocs.migrations.indexes.comparison import LiveIndexes, compare_live, without_defaults
+from mydocs.migrations.indexes.drift import LiveIndexes, compare_live, without_defaults
 from mydocs.migrations.indexes.standard_definitions import StandardAction, standard_change
 from mydocs.migrations.model import IndexType, TrackedIndex
 from mydocs.migrations.scripts.written import WIDTH, write_indexes

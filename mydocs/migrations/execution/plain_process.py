@@ -1,7 +1,7 @@
 """
 Run plain scripts, each in a process of its own, and receive what it reports. I/O.
 
-The host of these processes (``plain_child.py``) starts with the run. A thread of this process listens to it. So neither
+The host of these processes (``plain_host.py``) starts with the run. A thread of this process listens to it. So neither
 a blocked event loop nor a blocked standard error keeps a signal or the end of the lease from the script.
 """
 
@@ -68,7 +68,7 @@ sys.flags.safe_path or sys.path.pop(0)
 import json
 control, channel = map(int, sys.argv[-2:])
 sys.path[:] = json.loads(open(control, "rb", buffering=0, closefd=False).readline())
-from mydocs.migrations.execution.plain_child import main
+from mydocs.migrations.execution.plain_host import main
 main(control, channel)
 """
 # Arguments of a client that belong to the application and do not matter for a script.

@@ -16,7 +16,7 @@ from mydocs.migrations.driver.session import Session
 from mydocs.migrations.driver.task_groups import one_error_group
 from mydocs.migrations.errors import UsageError
 from mydocs.migrations.indexes import readiness
-from mydocs.migrations.indexes.comparison import LiveIndexes, compare_live
+from mydocs.migrations.indexes.drift import LiveIndexes, compare_live
 from mydocs.migrations.indexes.standard_list import IndexModels
 from mydocs.migrations.ledger import entries as ledger
 from mydocs.migrations.ledger.plan import tracked
