@@ -51,8 +51,9 @@ class Watch:
             self.received, self._at = number, now
             if self._loop is None or self._scope is None or self._loop.is_closed():
                 raise KeyboardInterrupt
-            self._say("interrupted; ending in good order, again to leave at once")
+            # In this order: whoever reads the line may count on the end of what is under way.
             self._loop.call_soon_threadsafe(self._cancel)
+            self._say("interrupted; ending in good order, again to leave at once")
         elif now - self._at > SAME_WISH_SECONDS:
             self._say("left at once; `mydocs migrate status` shows what is unfinished")
             try:
