@@ -101,7 +101,7 @@ class Script:
     verifies: bool = False
     idempotent: bool = True
     transactional: bool = False
-    names_lightodm: bool = False  # its text contains "lightodm"
+    may_use_lightodm: bool = False  # its text names it, or a function imports a module that may
     problems: tuple[Problem, ...] = ()  # found by parsing; they prevent a run
     replaces: tuple[str, ...] = ()  # versions of the migrations whose place it takes in a new database
     unfinished: int | None = None  # the line of the `raise NotImplementedError` with which its `up` begins

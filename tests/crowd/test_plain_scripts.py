@@ -584,6 +584,21 @@ async def test_the_command_line_searches_the_working_directory(
     assert code == 0, errors
 
 
+async def test_a_helper_that_up_imports_late_uses_the_database_of_the_run(
+    run: Any, write: Callable[[str, str], Path], tmp_path: Path, local_db: Database
+) -> None:
+    (tmp_path / "the_models.py").write_text(
+        "import lightodm\ndef put():\n    lightodm.get_collection('put').insert_one({'_id': 1})\n"
+    )
+    write(
+        "001_late.py",
+        "import asyncio\nasync def up(db):\n    from the_models import put\n    await asyncio.to_thread(put)\n",
+    )
+    code, errors = await run()
+    assert code == 0, errors
+    assert await local_db["put"].count_documents({}) == 1
+
+
 # What would be left undone without a word
 
 

@@ -112,8 +112,8 @@ async def _check_transactions(db: Database, scripts: Sequence[Script]) -> None:
 
 
 def _can_meet_lightodm(script: Script) -> bool:
-    """Return whether an async script may use lightodm's database: its text names lightodm, or lightodm is imported."""
-    return script.kind is ScriptKind.ASYNC and (script.names_lightodm or "lightodm" in sys.modules)
+    """Return whether an async script may use lightodm. All scripts, and what they import at the top, are loaded now."""
+    return script.kind is ScriptKind.ASYNC and (script.may_use_lightodm or "lightodm" in sys.modules)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import ast
 import logging
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -29,6 +30,11 @@ _parser_lock = threading.Lock()
 # Number of texts whose facts are cached, for a process that migrates many databases from one folder. If nothing is
 # pending, parsing takes longer than all the rest. The same text always has the same facts.
 REMEMBERED = 1_024
+
+# An import within a function, as a rule, and what it may name without a chance of lightodm.
+LATE_IMPORT = re.compile(r"^[ \t]+(?:from|import)[ \t]+(\w[\w.]*)", re.MULTILINE)
+RUNNER = "mydocs.migrations"
+WITHOUT_LIGHTODM = sys.stdlib_module_names | {"anyio", "bson", "motor", "pymongo"}
 
 # Calls that a transaction cannot contain, by the names of the drivers and of our helpers. Without a session the
 # drivers' calls would even succeed, outside of the transaction.
@@ -158,7 +164,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         verifies=facts.verifies,
         idempotent=facts.constant("IDEMPOTENT", default=True),
         transactional=facts.constant("TRANSACTIONAL", default=False),
-        names_lightodm="lightodm" in source,
+        may_use_lightodm=_may_use_lightodm(source),
         problems=tuple(
             Problem(text=f"{path.name}, line {line}: {text}", path=path, line=line)
             for line, text in problems_of(tree, is_async=facts.kind is ScriptKind.ASYNC)
@@ -167,6 +173,12 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         unfinished=facts.unfinished,
     )
     return script, facts.warning
+
+
+def _may_use_lightodm(source: str) -> bool:
+    """Return whether a text names lightodm, or imports a module late, which may use it; see `execution/steps.py`."""
+    late = {module.partition(".")[0] for module in LATE_IMPORT.findall(source) if not module.startswith(RUNNER)}
+    return "lightodm" in source or not late <= WITHOUT_LIGHTODM
 
 
 class _Facts:
