@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import math
 import os
+import select
 import signal
 import socket
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
@@ -80,6 +83,28 @@ def no_blocking_in_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
         # PyMongo looks for the file of a container where a client is made; an application's own client does so as well.
         detector.functions["os.stat"].can_block_in("pymongo/pool_options.py", "get_container_env_info")
         yield
+
+
+@pytest.fixture
+def ended() -> Callable[[int], Awaitable[None]]:
+    """Give what waits for the end of a process that is none of ours to wait for."""
+
+    def wait(pid: int) -> None:
+        try:
+            if sys.platform == "darwin":
+                exits = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+                select.kqueue().control([exits], 1)
+            else:
+                process = os.pidfd_open(pid)
+                select.select([process], [], [])
+                os.close(process)
+        except ProcessLookupError:
+            return
+
+    async def until_ended(pid: int) -> None:
+        await anyio.to_thread.run_sync(wait, pid, abandon_on_cancel=True)
+
+    return until_ended
 
 
 @pytest.fixture

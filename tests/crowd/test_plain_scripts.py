@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,21 +103,6 @@ def run(start: Callable[..., "subprocess.Popen[str]"]) -> Callable[..., Any]:
 
 async def seen(server: LocalServer, predicate: Callable[[Recorded], bool]) -> None:
     await anyio.to_thread.run_sync(server.controls.wait_for, predicate, 30.0)
-
-
-async def ended(pid: int) -> None:
-    """Wait for the end of a process that is none of ours to wait for."""
-    try:
-        process = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    over, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.add_reader(process, over.set)
-    try:
-        await over.wait()
-    finally:
-        loop.remove_reader(process)
-        os.close(process)
 
 
 def on(collection: str) -> Callable[[Recorded], bool]:
@@ -397,6 +382,7 @@ async def test_no_script_outlives_its_run(
     write: Callable[[str, str], Path],
     local_server: LocalServer,
     local_db: Database,
+    ended: Callable[[int], Awaitable[None]],
 ) -> None:
     """Killed: the host sees the pipe end. Stopped, as by a debugger: the deadline passes by the clock."""
     write("001_script.py", WRITER.format(ignore="signal.signal(signal.SIGINT, signal.SIG_IGN)"))
@@ -531,9 +517,10 @@ async def test_annotations_are_resolved_and_objects_pickled_inside_up(
             await db.orders.insert_one(order.model_dump())
         """,
     )
+    before = set(sys.modules)  # a script of another test may still be there
     await migrate(local_db, directory=folder, standard_indexes={})
     assert await local_db["orders"].count_documents({"lines.number": 1}) == 1
-    assert [name for name in sys.modules if name.startswith("mydocs_migration_")] == []
+    assert [name for name in set(sys.modules) - before if name.startswith("mydocs_migration_")] == []
 
 
 async def test_the_scripts_of_two_folders_each_get_their_own_helper(

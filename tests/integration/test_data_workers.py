@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -348,6 +348,7 @@ async def test_a_run_that_is_killed_is_succeeded_from_the_places_of_its_ranges(
     tmp_path: Path,
     threads: Executor,
     successor: str,
+    ended: Callable[[int], Awaitable[None]],
 ) -> None:
     await numbered(db, 300)
     write("001_things.py", SCRIPT)
@@ -385,18 +386,7 @@ async def test_a_run_that_is_killed_is_succeeded_from_the_places_of_its_ranges(
     # Of each worker the batches that are held up, and one whose place was on its way, are not in the places.
     assert first.done >= sum(sizes[:29]) - 2 * 2 * 5
     for pid in set(by):  # they have nobody to work for, and end by themselves
-        await _gone(pid)
-
-
-async def _gone(pid: int) -> None:
-    while True:
-        try:
-            stat = await anyio.Path(f"/proc/{pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        if stat.rpartition(")")[2].split()[0] == "Z":
-            return
-        await anyio.sleep(0.05)
+        await ended(pid)
 
 
 async def test_a_run_that_is_cancelled_ends_its_workers_before_it_is_recorded(
