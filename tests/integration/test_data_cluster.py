@@ -21,7 +21,7 @@ from mydocs.migrations.scripts.script_context import ScriptContext, current
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-TODO = {"m": {"$exists": False}}
+WITHOUT_M = {"m": {"$exists": False}}
 
 
 def queries(server: LocalServer) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ async def test_an_update_carries_the_shard_key(
     if key is not None:
         await any_db.client["config"]["collections"].insert_one({"_id": "app.things", "key": key})
     await any_db["things"].insert_one({"_id": 1, "n": 1, "tenant": "a", "meta": {"day": 3}})
-    assert await transform(any_db["things"], TODO, lambda d: {"$set": {"m": 1}}, fields=fields) == 1
+    assert await transform(any_db["things"], WITHOUT_M, lambda d: {"$set": {"m": 1}}, fields=fields) == 1
     (query,) = queries(local_server)
     assert {name: value for name, value in query.items() if name not in ("_id", "$expr", "$and")} == expected
 
@@ -63,7 +63,7 @@ async def test_a_user_who_may_not_read_the_key_changes_documents_all_the_same(
         return recorded.database == "config"
 
     local_server.controls.error(13, "not authorized on config to execute command", when=is_config)
-    assert await transform(db["things"], TODO, lambda d: {"$set": {"m": 1}}) == 1
+    assert await transform(db["things"], WITHOUT_M, lambda d: {"$set": {"m": 1}}) == 1
 
 
 def member(state: str, seconds: float) -> dict[str, Any]:

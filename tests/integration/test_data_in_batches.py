@@ -18,7 +18,7 @@ from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import NotPossible
 
 Write = Callable[[str, str], Path]
-TODO = {"m": {"$exists": False}}
+WITHOUT_M = {"m": {"$exists": False}}
 
 pytestmark = pytest.mark.anyio
 
@@ -51,12 +51,12 @@ async def test_every_document_is_changed_once_and_none_travels(
 ) -> None:
     await any_db["things"].insert_many([{"_id": n, "n": n, "text": "x" * 1000} for n in range(250)])
     local_server.controls.clear()
-    assert await update_in_batches(any_db["things"], TODO, update, batch_size=100) == 250
+    assert await update_in_batches(any_db["things"], WITHOUT_M, update, batch_size=100) == 250
     assert await any_db["things"].count_documents({"m": {"$exists": True}}) == 250
     assert sum([d["n"] for d in await documents(any_db)]) == sum(range(250)) + 250 * isinstance(update, dict)
     sent = sum(len(bson.encode(recorded.body)) for recorded in local_server.controls.counted())
     assert sent < 10_000
-    assert await update_in_batches(any_db["things"], TODO, update, batch_size=100) == 0
+    assert await update_in_batches(any_db["things"], WITHOUT_M, update, batch_size=100) == 0
 
 
 async def test_each_update_is_bounded_whatever_the_types_of_the_ids(db: Database, local_server: LocalServer) -> None:
@@ -65,7 +65,7 @@ async def test_each_update_is_bounded_whatever_the_types_of_the_ids(db: Database
         *(datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC), Timestamp(1, 1), MaxKey()),
     ]
     await db["things"].insert_many([{"_id": identity} for identity in ids])
-    assert await update_in_batches(db["things"], TODO, {"$set": {"m": 1}}, batch_size=5) == len(ids)
+    assert await update_in_batches(db["things"], WITHOUT_M, {"$set": {"m": 1}}, batch_size=5) == len(ids)
     assert await db["things"].count_documents({"m": 1}) == len(ids)
     bounds = [list(statement["q"]["$and"][0]["_id"]) for statement in statements(local_server)]
     assert ["$gte", "$lte"] in bounds
@@ -77,9 +77,9 @@ async def test_each_update_is_bounded_whatever_the_types_of_the_ids(db: Database
     ("filter_", "update", "problem"),
     [
         pytest.param({}, {"$set": {"m": 1}}, r"leaves out what is done, and \{\} matches", id="no filter"),
-        pytest.param(TODO, {"m": 1}, "with operators such as", id="replacement"),
-        pytest.param(TODO, {}, "with operators such as", id="empty"),
-        pytest.param(TODO, [], "with operators such as", id="empty pipeline"),
+        pytest.param(WITHOUT_M, {"m": 1}, "with operators such as", id="replacement"),
+        pytest.param(WITHOUT_M, {}, "with operators such as", id="empty"),
+        pytest.param(WITHOUT_M, [], "with operators such as", id="empty pipeline"),
     ],
 )
 async def test_what_cannot_be_done_in_batches_is_refused(db: Database, filter_: Any, update: Any, problem: str) -> None:
@@ -121,13 +121,13 @@ async def test_what_others_insert_meanwhile_is_no_reason_to_stop(db: Database, l
             client["app"]["things"].insert_one({"_id": 4.5, "n": 1})
 
     local_server.controls.call(insert, when=is_update, after=True)
-    assert await update_in_batches(db["things"], TODO, {"$set": {"m": 1}}, batch_size=10) == 20
+    assert await update_in_batches(db["things"], WITHOUT_M, {"$set": {"m": 1}}, batch_size=10) == 20
 
 
 async def test_a_lost_reply_changes_nothing_twice(any_db: Database, local_server: LocalServer) -> None:
     await numbered(any_db, 3)
     local_server.controls.cut_after(when=is_update)
-    await update_in_batches(any_db["things"], TODO, {"$set": {"m": 1}, "$inc": {"n": 1}})
+    await update_in_batches(any_db["things"], WITHOUT_M, {"$set": {"m": 1}, "$inc": {"n": 1}})
     assert [document["n"] for document in await documents(any_db)] == [1, 2, 3]
 
 
@@ -148,7 +148,7 @@ async def test_a_first_batch_that_is_lost_on_its_way_is_sent_again_where_the_fil
 ) -> None:
     await numbered(any_db, 30)
     local_server.controls.cut_before(when=is_update)
-    changed = await update_in_batches(any_db["things"], TODO, {"$set": {"m": 1}, "$inc": {"n": 1}}, batch_size=10)
+    changed = await update_in_batches(any_db["things"], WITHOUT_M, {"$set": {"m": 1}, "$inc": {"n": 1}}, batch_size=10)
     assert changed == 30
     assert [document["n"] for document in await documents(any_db)] == list(range(1, 31))
 
@@ -156,7 +156,7 @@ async def test_a_first_batch_that_is_lost_on_its_way_is_sent_again_where_the_fil
 async def test_large_ids_are_bounds_or_fit_into_lists(db: Database, local_server: LocalServer) -> None:
     for n in range(18):
         await db["things"].insert_one({"_id": {"a": str(n) + "x" * 1_000_000}})
-    assert await update_in_batches(db["things"], TODO, {"$set": {"m": 1}}) == 18
+    assert await update_in_batches(db["things"], WITHOUT_M, {"$set": {"m": 1}}) == 18
     updates = [r.body for r in local_server.controls.counted() if is_update(r)]
     assert max(len(bson.encode(body)) for body in updates) <= MESSAGE_BYTES + 16_000
 
@@ -164,7 +164,7 @@ async def test_large_ids_are_bounds_or_fit_into_lists(db: Database, local_server
 async def test_a_batch_costs_a_read_an_update_and_a_check(db: Database, local_server: LocalServer) -> None:
     await numbered(db, 25)
     local_server.controls.clear()
-    await update_in_batches(db["things"], TODO, {"$set": {"m": 1}}, batch_size=10)
+    await update_in_batches(db["things"], WITHOUT_M, {"$set": {"m": 1}}, batch_size=10)
     assert local_server.controls.counts() == {"count": 2, "find": 7, "update": 3}  # and one document before
     local_server.controls.clear()
     await rename_field(db["things"], "n", "k", batch_size=10)
