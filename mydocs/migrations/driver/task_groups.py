@@ -26,7 +26,7 @@ async def one_error_group() -> AsyncIterator[TaskGroup]:
 
 async def at_the_same_time(works: Sequence[Callable[[], Awaitable[tuple[T, ...]]]], limit: int) -> tuple[T, ...]:
     """
-    Do the work of several collections at the same time, and return all results as one list.
+    Do several works at the same time, and return the results of all, in the order of the works.
 
     :param limit: how many at the same time
     :raises Exception: the error of the first that failed, once all have ended
@@ -47,7 +47,7 @@ async def at_the_same_time(works: Sequence[Callable[[], Awaitable[tuple[T, ...]]
             group.start_soon(one, place, work)
     if errors:
         raise errors[0]
-    return tuple(index for place in sorted(done) for index in done[place])
+    return tuple(result for place in sorted(done) for result in done[place])
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:
