@@ -1,16 +1,16 @@
 """Read what the copy needs from the database, within limits. I/O: reads only."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import anyio
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
 from mydocs.migrations.driver import commands, retry, server_errors
 from mydocs.migrations.driver.client import Database
-from mydocs.migrations.driver.task_groups import one_error_group
+from mydocs.migrations.driver.task_groups import all_or_first_error
 from mydocs.migrations.values import value
 from mydocs.preview.record import OWN
 
@@ -58,16 +58,12 @@ async def read_source(db: Database, sample: int) -> Source:
     """
     listed = await commands.documents_again(db, {"listCollections": 1, "cursor": {}})
     found: dict[str, SourceCollection] = {}
-    limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def one(document: Mapping[str, Any]) -> None:
-        async with limiter:
-            found[document["name"]] = await _collection(db, document, sample)
+        found[document["name"]] = await _collection(db, document, sample)
 
-    async with one_error_group() as group:
-        for document in listed:
-            if document["name"] not in OWN and not document["name"].startswith("system."):
-                group.start_soon(one, document)
+    theirs = [each for each in listed if each["name"] not in OWN and not each["name"].startswith("system.")]
+    await all_or_first_error([partial(one, document) for document in theirs], AT_ONCE)
     own = {
         name: await commands.documents_again(db, {"find": name}, codec_options=_RAW)
         for name in ("_migrations", "_search_aliases")

@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 T = TypeVar("T")
 
 
 @asynccontextmanager
-async def one_error_group() -> AsyncIterator[TaskGroup]:
+async def one_error_group() -> AsyncIterator["TaskGroup"]:
     """
     Open a task group whose first failure ends the others and is raised alone, never as a group.
 
@@ -22,6 +24,28 @@ async def one_error_group() -> AsyncIterator[TaskGroup]:
             yield group
     except ExceptionGroup as errors:
         raise _first(errors) from None
+
+
+async def all_or_first_error(works: Sequence[Callable[[], Awaitable[object]]], limit: int) -> None:
+    """
+    Do several works. The first failure ends the others.
+
+    :param limit: how many at the same time; 1 for one after the other, in the caller's task
+    :raises Exception: the error of the first that failed, unchanged
+    """
+    if limit == 1:
+        for work in works:
+            await work()
+        return
+    limiter = anyio.CapacityLimiter(limit)
+
+    async def one(work: Callable[[], Awaitable[object]]) -> None:
+        async with limiter:
+            await work()
+
+    async with one_error_group() as group:
+        for work in works:
+            group.start_soon(one, work)
 
 
 async def at_the_same_time(works: Sequence[Callable[[], Awaitable[tuple[T, ...]]]], limit: int) -> tuple[T, ...]:

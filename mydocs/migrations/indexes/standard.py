@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import anyio
 from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 
 from mydocs.migrations.driver import commands, server_errors
 from mydocs.migrations.driver.client import Collection, Database, database_of
-from mydocs.migrations.driver.task_groups import at_the_same_time, one_error_group
+from mydocs.migrations.driver.task_groups import all_or_first_error, at_the_same_time
 from mydocs.migrations.errors import IndexConflict, UsageError
 from mydocs.migrations.indexes import capture, standard_definitions
 from mydocs.migrations.indexes.arguments import NO_INDEXES, by_collection, refuse_twice
@@ -115,15 +114,8 @@ async def create_standard_indexes(db: Database, models: IndexModels) -> None:
 
     :raises IndexConflict: if an existing index is in the way
     """
-    limiter = anyio.CapacityLimiter(BUILDS_AT_ONCE)
-
-    async def create(collection: str) -> None:
-        async with limiter:
-            await _create_or_ensure(db, collection, models[collection])
-
-    async with one_error_group() as group:
-        for collection in models:
-            group.start_soon(create, collection)
+    works = [partial(_create_or_ensure, db, collection, wanted) for collection, wanted in models.items()]
+    await all_or_first_error(works, BUILDS_AT_ONCE)
 
 
 async def _create_or_ensure(db: Database, where: str, models: Sequence[IndexModel]) -> None:

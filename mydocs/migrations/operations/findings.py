@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
-
-import anyio
 
 from mydocs.migrations.driver import commands, retry
 from mydocs.migrations.driver.client import Document
 from mydocs.migrations.driver.session import Session
-from mydocs.migrations.driver.task_groups import one_error_group
+from mydocs.migrations.driver.task_groups import all_or_first_error
 from mydocs.migrations.indexes import definitions, readiness, standard_definitions
 from mydocs.migrations.indexes.readiness import Listed
 from mydocs.migrations.indexes.standard_definitions import StandardAction, StandardChange
@@ -76,25 +75,19 @@ async def find_all(session: Session, report: ReportBuilder, directory: str | Pat
 
     async def list_search(collection: str) -> None:
         names = [*(index.name for index in searched.get(collection, ())), *named.get(collection, ())]
-        async with limiter:
-            documents = await retry.again(lambda: commands.search_listing(session.db, collection, names))
+        documents = await retry.again(lambda: commands.search_listing(session.db, collection, names))
         parsed = [readiness.parse(document) for document in documents]
         search[collection] = readiness.by_name(parsed)
         if nameless := sum(listed.name is None for listed in parsed):
             session.warn(f"{collection}: {nameless} of the listed search indexes have no name and are passed over")
 
     async def list_standard(collection: str) -> None:
-        async with limiter:
-            standard[collection] = await commands.standard_listing(session.db, collection)
+        standard[collection] = await commands.standard_listing(session.db, collection)
 
     with_search, with_standard = dict.fromkeys([*searched, *named]), dict.fromkeys([*models, *made])
-    few = len(with_search) + len(with_standard) <= ONE_BY_ONE
-    limiter = anyio.CapacityLimiter(1 if few else LISTINGS_AT_ONCE)
-    async with one_error_group() as group:
-        for collection in with_search:
-            group.start_soon(list_search, collection)
-        for collection in with_standard:
-            group.start_soon(list_standard, collection)
+    listings = [partial(list_search, name) for name in with_search]
+    listings += [partial(list_standard, name) for name in with_standard]
+    await all_or_first_error(listings, 1 if len(listings) <= ONE_BY_ONE else LISTINGS_AT_ONCE)
     reports: list[IndexReport] = []
     differences: list[str] = []
     unknown: list[str] = []

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
 import anyio.to_thread
 from pymongo.errors import OperationFailure
 
@@ -13,7 +13,7 @@ from mydocs.indexes import STANDARD_INDEXES
 from mydocs.migrations.driver import commands, retry, server_errors
 from mydocs.migrations.driver.client import Database, Document
 from mydocs.migrations.driver.session import Session
-from mydocs.migrations.driver.task_groups import one_error_group
+from mydocs.migrations.driver.task_groups import all_or_first_error
 from mydocs.migrations.errors import UsageError
 from mydocs.migrations.indexes import readiness
 from mydocs.migrations.indexes.drift import LiveIndexes, compare_live
@@ -170,26 +170,22 @@ async def _collections(session: Session, named: Sequence[str]) -> list[str]:
 
 async def _live(session: Session, names: Sequence[str]) -> dict[str, LiveIndexes]:
     live: dict[str, LiveIndexes] = {}
-    limiter = anyio.CapacityLimiter(LISTINGS_AT_ONCE)
     without_search: list[str] = []
 
     async def one(name: str) -> None:
-        async with limiter:
-            standard = await _standard_of(session.db, name)
-            search: list[Document] = []
-            try:
-                search = await retry.again(lambda: commands.search_listing(session.db, name, ()))
-            except OperationFailure as error:
-                if not server_errors.is_no_search(error, of_search_command=True):
-                    raise
-                without_search.append(name)
-            live[name] = LiveIndexes(
-                standard=tuple(standard), search=tuple(readiness.parse(document) for document in search)
-            )
+        standard = await _standard_of(session.db, name)
+        search: list[Document] = []
+        try:
+            search = await retry.again(lambda: commands.search_listing(session.db, name, ()))
+        except OperationFailure as error:
+            if not server_errors.is_no_search(error, of_search_command=True):
+                raise
+            without_search.append(name)
+        live[name] = LiveIndexes(
+            standard=tuple(standard), search=tuple(readiness.parse(document) for document in search)
+        )
 
-    async with one_error_group() as group:
-        for name in names:
-            group.start_soon(one, name)
+    await all_or_first_error([partial(one, name) for name in names], LISTINGS_AT_ONCE)
     if without_search:
         session.warn("this server has no search indexes; only the standard indexes were read")
     return live
