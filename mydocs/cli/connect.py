@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import anyio
-
 from mydocs.cli.signals import Watch, watched
 from mydocs.cli.streams import LogFormat, Output, Streams
 from mydocs.migrations.errors import Interrupted, MigrationError, SettingsInvalid
@@ -58,7 +56,7 @@ def call(settings: Settings, streams: Streams, view: Sink, act: Act[T]) -> T:
                 streams.secrets = (*settings.secrets, *secrets_of(url, None))
                 check_url(url, streams.secrets)
                 try:
-                    return anyio.run(_main, settings, url, watch, streams, sink, act, backend="asyncio")
+                    return asyncio.run(_main(settings, url, watch, streams, sink, act))
                 finally:
                     watch.last_words = None
         except KeyboardInterrupt:
@@ -89,7 +87,7 @@ async def _main(settings: Settings, url: str, watch: Watch, streams: Streams, si
     client = make_client(settings, url)
     notice = asyncio.get_running_loop().call_later(NOTICE_SECONDS, _notice, client, streams)
     try:
-        with watch.scope():
+        with watch.cancelling():
             result = await act(client[settings.database], sink)
             if watch.received is None:
                 return result

@@ -9,19 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-import anyio
-
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 # coreutils' `timeout` signals the process and then its whole group, so one request arrives twice within a millisecond.
 # Nobody presses Ctrl-C twice as fast as this.
 SAME_WISH_SECONDS = 0.05
 
-CLEANUP_SECONDS = 10.0  # for a script's awaited cleanup; a plain one has the same time between SIGINT and SIGKILL
-
 
 class Watch:
-    """The signals received so far, and the scope to cancel."""
+    """The signals received so far, and the task to cancel."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -29,27 +25,25 @@ class Watch:
         self.last_words: Callable[[int], None] | None = None  # called before the process is left at once
         self._at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._scope: anyio.CancelScope | None = None
         self._task: asyncio.Task[object] | None = None
 
     @contextlib.contextmanager
-    def scope(self) -> Iterator[anyio.CancelScope]:
-        """Let the first signal cancel this block. To be used inside the event loop."""
-        with anyio.CancelScope() as scope:
-            self._loop, self._scope, self._task = asyncio.get_running_loop(), scope, asyncio.current_task()
-            if self.received is not None:
-                scope.cancel()
-            try:
-                yield scope
-            finally:
-                self._task = None
+    def cancelling(self) -> Iterator[None]:
+        """Let the first signal cancel this block, once, so that cleanup may await. To be used inside the event loop."""
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        if self.received is not None:
+            self._cancel()
+        try:
+            yield
+        finally:
+            self._task = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal. This runs between two byte codes of the main thread, even if the loop is blocked."""
         now = time.monotonic()
         if self.received is None:
             self.received, self._at = number, now
-            if self._loop is None or self._scope is None or self._loop.is_closed():
+            if self._loop is None or self._loop.is_closed():
                 raise KeyboardInterrupt
             # In this order: whoever reads the line may count on the end of what is under way.
             self._loop.call_soon_threadsafe(self._cancel)
@@ -63,11 +57,8 @@ class Watch:
                 os._exit(128 + number)
 
     def _cancel(self) -> None:
-        """Cancel the block once, as asyncio does, so that cleanup may await. When its time is up, cancel each await."""
-        if self._task is None or self._loop is None or self._scope is None:
-            return
-        self._task.cancel()
-        self._loop.call_later(CLEANUP_SECONDS, self._scope.cancel)
+        if self._task is not None:
+            self._task.cancel()
 
 
 @contextlib.contextmanager

@@ -245,7 +245,7 @@ def test_a_run_with_nothing_to_do_and_status_import_nothing_that_only_work_needs
     (tmp_path / "001_a.py").write_text("async def up(db):\n    await db['t'].insert_one({})\n")
     where = ["--url", local_server.url, "--db", "app", "--dir", str(tmp_path)]
     modules_of("migrate", "run", *where)
-    unneeded = ("tenacity", "rich", "lightodm", "pydantic", "multiprocessing.spawn")
+    unneeded = ("tenacity", "rich", "lightodm", "pydantic", "multiprocessing.spawn", "anyio._backends", "anyio.abc")
     of_ours = ("execution", "data", "indexes.capture", "indexes.search", "indexes.waiter", "ledger.turn")
     names = (*unneeded, *(f"mydocs.migrations.{name}" for name in of_ours))
     for command in ("run", "status"):

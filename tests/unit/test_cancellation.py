@@ -271,3 +271,23 @@ def test_a_script_that_cancels_all_tasks_is_told_from_a_caller_s_cancellation() 
         asyncio.run(run_to_the_end(step))  # the test's own loop has tasks that are to go on
     assert seen == [(True, True)]
     assert "recorded" in str(raised.value.__cause__)
+
+
+async def test_a_cleanup_without_end_is_cancelled_when_its_time_is_up() -> None:
+    begun, cleaning = asyncio.Event(), asyncio.Event()
+
+    async def script() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await asyncio.Event().wait()
+
+    with limited_to(Limits(script_grace=0.01)):
+        running = asyncio.ensure_future(run_to_the_end(lambda interruption: interruption.run(script)))
+    await begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert cleaning.is_set()

@@ -95,7 +95,8 @@ class Interruption:
         """
         Cancel what :meth:`run` runs.
 
-        :param repeated: cancel at each of its awaits, as anyio does; else once, so that its cleanup may await
+        :param repeated: cancel at each of its awaits, as anyio does; else once, so that its cleanup may await, and at
+            each of its awaits after ``Limits.script_grace``
         """
         if not self.requested:
             self.requested = True
@@ -104,6 +105,8 @@ class Interruption:
             self._scope.cancel()
         elif self._task is not None:
             self._task.cancel()
+            if self._scope is not None:
+                self._scope.deadline = min(self._scope.deadline, anyio.current_time() + limits().script_grace)
 
     def _hasten(self) -> None:
         """Leave what :meth:`finish` awaits at most the grace from now on."""

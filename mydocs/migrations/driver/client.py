@@ -1,13 +1,14 @@
 """Handle a driver's database: its client, and sessions and clients made from it. I/O only to make or end one."""
 
+import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
-import anyio.lowlevel
 import pymongo
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import AsyncMongoClient
@@ -148,7 +149,7 @@ def kept_open(db: Database, is_script: Callable[[], bool]) -> Iterator[None]:
 
 
 def _closing_unless(close: Callable[[], Any], is_script: Callable[[], bool]) -> Callable[[], Any]:
-    nothing: Callable[[], Any] = anyio.lowlevel.checkpoint if inspect.iscoroutinefunction(close) else lambda: None
+    nothing: Callable[[], Any] = partial(asyncio.sleep, 0) if inspect.iscoroutinefunction(close) else lambda: None
     return lambda: nothing() if is_script() else close()
 
 
