@@ -89,7 +89,11 @@ class Problem:
 
 @value
 class Script:
-    """A migration's file, parsed but not run."""
+    """
+    A migration's file, parsed but not run.
+
+    :param source: its text, which a run executes whatever becomes of the file meanwhile
+    """
 
     number: int
     version: str
@@ -97,6 +101,7 @@ class Script:
     path: Path
     checksum: str
     kind: ScriptKind
+    source: str = field(repr=False, compare=False)
     reversible: bool = False
     verifies: bool = False
     idempotent: bool = True

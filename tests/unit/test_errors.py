@@ -57,7 +57,7 @@ from mydocs.migrations.indexes.vectors import VectorReport
 from mydocs.migrations.model import Entry, LeaseView, MigrationState, Script, ScriptKind
 from mydocs.migrations.operations import status as survey
 
-SCRIPT = Script(number=1, version="001", name="a", path=Path("001_a.py"), checksum="", kind=ScriptKind.ASYNC)
+SCRIPT = Script(number=1, version="001", name="a", path=Path("001_a.py"), checksum="", source="", kind=ScriptKind.ASYNC)
 ENTRY = Entry(version="002", name="a", script="002_a.py", checksum="", state=MigrationState.APPLIED)
 HOLDER = LeaseView(host="web-1", pid=7, run_id="x", term=3, live=True, remaining=12.4)
 

@@ -22,6 +22,7 @@ def script(file_name: str) -> Script:
         name=match["name"],
         path=Path("migrations", file_name),
         checksum="sha256:1",
+        source="",
         kind=ScriptKind.ASYNC,
     )
 

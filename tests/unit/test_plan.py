@@ -44,7 +44,7 @@ STATES = {
 
 def script(number: int, *, checksum: str | None = None, **options: object) -> Script:
     version = f"{number:03}"
-    fields: dict[str, object] = {"kind": ScriptKind.ASYNC, "reversible": True} | options
+    fields: dict[str, object] = {"kind": ScriptKind.ASYNC, "source": "", "reversible": True} | options
     path, checksum = Path(f"{version}_s{number}.py"), checksum or f"sha256:{number}"
     return Script(number=number, version=version, name=f"s{number}", path=path, checksum=checksum, **fields)  # type: ignore[arg-type]  # the options are a Script's own
 

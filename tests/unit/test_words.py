@@ -106,6 +106,7 @@ def test_a_version_is_a_text_and_a_problem_of_a_script_is_named_with_its_file() 
         name="a",
         path=Path("001_a.py"),
         checksum="sha256:1",
+        source="",
         kind=ScriptKind.PLAIN,
         problems=(Problem(text="001_a.py, line 1: does nothing"),),
     )

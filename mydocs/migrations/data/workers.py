@@ -38,7 +38,6 @@ from mydocs.migrations.ledger.documents import COLLECTION
 from mydocs.migrations.model import Lanes, Script
 from mydocs.migrations.reporting.events import BatchDone, Warned
 from mydocs.migrations.scripts.script_context import Checkpoint, StoredPlace, context
-from mydocs.migrations.scripts.source import checksum, read_source
 
 POLL_SECONDS = 1.0  # between two looks at the places
 STALE_SECONDS = 120.0  # without a sign of life, before a range is given to another worker
@@ -376,13 +375,7 @@ def function_at(function: Function, script: Script) -> FunctionAt | str:
     where = FunctionAt(module=module, name=name, path=path, folder=str(script.path.parent.absolute()))
     if path != str(script.path):
         return where if getattr(sys.modules.get(module), name, None) is function else "its module is not to be found"
-    try:
-        source = read_source(script.path)
-    except (OSError, SyntaxError, UnicodeDecodeError):
-        return "the script cannot be read any more"
-    if checksum(source) != script.checksum:
-        return "the script was edited while it runs"
-    return replace(where, source=source)
+    return replace(where, source=script.source)
 
 
 def _unpacked(error: tuple[bytes, str]) -> Exception:

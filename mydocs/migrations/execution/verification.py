@@ -3,10 +3,9 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -20,7 +19,6 @@ from mydocs.migrations.execution.left_tasks import call_watched
 from mydocs.migrations.model import Problem, Script, StoredError
 from mydocs.migrations.reporting.events import Verified
 from mydocs.migrations.scripts import load
-from mydocs.migrations.scripts.source import read_source
 from mydocs.migrations.values import value
 
 
@@ -88,7 +86,7 @@ async def _verify(session: Session, version: str, script: Script, timeout: float
             raise TimeoutError(f"it takes longer than {timeout:g} s")
     except Exception as raised:  # noqa: BLE001  # reported with those of the other scripts
         line = load.line_in(script.path, raised)
-        error = await anyio.to_thread.run_sync(_stored, session.db, script.path, raised, line)
+        error = await anyio.to_thread.run_sync(_stored, session.db, script, raised, line)
     session.emit(
         Verified(
             version=version,
@@ -110,12 +108,9 @@ async def _call(interruption: Interruption, function: load.Step, db: Database) -
         raise load.ScriptExit(error) from error
 
 
-def _stored(db: Database, path: Path, raised: BaseException, line: int | None) -> StoredError:
+def _stored(db: Database, script: Script, raised: BaseException, line: int | None) -> StoredError:
     stored = stored_error(db, raised)
     if stored.message or line is None:
         return stored
-    with suppress(
-        OSError, SyntaxError, UnicodeDecodeError, IndexError
-    ):  # an assert without a message: show its expression
-        return replace(stored, message=storable(db, read_source(path).splitlines()[line - 1].strip()))
-    return stored
+    # An assert without a message: show its expression.
+    return replace(stored, message=storable(db, script.source.splitlines()[line - 1].strip()))

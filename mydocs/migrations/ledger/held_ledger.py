@@ -8,6 +8,7 @@ has lost its lease overwrites nothing of its successor's, and a successor notice
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from pymongo.errors import DocumentTooLarge, OperationFailure
@@ -38,7 +39,7 @@ class HeldLedger:
     db: Database
     lease: Lease
 
-    @property
+    @cached_property
     def stamp(self) -> RunStamp:
         """Return the stamp of the run's writes."""
         owner, tool = self.lease.owner, f"mydocs {mydocs.__version__}"

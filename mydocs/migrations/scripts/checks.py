@@ -32,6 +32,9 @@ DATABASE_CALLS = frozenset(
     | {"create_search_index", "create_search_indexes", "update_search_index", "drop_search_index", "drop", "rename"}
     | {"create_collection", "drop_collection", "command", "drop_database"}
 )
+
+_YIELDS = (ast.Yield, ast.YieldFrom)
+_CONDITIONS = (ast.Assert, ast.If, ast.While)
 # The coroutines of mydocs.migrations that scripts call.
 HELPERS = frozenset(
     {"ensure_indexes", "ensure_search_indexes", "drop_search_indexes", "wait_until_ready", "transform", "rename_field"}
@@ -44,7 +47,7 @@ def problems_of(tree: ast.Module, *, is_async: bool) -> tuple[tuple[int, str], .
     functions = {node.name: node for node in tree.body if isinstance(node, ast.AsyncFunctionDef)}
     nodes = [*ast.walk(tree)]
     problems = []
-    if is_async and any(isinstance(node, ast.Yield | ast.YieldFrom) for node in nodes):
+    if is_async and any(isinstance(node, _YIELDS) for node in nodes):
         for name in ("up", "down", "verify"):
             place = yields(functions[name]) if name in functions else None
             if place is not None:
@@ -85,7 +88,7 @@ def first_definition(tree: ast.Module) -> tuple[int, str | None]:
 
 def yields(function: ast.AsyncFunctionDef | ast.FunctionDef) -> int | None:
     """Return the line of a function's ``yield``, which makes it a generator, or ``None``."""
-    return next((node.lineno for node in _own(function) if isinstance(node, ast.Yield | ast.YieldFrom)), None)
+    return next((node.lineno for node in _own(function) if isinstance(node, _YIELDS)), None)
 
 
 def not_awaited(tree: ast.Module, nodes: Sequence[ast.AST], given: Set[str]) -> Iterator[tuple[int, str]]:
@@ -121,13 +124,10 @@ def not_awaited(tree: ast.Module, nodes: Sequence[ast.AST], given: Set[str]) -> 
 def _calls_without_result(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
     """Yield the calls whose result is not used: statements of their own, and operands of a condition."""
     for node in nodes:
-        match node:
-            case ast.Expr(value=ast.Call() as call):
-                yield call
-            case ast.Assert(test=test) | ast.If(test=test) | ast.While(test=test):
-                yield from _compared(test)
-            case _:
-                pass
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            yield node.value
+        elif isinstance(node, _CONDITIONS):
+            yield from _compared(node.test)
 
 
 def _compared(test: ast.expr) -> Iterator[ast.Call]:

@@ -160,6 +160,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[Script, str | None]:
         path=path,
         checksum=checksum(source),
         kind=facts.kind,
+        source=source,
         reversible=facts.reversible,
         verifies=facts.verifies,
         idempotent=facts.constant("IDEMPOTENT", default=True),

@@ -18,7 +18,6 @@ from mydocs.migrations.driver.server_errors import words_of
 from mydocs.migrations.errors import NotPossible, ScriptsInvalid
 from mydocs.migrations.model import Problem, Script
 from mydocs.migrations.scripts.discover import imports_of
-from mydocs.migrations.scripts.source import checksum, read_source
 
 PREFIX = "mydocs_migration_"  # start of the name of a script's module
 MODULE_ADVICE = (
@@ -62,9 +61,7 @@ def load_async(script: Script) -> types.ModuleType:
     """
     module = _registered(script)
     try:
-        exec(_compile(script), module.__dict__)
-    except ScriptsInvalid:
-        raise
+        exec(compile(script.source, str(script.path), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         where = place_in(script.path, error)
         problem = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
@@ -83,16 +80,15 @@ def load_plain(script: Script) -> str:
     """
     Compile a plain script, which finds errors that parsing does not. Nothing is executed.
 
-    :return: its text, so that the run executes what was checked, even if the file changes
+    :return: its text
     :raises ScriptsInvalid: with file and line, if it cannot be compiled
     """
-    source = _source(script)
     try:
-        compile(source, str(script.path), "exec", dont_inherit=True)
+        compile(script.source, str(script.path), "exec", dont_inherit=True)
     except SyntaxError as error:
         text = f"{script.file_name}, line {error.lineno} is not valid Python: {error.msg}"
         raise ScriptsInvalid([Problem(text=text, path=script.path, line=error.lineno)]) from error
-    return source
+    return script.source
 
 
 async def call(step: Step, *arguments: object) -> None:
@@ -225,20 +221,6 @@ def _registered(script: Script) -> types.ModuleType:
         module = sys.modules[name] = types.ModuleType(name)
     module.__file__ = str(script.path)
     return module
-
-
-def _compile(script: Script) -> types.CodeType:
-    return compile(_source(script), str(script.path), "exec", dont_inherit=True)
-
-
-def _source(script: Script) -> str:
-    source = None
-    with suppress(OSError, SyntaxError, UnicodeDecodeError, LookupError):
-        source = read_source(script.path)
-    if source is None or checksum(source) != script.checksum:  # the planned text, which is recorded, is another one
-        problem = "was edited or removed while this run began; give the same command again"
-        raise ScriptsInvalid([f"{script.file_name} {problem}"])
-    return source
 
 
 def _refuse_unawaited(step: Step, returned: object) -> None:
