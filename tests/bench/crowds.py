@@ -10,17 +10,12 @@ from statistics import mean, median
 from mydocs.migrations.limits import Limits
 
 from .lab import Lab, Ran, Seen, folder_of, scratch
-from .peers import MONGODB_MIGRATIONS, MYDOCS, PYMONGO_MIGRATE, RUNNERS, environment, write_migrations
+from .peers import MYDOCS, OURS, environment, write_migrations
 from .table import Row, Section, cannot
 
 NAME = "crowds"
 PROCESSES = 8
 SCRIPTS = 20
-ENTRIES = {
-    MYDOCS: "mydocs.cli.main:main",
-    PYMONGO_MIGRATE: "pymongo_migrate.cli:cli",
-    MONGODB_MIGRATIONS: "mongodb_migrations.cli:main",
-}
 TASKS = (10, 50, 200, 1_000)
 
 
@@ -28,18 +23,18 @@ def measure(lab: Lab) -> Section:
     """Release eight processes at once; then start many tasks in one process."""
     rounds = 1 if lab.quick else 3
     rows: list[Row] = []
+    tools = lab.tools
     with scratch() as base:
-        folders = {tool: write_migrations(folder_of(base, tool), tool, SCRIPTS) for tool in RUNNERS}
-        for tool in RUNNERS:
-            found = [_processes(lab, tool, folders[tool]) for _ in range(rounds)]
-            rows.append(_process_row(tool, found))
+        folders = {tool: write_migrations(folder_of(base, tool), tool, SCRIPTS) for tool in tools.python_runners}
+        crowds = [{tool: _processes(lab, tool, folder) for tool, folder in folders.items()} for _ in range(rounds)]
+        rows += [_process_row(tool, [crowd[tool] for crowd in crowds]) for tool in folders]
         for tasks in TASKS[::2] if lab.quick else TASKS:
-            works = [_tasks(lab, tasks, folders[MYDOCS]) for _ in range(rounds)]
-            rows.append(_task_row(tasks, works))
+            works = [{tool: _tasks(lab, tool, tasks, folders[tool]) for tool in tools.ours} for _ in range(rounds)]
+            rows += [_task_row(tool, tasks, [work[tool] for work in works]) for tool in tools.ours]
     why = "without a lock that others wait for, each replica runs every script, as the eight processes do"
-    rows += [cannot(NAME, "replicas in one process", tool, why) for tool in RUNNERS[1:]]
+    rows += [cannot(NAME, "replicas in one process", tool, why) for tool in tools.runners if tool not in OURS]
     return Section(
-        title=f"Crowds on {SCRIPTS} scripts of one insert each",
+        title=f"Crowds on {SCRIPTS} scripts of one insert each; without a lock no bare program could do it",
         limit=f"each script once; {2 * SCRIPTS + 4} commands of the one that works, 2 of each other",
         rows=tuple(rows),
     )
@@ -48,9 +43,8 @@ def measure(lab: Lab) -> Section:
 def _processes(lab: Lab, tool: str, folder: Path) -> tuple[float, int, Seen]:
     """Start processes that have imported everything and wait for the end of their input; then end it for all."""
     database = lab.database()
-    arguments = lab.tools.run_command(tool, lab.url, database, folder)
-    rest = arguments[3:] if tool == MYDOCS else arguments[1:]
-    argv = lab.tools.worker(tool, "gate", ENTRIES[tool], *rest)
+    program, *arguments = lab.tools.run_command(tool, lab.url, database, folder)
+    argv = lab.tools.worker(tool, "gate", Path(program).name, *arguments)
     processes = [
         subprocess.Popen(
             argv,
@@ -90,25 +84,27 @@ def _process_row(tool: str, found: list[tuple[float, int, Seen]]) -> Row:
     )
 
 
-def _tasks(lab: Lab, tasks: int, folder: Path) -> tuple[Ran, Seen]:
+def _tasks(lab: Lab, tool: str, tasks: int, folder: Path) -> tuple[Ran, Seen]:
     database = lab.database()
-    ran = lab.run(lab.tools.worker(MYDOCS, "tasks_mydocs", lab.url, database, folder, tasks))
+    ran = lab.run(lab.tools.worker(tool, "tasks_mydocs", lab.url, database, folder, tasks), database)
     return ran, lab.seen[database]
 
 
-def _task_row(tasks: int, found: list[tuple[Ran, Seen]]) -> Row:
+def _task_row(tool: str, tasks: int, found: list[tuple[Ran, Seen]]) -> Row:
     behind = max(ran.told["behind"] for ran, _ in found)
     memory = max(ran.told["peak_mb"] - ran.told["idle_mb"] for ran, _ in found)
     times = mean(seen.inserts["runs"] / SCRIPTS for _, seen in found)
-    commands = median(seen.total for _, seen in found)
+    commands = median(ran.commands for ran, _ in found)
     own = commands - 2 * SCRIPTS
     return Row(
         section=NAME,
         work=f"{tasks:,} tasks of one process",
-        tool=MYDOCS,
+        tool=tool,
         size=tasks,
         seconds=tuple(ran.told["seconds"] for ran, _ in found),
+        processor=tuple(ran.told["processor"] for ran, _ in found),
         commands=commands,
+        limit="2 s after the leader",
         note=f"each script ran {times:.1f} times; last one back {behind:.2f} s after the leader; "
         f"{own / tasks:.1f} commands a task; +{memory:.0f} MB",
     )

@@ -9,9 +9,9 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from mydocs.localserver.controls import Controls, Recorded
 
 from .peers import Tools, environment
 
+K = TypeVar("K")
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -50,14 +51,14 @@ class Ran:
     A process that has ended.
 
     :param processor: seconds, of it and the processes that it has waited for
+    :param commands: that have arrived for its database meanwhile
     :param told: the JSON object that a worker prints
     """
 
     seconds: float
     processor: float
-    code: int
+    commands: int
     told: dict[str, Any]
-    errors: str
 
 
 class Lab:
@@ -86,12 +87,15 @@ class Lab:
         with MongoClient[dict[str, Any]](self.url) as client:
             client.drop_database(database)
 
-    def run(self, argv: Sequence[str], *, timeout: float = PROCESS_SECONDS) -> Ran:
+    def run(self, argv: Sequence[str], database: str = "", *, timeout: float = PROCESS_SECONDS) -> Ran:
         """
         Run a process to its end.
 
+        :param database: whose commands are counted
         :raises RuntimeError: where it fails, since a failed run is no measurement
         """
+        seen = self.seen[database]
+        before = seen.total
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
             began = time.perf_counter()
             process = subprocess.Popen(
@@ -113,7 +117,15 @@ class Lab:
             said, complained = out.read(), errors.read()
         if code:
             raise RuntimeError(f"{' '.join(argv)} ended with {code}: {complained[-2000:]}")
-        return Ran(seconds, usage.ru_utime + usage.ru_stime, code, told(said), complained)
+        return Ran(seconds, usage.ru_utime + usage.ru_stime, seen.total - before, told(said))
+
+    def in_turn(self, rounds: int, commands: Mapping[K, tuple[Sequence[str], str]]) -> dict[K, list[Ran]]:
+        """Run each command on its database in turn, round for round, so that a noisy moment meets all of them."""
+        found: dict[K, list[Ran]] = {key: [] for key in commands}
+        for _ in range(rounds):
+            for key, (argv, database) in commands.items():
+                found[key].append(self.run(argv, database))
+        return found
 
     def _record(self, recorded: Recorded) -> None:
         body = recorded.body
@@ -198,13 +210,21 @@ class Proxy:
         self.port = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop)
         self._thread.join(10)
 
     async def _listen(self) -> int:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512)
         port: int = server.sockets[0].getsockname()[1]
         return port
+
+    async def _end(self) -> None:
+        """Let the connections that are left end, and the loop after them."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        self._loop.stop()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(2 * self._half)  # what TCP itself needs to connect
@@ -213,7 +233,8 @@ class Proxy:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(self._pass(reader, back, sent=True), self._pass(there, writer, sent=False))
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(self._pass(reader, back, sent=True), self._pass(there, writer, sent=False))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, sent: bool) -> None:
         try:

@@ -18,7 +18,7 @@ IMPORT = "python -c 'import lightodm'"
 
 def measure(lab: Lab) -> Section:
     """Run each in turn, round for round, so that a noisy moment meets all of them."""
-    python = lab.tools.pythons[MYDOCS]
+    python = lab.tools.program(MYDOCS, "python")
     times: dict[tuple[str, int], list[float]] = {(IMPORT, 0): []}
     with scratch() as base:
         cases = [(kind, count) for count in SIZES for kind in TEXTS]
@@ -36,8 +36,9 @@ def measure(lab: Lab) -> Section:
     found = {key: median(seconds) for key, seconds in times.items()}
     unit = found[IMPORT, 0]
     added = {count: found["plain", count] - found["async", count] for count in SIZES}
+    more = f"{added[1]:.2f} s more than the async one, {added[1] / unit:.2f} x the import"
     notes = {
-        ("plain", 1): f"{added[1]:.2f} s more than the async one: the host, its imports, the script",
+        ("plain", 1): f"{more}: the host, its imports, the script",
         ("plain", 20): f"{(added[20] - added[1]) / 19 * 1000:.0f} ms more for each after the first",
     }
     rows = [
@@ -47,13 +48,12 @@ def measure(lab: Lab) -> Section:
             tool="python" if kind == IMPORT else MYDOCS,
             size=count or None,
             seconds=tuple(seconds),
-            ratio=added[count] / unit if kind == "plain" else None,
             note=notes.get((kind, count), ""),
         )
         for (kind, count), seconds in times.items()
     ]
     return Section(
-        title="Plain scripts, each in a process of its own; ratio: what they add to async ones, to `import lightodm`",
+        title="Plain scripts, each in a process of its own",
         limit="the first at most 1.5 imports of lightodm, the others near nothing",
         rows=tuple(rows),
     )

@@ -1,115 +1,131 @@
 """First and repeated runs of trivial migrations, here and 20 ms away. I/O."""
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .lab import Lab, folder_of, scratch, side_by_side
-from .peers import MONGODB_MIGRATIONS, MYDOCS, PYMONGO_MIGRATE, RUNNERS, write_migrations
+from .lab import Lab, Ran, folder_of, scratch, side_by_side
+from .peers import BARE, MYDOCS, OURS, write_migrations
 from .table import Row, Section
 
 NAME = "runs"
-# What commands and time are spent on; a faster row has none of it.
-EXTRAS = {
-    MYDOCS: ": lease, states before and after, standard indexes",
-    PYMONGO_MIGRATE: ": state after; no lock",
-    MONGODB_MIGRATIONS: ": state after, one connection each; no lock",
-}
 AWAY = 0.020  # seconds of added round trip: another region of the same continent
-REPEATS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One tool's runs of so many migrations, from so far away."""
+class Size:
+    """So many migrations from so far away, and how often they are run for the first time and again."""
 
-    tool: str
-    folder: Path
     count: int
     round_trip: float
+    first: int
+    repeated: int
+    at_once: bool = False  # all tools side by side: they wait nearly all of their time
 
     @property
     def where(self) -> str:
         return f"{self.count:,} at {self.round_trip * 1000:.0f} ms"
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A process that ran all that was pending, and the database that it has left."""
+QUICK = (Size(10, 0.0, 1, 1), Size(10, AWAY, 1, 1))
+# A thousand migrations are an average in themselves.
+SIZES = (
+    *(Size(10, 0.0, 5, 5), Size(100, 0.0, 3, 3), Size(1_000, 0.0, 3, 2)),
+    *(Size(10, AWAY, 3, 3), Size(100, AWAY, 2, 3), Size(1_000, AWAY, 1, 1, at_once=True)),
+)
 
-    seconds: float
-    commands: int
-    database: str
+
+FEW = 10  # migrations: what a process costs once, which is left out of a script's share
+MOST_A_SCRIPT = 0.3  # ms of processor above the bare loop
 
 
 def measure(lab: Lab) -> Section:
-    """Measure one run at a time, but far first runs of all tools side by side: they wait nearly all of their time."""
-    # A thousand migrations far away are two thousand and more round trips, which is an average in itself.
-    sizes = {10: (1, 1)} if lab.quick else {10: (5, 5), 100: (3, 3), 1_000: (3, 1)}
+    """Compare with a loop that sends the same commands, and with one read of the ledger."""
     rows: list[Row] = []
+    few: dict[str, list[Ran]] = {}
     with scratch() as base:
-        folders = {
-            (tool, count): write_migrations(folder_of(base, tool, count), tool, count)
-            for count in sizes
-            for tool in RUNNERS
-        }
-        for far, round_trip in enumerate((0.0, AWAY)):
-            for count, rounds in sizes.items():
-                jobs = [Job(tool, folders[tool, count], count, round_trip) for tool in RUNNERS]
-                with lab.at_distance(round_trip) as url:
-                    first = _rounds(lab, url, jobs, rounds[far], len(RUNNERS) if far else 1)
-                    left = {tool: runs[-1].database for tool, runs in first.items()}
-                    repeated = _rounds(lab, url, jobs, 1 if lab.quick else REPEATS, 1, left)
-                rows += _rows("first", jobs, first) + _rows("repeated", jobs, repeated)
+        for size in QUICK if lab.quick else SIZES:
+            folders = {
+                tool: write_migrations(folder_of(base, tool, size.where), tool, size.count)
+                for tool in lab.tools.runners
+            }
+            with lab.at_distance(size.round_trip) as url:
+                databases, first = _first_runs(lab, url, size, folders)
+                repeated = _repeated_runs(lab, url, size, folders, databases)
+            few = first if size.count == FEW else few
+            shares = (
+                {}
+                if size.round_trip or first is few
+                else {tool: _share(size, first[tool], few[tool]) for tool in first}
+            )
+            for tool, runs in first.items():
+                own = median(run.commands for run in runs) - size.count
+                note = f"{own:,.0f} commands of its own"
+                if shares:
+                    note += (
+                        f"; {shares[tool]:.2f} ms of processor a script, {shares[tool] - shares[BARE]:.2f} above bare"
+                    )
+                limit = f"{2 * size.count + 12:,} of its own; {MOST_A_SCRIPT} ms a script"
+                rows.append(_row(f"first {size.where}", size, tool, runs, limit, note))
+            rows += [_row(f"repeated {size.where}", size, tool, runs, "1 command") for tool, runs in repeated.items()]
     return Section(
-        title="N migrations that each insert one document: whole processes; ratio to mydocs",
+        title="N migrations that each insert one document: whole processes",
         limit="first 2 N + 4 commands: N + 4 of a runner with a lease, N of the scripts; repeated 1",
         rows=tuple(rows),
     )
 
 
-def _rounds(
-    lab: Lab, url: str, jobs: Sequence[Job], rounds: int, at_once: int, databases: dict[str, str] | None = None
-) -> dict[str, list[Measured]]:
-    """Run each job so often, the tools in turn; each time on a new database unless ``databases`` names them."""
-    found: defaultdict[str, list[Measured]] = defaultdict(list)
-    in_turn = [job for _ in range(rounds) for job in jobs]
-    measured = side_by_side(
-        lambda job: _run(lab, url, job, databases[job.tool] if databases else lab.database()), in_turn, at_once
+def _first_runs(
+    lab: Lab, url: str, size: Size, folders: dict[str, Path]
+) -> tuple[dict[str, str], dict[str, list[Ran]]]:
+    """Run each tool on new databases, and return the last of them beside what was measured."""
+    tools = (BARE, *folders)
+    turns = [(tool, lab.database()) for _ in range(size.first) for tool in tools]
+
+    def run(turn: tuple[str, str]) -> Ran:
+        tool, database = turn
+        if tool == BARE:
+            ran = lab.run(lab.tools.worker(MYDOCS, "bare", url, database, "loop", size.count), database)
+        else:
+            ran = lab.run(lab.tools.run_command(tool, url, database, folders[tool]), database)
+        inserted = lab.seen[database].inserts["runs"]
+        if inserted != size.count:
+            raise RuntimeError(f"{tool} ran {inserted} of {size.count} migrations")
+        return ran
+
+    measured = side_by_side(run, turns, len(tools) if size.at_once else 1)
+    found: dict[str, list[Ran]] = {tool: [] for tool in tools}
+    for (tool, _), ran in zip(turns, measured, strict=True):
+        found[tool].append(ran)
+    return dict(turns), found
+
+
+def _repeated_runs(
+    lab: Lab, url: str, size: Size, folders: dict[str, Path], databases: dict[str, str]
+) -> dict[str, list[Ran]]:
+    ledger = databases[MYDOCS]
+    commands = {BARE: (lab.tools.worker(MYDOCS, "bare", url, ledger, "read"), ledger)}
+    for tool, folder in folders.items():
+        commands[tool] = lab.tools.run_command(tool, url, databases[tool], folder), databases[tool]
+    return lab.in_turn(size.repeated, commands)
+
+
+def _share(size: Size, many: list[Ran], few: list[Ran]) -> float:
+    """Return the milliseconds of processor time that each script adds to a first run."""
+    added = min(run.processor for run in many) - min(run.processor for run in few)
+    return added * 1000 / (size.count - FEW)
+
+
+def _row(work: str, size: Size, tool: str, runs: list[Ran], limit: str, note: str = "") -> Row:
+    return Row(
+        section=NAME,
+        work=work,
+        tool=tool,
+        size=size.count,
+        seconds=tuple(run.seconds for run in runs),
+        processor=tuple(run.processor for run in runs),
+        commands=median(run.commands for run in runs),
+        bare=tool == BARE,
+        limit=limit if tool in OURS else "",
+        note=note,
     )
-    for job, one in zip(in_turn, measured, strict=True):
-        found[job.tool].append(one)
-    return found
-
-
-def _run(lab: Lab, url: str, job: Job, database: str) -> Measured:
-    seen = lab.seen[database]
-    before = seen.total
-    seconds = lab.run(lab.tools.run_command(job.tool, url, database, job.folder)).seconds
-    if seen.inserts["runs"] != job.count:
-        raise RuntimeError(f"{job.tool} ran {seen.inserts['runs']} of {job.count} migrations")
-    return Measured(seconds, seen.total - before, database)
-
-
-def _rows(what: str, jobs: Sequence[Job], found: dict[str, list[Measured]]) -> list[Row]:
-    ours = median(run.seconds for run in found[MYDOCS])
-    rows = []
-    for job in jobs:
-        runs = found[job.tool]
-        commands = median(run.commands for run in runs)
-        own = commands - (job.count if what == "first" else 0)
-        rows.append(
-            Row(
-                section=NAME,
-                work=f"{what} {job.where}",
-                tool=job.tool,
-                size=job.count,
-                seconds=tuple(run.seconds for run in runs),
-                commands=commands,
-                ratio=median(run.seconds for run in runs) / ours,
-                note=f"{own:,.0f} of its own{EXTRAS[job.tool]}",
-            )
-        )
-    return rows

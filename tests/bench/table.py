@@ -6,8 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import log10
 
+from .peers import BEFORE, MYDOCS
+
 DECADE = 12  # columns of a plot for a factor of ten
-HEAD = ("work", "tool", "median s", "spread", "commands", "ratio", "what it says")
+HEAD = ("work", "tool", "wall s", "spread", "processor s", "commands", "to bare", "to best peer", "limit", "more")
+TEXT_COLUMNS = {0, 1, 3, 8, 9}  # the others hold numbers
+PAGE_HEAD = ("work", "before", "now", "bare program", "best peer", "to bare", "to best peer", "limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +21,10 @@ class Row:
 
     :param size: how much work it is, where that differs between rows: what costs are drawn against
     :param seconds: one for each round; none where the tool cannot do it, and ``note`` says so
+    :param processor: seconds of it, one for each round, where they are measured
     :param commands: on the wire, without handshake and monitoring, median of the rounds
-    :param ratio: the median over what the section compares with
+    :param bare: whether it is the least that can do this work: what the other rows of the work are compared with
+    :param limit: the budget of SPEC section 12
     """
 
     section: str
@@ -26,13 +32,24 @@ class Row:
     tool: str
     size: int | None = None
     seconds: tuple[float, ...] = ()
+    processor: tuple[float, ...] = ()
     commands: float | None = None
-    ratio: float | None = None
+    bare: bool = False
+    limit: str = ""
     note: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        return not self.bare and self.tool.startswith(MYDOCS)
 
     @property
     def median(self) -> float | None:
         return statistics.median(self.seconds) if self.seconds else None
+
+    @property
+    def lowest(self) -> float | None:
+        """Processor seconds of the best round: noise only adds to them."""
+        return min(self.processor, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,17 +75,61 @@ def spread(values: Sequence[float]) -> str:
 
 def text(section: Section) -> str:
     """Lay one section out for a terminal of any width."""
-    lines = [HEAD, *(_cells(row) for row in section.rows)]
+    lines = [HEAD, *(_cells(row, section.rows) for row in section.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
-    right = {2, 4, 5}
     laid = [
         "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
+            cell.ljust(width) if column in TEXT_COLUMNS else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     ]
     return "\n".join([f"== {section.title}", f"   least possible: {section.limit}", *laid, ""])
+
+
+def page(sections: Iterable[Section]) -> str:
+    """Lay out what compares mydocs, for docs/design/benchmarks.md; a cell is `wall / processor, commands`."""
+    tables = [(section.title, _page_lines(section.rows)) for section in sections]
+    return "\n\n".join("\n".join([title, "", *lines]) for title, lines in tables if len(lines) > 2)
+
+
+def _page_lines(rows: Sequence[Row]) -> list[str]:
+    lines = [PAGE_HEAD, ("---",) * len(PAGE_HEAD)]
+    for now in rows:
+        same = [row for row in rows if row.work == now.work and row.seconds]
+        if now.tool != MYDOCS or same in ([], [now]):
+            continue
+        before, bare, peers = (
+            [row for row in same if row.tool == BEFORE],
+            [row for row in same if row.bare],
+            _peers(same),
+        )
+        best = min(peers, key=lambda row: row.median or 0.0, default=None)
+        shown = (_measured(*before), _measured(now), _measured(*bare), f"{best.tool} {_measured(best)}" if best else "")
+        lines.append((now.work, *shown, _ratio(now, bare), _ratio(now, peers), now.limit))
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _measured(row: Row | None = None) -> str:
+    if row is None or row.median is None:
+        return ""
+    processor = "" if row.lowest is None else f" / {_number(row.lowest)}"
+    return f"{_number(row.median)}{processor}" + ("" if row.commands is None else f", {row.commands:,.0f}")
+
+
+def _peers(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if not row.bare and not row.is_ours]
+
+
+def _ratio(row: Row, others: Sequence[Row]) -> str:
+    """Compare wall time (medians) and processor time (lowest) with the best of others, which may be two of them."""
+    wall = min((other.median for other in others if other.median), default=None)
+    processor = min((other.lowest for other in others if other.lowest), default=None)
+    found = [
+        f"{own / best:.2f}" if own is not None and best is not None else ""
+        for own, best in ((row.median, wall), (row.lowest, processor))
+    ]
+    return " / ".join(found) if all(found) else found[0]
 
 
 def as_json(sections: Iterable[Section], facts: dict[str, str]) -> str:
@@ -86,14 +147,18 @@ def plot(points: Sequence[tuple[float, float]], *, x: str, y: str) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
+    same = [other for other in rows if other.work == row.work]
     return (
         row.work,
         row.tool,
         "" if row.median is None else _number(row.median),
         spread(row.seconds),
+        "" if row.lowest is None else _number(row.lowest),
         "" if row.commands is None else f"{row.commands:,.0f}",
-        "" if row.ratio is None else f"{row.ratio:.2f}",
+        "" if row.bare else _ratio(row, [other for other in same if other.bare]),
+        _ratio(row, _peers(same)) if row.is_ours else "",
+        row.limit,
         row.note,
     )
 

@@ -1,23 +1,28 @@
 """From the command that asks for search indexes until somebody knows that they can be queried. I/O."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 
 from .lab import Lab, Ran, Seen, side_by_side
-from .peers import MYDOCS, SEARCH_UTILS
+from .peers import BARE, BEFORE, MYDOCS, OURS, SEARCH_UTILS
 from .table import Row, Section
 
 NAME = "waiting"
 ONE_BY_ONE = "search-utils, one by one"
-ALL_FIRST = "search-utils, all first"
-PLAIN_LOOP = "5-second loop, all first"
 PENDING = 0.1  # seconds until a build starts
 SHORTEST, LONGEST = 0.5, 8.0  # seconds of the builds
 QUICK_LONGEST = 2.0
-PATIENCE = 300.0  # seconds of builds in a row that the bench sits out
+PATIENCE = 60.0  # seconds of builds in a row that the bench sits out
+AT_ONCE = 4  # processes: all of them sleep nearly all of the time
+WORKERS = {  # tool → its environment, its worker, and what the worker is told
+    BARE: (MYDOCS, "wait_bare", "bare"),
+    MYDOCS: (MYDOCS, "wait_mydocs", "together"),
+    BEFORE: (BEFORE, "wait_mydocs", "one by one"),
+    "search-utils, all first": (SEARCH_UTILS, "wait_peers", "all-first"),
+    "5-second loop, all first": (SEARCH_UTILS, "wait_peers", "plain"),
+    ONE_BY_ONE: (SEARCH_UTILS, "wait_peers", "one-by-one"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Case:
 
 def cases(lab: Lab) -> list[Case]:
     """Draw build times between the shortest and the longest, any factor being as likely as another."""
-    sizes = [(1, 1), (10, 1), (10, 5), (50, 1), (50, 5), (50, 20), (200, 1), (200, 5), (200, 20)]
+    sizes = [(1, 1), (10, 1), (10, 5), (50, 5), (50, 20), (200, 1), (200, 20)]
     longest = LONGEST
     if lab.quick:
         sizes, longest = [(1, 1), (200, 20)], QUICK_LONGEST
@@ -57,62 +62,52 @@ def _case(indexes: int, collections: int, longest: float) -> Case:
     return Case(indexes, collections, {f"i{indexes}_{collections}_{n}": time for n, time in enumerate(times)})
 
 
-def prepare(lab: Lab) -> None:
-    """Tell the server how long each build takes."""
-    for case in cases(lab):
+def measure(lab: Lab) -> Section:
+    """Tell the server how long each build takes; then run some processes side by side, each tool in turn."""
+    all_cases = cases(lab)
+    for case in all_cases:
         for name, seconds in case.builds.items():
             lab.server.search.outcome(name, pending_seconds=PENDING, build_seconds=seconds)
-
-
-def measure_one_by_one(lab: Lab) -> dict[str, list[tuple[Ran, Seen]]]:
-    """Let pymongo-search-utils create and wait as its functions do it; takes the sum of all builds."""
-    chosen = [case for case in cases(lab) if case.sum <= (8.0 if lab.quick else PATIENCE)]
-    found = side_by_side(partial(_run, lab, tool=ONE_BY_ONE), chosen, 6)
-    return {case.work: [pair] for case, pair in zip(chosen, found, strict=True)}
-
-
-def measure(lab: Lab, one_by_one: dict[str, list[tuple[Ran, Seen]]]) -> Section:
-    """Measure the rest; rounds of one case run side by side, since all of them wait."""
-    rounds = 1 if lab.quick else 3
-    rows: list[Row] = []
-    all_cases = cases(lab)
-    ours = [side_by_side(partial(_run, lab, tool=MYDOCS), [case] * rounds, rounds) for case in all_cases]
-    theirs = {
-        tool: side_by_side(partial(_run, lab, tool=tool), all_cases * rounds, 4) for tool in (ALL_FIRST, PLAIN_LOOP)
-    }
-    for number, case in enumerate(all_cases):
-        rows.append(_row(case, MYDOCS, ours[number]))
-        rows += [_row(case, tool, found[number :: len(all_cases)]) for tool, found in theirs.items()]
-        if case.work in one_by_one:
-            rows.append(_row(case, ONE_BY_ONE, one_by_one[case.work]))
-        else:
-            note = f"not run: builds in a row are {case.sum:.0f} s and more"
-            rows.append(Row(section=NAME, work=case.work, tool=ONE_BY_ONE, note=note))
+    turns = [
+        (case, tool)
+        for case in all_cases
+        for number in range(1 if lab.quick else 3)
+        for tool, (home, _, _) in WORKERS.items()
+        if home in lab.tools.programs and (tool != ONE_BY_ONE or (case.sum <= PATIENCE and number == 0))
+    ]
+    measured = side_by_side(lambda turn: _run(lab, *turn), turns, AT_ONCE)
+    found: dict[tuple[str, str], list[tuple[Ran, Seen]]] = {}
+    for (case, tool), one in zip(turns, measured, strict=True):
+        found.setdefault((case.work, tool), []).append(one)
     return Section(
-        title="Create search indexes and wait until all can be queried; ratio to the slowest build",
+        title="Create search indexes and wait until all can be queried",
         limit=f"the slowest build, {all_cases[0].slowest:.1f} s",
-        rows=tuple(rows),
+        rows=tuple(
+            _row(case, tool, found[case.work, tool])
+            for case in all_cases
+            for tool in WORKERS
+            if (case.work, tool) in found
+        ),
     )
 
 
-def _run(lab: Lab, case: Case, *, tool: str) -> tuple[Ran, Seen]:
+def _run(lab: Lab, case: Case, tool: str) -> tuple[Ran, Seen]:
+    home, worker, mode = WORKERS[tool]
     database = lab.database()
-    mode = {MYDOCS: "mydocs", ONE_BY_ONE: "one-by-one", ALL_FIRST: "all-first", PLAIN_LOOP: "plain"}[tool]
-    home = MYDOCS if tool == MYDOCS else SEARCH_UTILS
-    worker = "wait_mydocs" if tool == MYDOCS else "wait_peers"
     argv = lab.tools.worker(home, worker, lab.url, database, mode, case.collections, *case.builds)
-    ran = lab.run(argv)
+    ran = lab.run(argv, database)
     lab.drop(database)
     return ran, lab.seen[database]
 
 
-def _row(case: Case, tool: str, found: Sequence[tuple[Ran, Seen]]) -> Row:
+def _row(case: Case, tool: str, found: list[tuple[Ran, Seen]]) -> Row:
     late = sorted(
         ran.told["seen"][name] - (seen.created[name] + PENDING + build)
         for ran, seen in found
         for name, build in case.builds.items()
     )
     seconds = tuple(float(ran.told["seconds"]) for ran, _ in found)
+    processor = tuple(float(ran.told["processor"]) for ran, _ in found)
     looks = median(seen.looks.total() for _, seen in found)
     most = max(max(seen.looks.values()) for _, seen in found)
     memory = max(ran.told["peak_mb"] - ran.told["idle_mb"] for ran, _ in found)
@@ -122,8 +117,11 @@ def _row(case: Case, tool: str, found: Sequence[tuple[Ran, Seen]]) -> Row:
         tool=tool,
         size=case.indexes,
         seconds=seconds,
-        commands=median(seen.total for _, seen in found),
-        ratio=median(seconds) / case.slowest,
-        note=f"late {median(late):.2f} s, at most {late[-1]:.2f} s; {looks:.0f} looks, "
-        f"{most} at one collection; +{memory:.0f} MB",
+        processor=processor,
+        commands=median(ran.commands for ran, _ in found),
+        bare=tool == BARE,
+        limit=f"{1.06 * case.slowest + 0.8:.2f} s; 1 ms a look" if tool in OURS else "",
+        note=f"{median(seconds) / case.slowest:.2f} x the slowest build; "
+        f"late {median(late):.2f} s, at most {late[-1]:.2f} s; "
+        f"{looks:.0f} looks, {most} at one collection, {min(processor) * 1000 / looks:.1f} ms each; +{memory:.0f} MB",
     )
