@@ -4,6 +4,9 @@ Break a whole run at every one of its commands, run again, and look whether anyt
 A run with scripts of each kind is counted on the wire first. Then, for every k, the k-th command is cut off before or
 after its execution, or answered with an error that passes or one that does not, or never answered, or the runner is
 killed there.
+
+The marker ``heavy`` takes every command with every kind. What always runs is a sample: every third command for each
+kind, another third for the next one, so that every command meets two of the six kinds.
 """
 
 import asyncio
@@ -37,6 +40,7 @@ Database = AsyncIOMotorDatabase[dict[str, Any]]
 pytestmark = [pytest.mark.anyio, pytest.mark.seconds(180)]
 
 SLICES = 12  # each test takes every twelfth command, so that none takes long
+SAMPLE = 3  # of so many slices one is in the sample
 LOOKS = 4  # at the indexes, at the end of a run; a run may see them ready at the first, or one look later
 VERSIONS = ["001", "002", "003", "004", "005"]
 
@@ -170,14 +174,18 @@ def covered(record_property: Callable[[str, object], None]) -> Iterator[Counter[
     record_property("faults", dict(counts))
 
 
+counted: list[int] = []  # by the first test of a process, for all of them
+
+
 @pytest.fixture
 async def commands(scripts: Path) -> int:
     """How many commands two runs take that nothing disturbs: one up to the script that fails, and the rest."""
-    async with bench() as b:
-        await run_to_the_end(b.db, scripts)
-        count = len(b.server.controls.counted())
-        await check_invariants(b.db, set(), Counter())
-    return count
+    if not counted:
+        async with bench() as b:
+            await run_to_the_end(b.db, scripts)
+            counted.append(len(b.server.controls.counted()))
+            await check_invariants(b.db, set(), Counter())
+    return counted[0]
 
 
 FAULTS: dict[str, Callable[[Controls, int], Fault]] = {
@@ -186,16 +194,26 @@ FAULTS: dict[str, Callable[[Controls, int], Fault]] = {
     "passing error": lambda controls, k: controls.error(91, "shutting down", ["RetryableWriteError"], at=k),
     "lasting error": lambda controls, k: controls.error(13, "not authorized on app", at=k),
 }
+KINDS = [*FAULTS, "silence", "SIGKILL"]
 
 
-@pytest.mark.parametrize("part", range(SLICES))
-@pytest.mark.parametrize("fault", FAULTS)
+def slices(*kinds: str) -> pytest.MarkDecorator:
+    """Give a test the sample of each kind, and, under the marker ``heavy``, all of it."""
+    params = []
+    for kind in kinds:
+        sample = range(KINDS.index(kind) % SAMPLE, SLICES, SAMPLE)
+        params += [pytest.param(kind, part, id=f"{kind}-sample-{part}") for part in sample]
+        params += [pytest.param(kind, part, id=f"{kind}-all-{part}", marks=pytest.mark.heavy) for part in range(SLICES)]
+    return pytest.mark.parametrize(("kind", "part"), params)
+
+
+@slices(*FAULTS)
 async def test_nothing_is_lost_or_done_twice_after_a_fault_at_any_command(
-    fault: str, part: int, scripts: Path, commands: int, covered: Counter[str]
+    kind: str, part: int, scripts: Path, commands: int, covered: Counter[str]
 ) -> None:
     for k in range(1 + part, commands + 1, SLICES):
         async with bench() as b:
-            injected = FAULTS[fault](b.server.controls, k)
+            injected = FAULTS[kind](b.server.controls, k)
             error: MigrationError | None = None
             while not injected.fired:  # the first run ends with the script that fails, later faults hit the second
                 error = await run(b.db, scripts)
@@ -204,7 +222,7 @@ async def test_nothing_is_lost_or_done_twice_after_a_fault_at_any_command(
             b.clock.advance(LEASE_SECONDS + 1)  # where the release was what failed, the lease runs out by itself
             await run_to_the_end(b.db, scripts)
             await check_invariants(b.db, known, runs_then)
-            covered[fault] += 1
+            covered[kind] += 1
 
 
 # A second of silence stands for the half minute of a real run, and nothing is tried again.
@@ -240,9 +258,9 @@ async def run_into_silence(b: Bench, scripts: Path, k: int) -> MigrationError | 
     return error
 
 
-@pytest.mark.parametrize("part", range(SLICES))
+@slices("silence")
 async def test_nothing_is_lost_or_done_twice_after_silence_at_any_command(
-    part: int, scripts: Path, commands: int, covered: Counter[str]
+    kind: str, part: int, scripts: Path, commands: int, covered: Counter[str]
 ) -> None:
     for k in range(1 + part, commands + 1, SLICES):
         async with bench() as b:
@@ -254,12 +272,12 @@ async def test_nothing_is_lost_or_done_twice_after_silence_at_any_command(
             b.clock.advance(LEASE_SECONDS + 1)
             await run_to_the_end(b.db, scripts)
             await check_invariants(b.db, known, runs_then)
-            covered["silence"] += 1
+            covered[kind] += 1
 
 
-@pytest.mark.parametrize("part", range(SLICES))
+@slices("SIGKILL")
 async def test_nothing_is_lost_or_done_twice_after_a_kill_at_any_command(
-    part: int, scripts: Path, commands: int, covered: Counter[str]
+    kind: str, part: int, scripts: Path, commands: int, covered: Counter[str]
 ) -> None:
     for k in range(1 + part, commands + 1, SLICES):
         async with bench() as b:
@@ -269,7 +287,7 @@ async def test_nothing_is_lost_or_done_twice_after_a_kill_at_any_command(
             b.clock.advance(LEASE_SECONDS + 1)
             await run_to_the_end(b.db, scripts)
             await check_invariants(b.db, known, runs_then)
-            covered["SIGKILL"] += killed
+            covered[kind] += killed
 
 
 async def _run_and_kill(b: Bench, scripts: Path, k: int) -> bool:
