@@ -218,9 +218,7 @@ def begin(index: TrackedIndex, *, asked_at: float, since: float) -> Track:
 
 def look(track: Track, listed: Listed | None, now: float, limits: Limits) -> Track:
     """Return the track after one good answer of the server. A track with an outcome stays as it is."""
-    if track.outcome is not None:
-        return track
-    if listed is not None and listed is track.listed and _is_patient(track.verdict):
+    if track.outcome is not None or (listed is track.listed and is_unchanging(track)):
         return track
     verdict = judge(track.index, listed)
     absent = verdict.state is IndexState.ABSENT
@@ -256,9 +254,10 @@ def _never_seen(track: Track) -> str:
     return _NEVER_SEEN_BY_NAME if track.index.definition is None else _NEVER_SEEN
 
 
-def _is_patient(verdict: Verdict) -> bool:
-    """Return whether the wait has no time limit of its own: a build may take as long as it does."""
-    return verdict.state in (IndexState.PENDING, IndexState.BUILDING) and not verdict.differences
+def is_unchanging(track: Track) -> bool:
+    """Return whether another look with the same answer changes nothing: the end is known, or a build takes its time."""
+    waits = track.listed is not None and track.verdict.state in (IndexState.PENDING, IndexState.BUILDING)
+    return track.outcome is not None or (waits and not track.verdict.differences)
 
 
 def at_timeout(track: Track, now: float | None = None) -> Track:

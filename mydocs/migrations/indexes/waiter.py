@@ -173,6 +173,8 @@ class _Poller:
 
     def _take(self, documents: Sequence[Document], now: float) -> None:
         self._looked = True
+        if documents == [document for document, _ in self._read] and all(map(readiness.is_unchanging, self.tracks)):
+            return
         listing = readiness.by_name(self._parsed(documents))
         before, patience = self.tracks, limits()
         self.tracks = tuple(
