@@ -110,6 +110,7 @@ def _row(case: Case, tool: str, found: list[tuple[Ran, Seen]]) -> Row:
     processor = tuple(float(ran.told["processor"]) for ran, _ in found)
     looks = median(seen.looks.total() for _, seen in found)
     most = max(max(seen.looks.values()) for _, seen in found)
+    a_look = min(ran.told["looking"] / (seen.looks.total() - ran.told.get("not_counted", 0)) for ran, seen in found)
     memory = max(ran.told["peak_mb"] - ran.told["idle_mb"] for ran, _ in found)
     return Row(
         section=NAME,
@@ -123,5 +124,5 @@ def _row(case: Case, tool: str, found: list[tuple[Ran, Seen]]) -> Row:
         limit=f"{1.06 * case.slowest + 0.8:.2f} s; 1 ms a look" if tool in OURS else "",
         note=f"{median(seconds) / case.slowest:.2f} x the slowest build; "
         f"late {median(late):.2f} s, at most {late[-1]:.2f} s; "
-        f"{looks:.0f} looks, {most} at one collection, {min(processor) * 1000 / looks:.1f} ms each; +{memory:.0f} MB",
+        f"{looks:.0f} looks, {most} at one collection, {a_look * 1000:.1f} ms each; +{memory:.0f} MB",
     )
