@@ -46,8 +46,7 @@ class Field:
     plain: Sequence[Single] = field(init=False)
 
     def __post_init__(self) -> None:
-        plain = tuple(test.single if isinstance(test, Leaf) else test.passes for test in self.tests)
-        object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "plain", tuple(test.single for test in self.tests))
 
     def matches(self, document: Mapping[str, Any]) -> bool:
         if len(self.parts) == 1:

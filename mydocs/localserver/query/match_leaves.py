@@ -44,10 +44,6 @@ class Leaf:
     expand: bool = True
     index: Callable[[Any], int | None] | None = None
 
-    def passes(self, value: Any) -> bool:
-        """Test the one value of a path."""
-        return self.single(value)
-
     def test(self, values: Values) -> bool:
         return any(self.single(value) for value, _ in values(self.expand))
 
@@ -64,11 +60,14 @@ class Not:
 
     tests: Sequence["Leaf | Not"]
 
-    def passes(self, value: Any) -> bool:
-        for test in self.tests:  # noqa: SIM110  # runs for every document, and `all` takes half as long again
-            if not test.passes(value):
-                return True
-        return False
+    @property
+    def single(self) -> Single:
+        """Return the test of the one value of a path without arrays."""
+        singles = [test.single for test in self.tests]
+        if len(singles) == 1:  # the usual case, tested for every document
+            (only,) = singles
+            return lambda value: not only(value)
+        return lambda value: not all(passes(value) for passes in singles)
 
     def test(self, values: Values) -> bool:
         return not all(test.test(values) for test in self.tests)
