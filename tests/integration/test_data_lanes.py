@@ -352,6 +352,31 @@ async def test_an_error_in_one_call_ends_the_walk_with_what_was_done_recorded(
     assert [document["m"] for document in await documents(any_db)] == list(range(1, 41))
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        pytest.param({"$set": {"m": object()}}, "cannot encode object", id="cannot be encoded"),
+        pytest.param({"m": 1, "$set": {}}, "with _id 70: .* a mixture", id="no change"),
+        pytest.param({"$set": {"m": "x" * 2**24}}, "with _id 70: .* bytes together", id="too large"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"batch": True}, {"concurrency": 3}], ids=lambda options: str(options))
+async def test_what_comes_before_a_wrong_change_in_its_batch_is_written(
+    db: Database, options: Any, change: Any, problem: str
+) -> None:
+    await numbered(db, 100)
+
+    def one(document: dict[str, Any]) -> Any:
+        return None if document["n"] == 3 else change if document["n"] == 70 else add_one(document)
+
+    async def function(given: Any) -> Any:
+        return [one(document) for document in given] if isinstance(given, list) else one(given)
+
+    with pytest.raises((ChangeInvalid, bson.errors.InvalidDocument), match=problem):
+        await transform(db["things"], TODO, function, **options)
+    assert [d["_id"] for d in await documents(db) if "m" in d] == [*range(3), *range(4, 70)]
+
+
 async def test_concurrency_is_for_async_functions(db: Database) -> None:
     await numbered(db, 3)
     with pytest.raises(NotPossible, match=r"concurrency=4 is for an async function, .* --workers"):

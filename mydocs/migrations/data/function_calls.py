@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -21,7 +21,8 @@ from mydocs.migrations.data.statements import (
     MESSAGE_BYTES,
     Batch,
     Guard,
-    encoded,
+    decoded_all,
+    encoded_all,
     place_of,
     shown,
 )
@@ -38,6 +39,7 @@ Function: TypeAlias = Callable[[Any], Any]
 TRIES = 100  # of one call that raises RetryLater
 SHORTEST_PAUSE = 0.05  # seconds, even if a function asks for less
 _CHANGES = (dict, list, type(None))  # the usual results, which need no check for an awaitable
+AT_ONCE = 64  # documents that are decoded with one call, and their statements encoded with one
 SLICE_SECONDS = 0.002  # the longest time that a function without `await` may block reads, writes and signals
 
 
@@ -132,21 +134,28 @@ class Asker:
 
     async def _ask_in_turn(self, batch: Batch) -> Asked:
         asked, since = Asked(), time.monotonic()
-        try:
-            for document in batch:
-                self._take(asked, document, await self._call(self._decoded(document)))
-                if time.monotonic() - since > SLICE_SECONDS:
-                    await anyio.lowlevel.checkpoint()
-                    since = time.monotonic()
-        except BaseException as error:  # noqa: BLE001  # raised once the changes before it are written
-            asked.error = _of_the_script(error)
+        for start in range(0, len(batch), AT_ONCE):
+            documents = batch[start : start + AT_ONCE]
+            changes: list[Any] = []
+            try:
+                for document, argument in zip(documents, self._decoded(documents), strict=True):
+                    changes.append(self._checked(document, await self._call(argument)))
+                    if time.monotonic() - since > SLICE_SECONDS:
+                        await anyio.lowlevel.checkpoint()
+                        since = time.monotonic()
+            except BaseException as error:  # noqa: BLE001  # raised once the changes before it are written
+                asked.error = _of_the_script(error)
+            self._take(asked, documents[: len(changes)], changes)
+            if asked.error is not None:
+                break
         return asked
 
     async def _ask_at_once(self, batch: Batch) -> Asked:
         asked = Asked()
+        changes: list[Any] = []
         try:
             async with self._slots:
-                answers = await self._call([self._decoded(document) for document in batch])
+                answers = await self._call(list(self._decoded(batch)))
             if not isinstance(answers, Sequence) or isinstance(answers, str | bytes) or len(answers) != len(batch):
                 got = f"{len(answers)} changes" if isinstance(answers, list | tuple) else type(answers).__name__
                 problem = (
@@ -155,9 +164,10 @@ class Asker:
                 )
                 raise ChangeInvalid(self.name, shown(batch[0]["_id"]), problem)
             for document, answer in zip(batch, answers, strict=True):
-                self._take(asked, document, answer)
+                changes.append(self._checked(document, answer))
         except BaseException as error:  # noqa: BLE001  # raised once the changes before it are written
             asked.error = _of_the_script(error)
+        self._take(asked, batch[: len(changes)], changes)
         return asked
 
     async def _ask_side_by_side(self, batch: Batch) -> Asked:
@@ -169,7 +179,8 @@ class Asker:
             for number in numbers:
                 try:
                     async with self._slots:
-                        answers[number] = await self._call(self._decoded(batch[number]))
+                        answer = await self._call(bson.decode(batch[number].raw, self.options))
+                    answers[number] = self._checked(batch[number], answer)
                 except BaseException as error:  # noqa: BLE001  # raised once the changes before it are written
                     failures[number] = _of_the_script(error)
                     group.cancel_scope.cancel()
@@ -178,11 +189,8 @@ class Asker:
             for _ in range(min(self.concurrency, len(batch))):
                 group.start_soon(lane)
         asked = Asked(error=failures[min(failures)] if failures else None)
-        try:
-            while asked.covered in answers:
-                self._take(asked, batch[asked.covered], answers[asked.covered])
-        except (ChangeInvalid, NotPossible) as error:
-            asked.error = error
+        answered = next(number for number in range(len(batch) + 1) if number not in answers)
+        self._take(asked, batch[:answered], [answers[number] for number in range(answered)])
         return asked
 
     async def _call(self, argument: Any) -> Any:
@@ -208,30 +216,54 @@ class Asker:
             f"{first.get('_id')!r}; run again when its provider answers, and it continues from here"
         )
 
-    def _decoded(self, document: RawBSONDocument) -> Any:
-        return bson.decode(document.raw, self.options)
+    def _decoded(self, documents: Batch) -> Iterable[Any]:
+        """Return documents as the application wants them. The error of one comes after those before it."""
+        try:
+            return decoded_all(documents, self.options)
+        except Exception:  # noqa: BLE001  # a codec of the application's may raise anything
+            return (bson.decode(document.raw, self.options) for document in documents)
 
-    def _take(self, asked: Asked, document: RawBSONDocument, change: Any) -> None:
-        """Add the statement for one more document. It changes the document only if it is still as it was read."""
-        if change is not None:
-            made = self._statement(document, change)
-            asked.statements.append(made)
-        else:
-            asked.left += 1
-        asked.covered += 1
-
-    def _statement(self, document: RawBSONDocument, change: Any) -> RawBSONDocument:
-        problem = problem_of(change, document, self.options)
+    def _checked(self, document: RawBSONDocument, change: Any) -> Any:
+        problem = None if change is None else problem_of(change, document, self.options)
         if problem is not None:
             raise ChangeInvalid(self.name, shown(document["_id"]), problem)
-        made = encoded({"q": self.guard.query(document), "u": change}, self.options)
-        if len(made.raw) > MESSAGE_BYTES:
-            problem = (
-                f"the document and its change have {len(made.raw)} bytes together, and one statement holds "
-                f"{MESSAGE_BYTES}; return an update document or a pipeline in place of a replacement, and name what "
-                "the function reads in `fields`"
-            )
-            raise ChangeInvalid(self.name, shown(document["_id"]), problem)
+        return change
+
+    def _take(self, asked: Asked, documents: Batch, changes: Sequence[Any]) -> None:
+        """Add the statements for documents, or if one of them is wrong, those before it and its error."""
+        try:
+            self._add(asked, documents, changes)
+        except Exception as error:  # noqa: BLE001  # raised once the changes before it are written
+            asked.error = error
+
+    def _add(self, asked: Asked, documents: Batch, changes: Sequence[Any]) -> None:
+        try:
+            made = self._statements(documents, changes)
+        except Exception:
+            if len(documents) == 1:
+                raise
+            for document, change in zip(documents, changes, strict=True):
+                self._add(asked, [document], [change])
+            return
+        asked.statements += made
+        asked.left += len(documents) - len(made)
+        asked.covered += len(documents)
+
+    def _statements(self, documents: Batch, changes: Sequence[Any]) -> Batch:
+        """Return statements that change documents, each only if it is still as it was read."""
+        changed = [number for number, change in enumerate(changes) if change is not None]
+        queries = self.guard.queries([documents[number] for number in changed])
+        made = encoded_all(
+            [{"q": query, "u": changes[number]} for query, number in zip(queries, changed, strict=True)], self.options
+        )
+        for statement, number in zip(made, changed, strict=True):
+            if len(statement.raw) > MESSAGE_BYTES:
+                problem = (
+                    f"the document and its change have {len(statement.raw)} bytes together, and one statement holds "
+                    f"{MESSAGE_BYTES}; return an update document or a pipeline in place of a replacement, and name "
+                    "what the function reads in `fields`"
+                )
+                raise ChangeInvalid(self.name, shown(documents[number]["_id"]), problem)
         return made
 
 

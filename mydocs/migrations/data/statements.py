@@ -9,7 +9,9 @@ from dataclasses import field
 from typing import Any, TypeAlias
 
 import bson
+from bson.code import Code
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.dbref import DBRef
 from bson.raw_bson import RawBSONDocument
 
 from mydocs.migrations.errors import NotPossible
@@ -27,12 +29,28 @@ ELEMENT_BYTES = 16  # around a value in an array: its type, its index as text, a
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(
     document_class=RawBSONDocument, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
+_DECODED: CodecOptions[dict[str, Any]] = RAW.with_options(document_class=dict)
+_HOLDERS = frozenset({dict, list, Code, DBRef})  # a decoded value of these types may differ from its bytes inside
 _ABSENT = object()
 
 
 def encoded(document: Mapping[str, Any], options: CodecOptions[Any] = RAW) -> RawBSONDocument:
     """Encode a document once, to be sent as it is."""
     return RawBSONDocument(bson.encode(document, codec_options=options), RAW)
+
+
+def encoded_all(documents: Sequence[Mapping[str, Any]], options: CodecOptions[Any]) -> Batch:
+    """Encode documents with one call, which takes half the time of a call for each."""
+    return list(encoded({"": documents}, options)[""])
+
+
+def decoded_all(documents: Batch, options: CodecOptions[Any]) -> list[Any]:
+    """
+    Decode documents with one call, which takes a third of the time of a call for each.
+
+    :raises BSONError: if one of them cannot be decoded
+    """
+    return bson.decode_all(b"".join([document.raw for document in documents]), options)
 
 
 def place_of(document: RawBSONDocument) -> bytes:
@@ -61,13 +79,29 @@ class Guard:
             self._also["$and"] = [self.wanted]
         self._own.extend((path, f"${path}", "." not in path) for path in self.fields or ())
 
-    def query(self, document: RawBSONDocument) -> dict[str, Any]:
+    def queries(self, documents: Batch) -> list[dict[str, Any]]:
         """
-        Return the condition of an update.
+        Return the conditions of the updates of documents.
 
         :raises NotPossible: if a path goes through an array
         """
-        query: dict[str, Any] = {"_id": document["_id"]}
+        if self.fields is None:
+            return [self.query(document) for document in documents]
+        try:
+            return list(map(self.query, documents, decoded_all(documents, _DECODED)))
+        except bson.errors.BSONError:  # a value that only its bytes can show
+            return [self.query(document) for document in documents]
+
+    def query(self, document: RawBSONDocument, decoded: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """
+        Return the condition of an update.
+
+        :param decoded: the document with plain values at its top, if there is one
+        :raises NotPossible: if a path goes through an array
+        """
+        values = document if decoded is None else decoded
+        identity = values["_id"]
+        query: dict[str, Any] = {"_id": document["_id"] if type(identity) in _HOLDERS else identity}
         for path in self.shard_key:
             value = _value_at(document, path)
             query[path] = {"$eq": None if value is _ABSENT else value}
@@ -75,7 +109,9 @@ class Guard:
             return query | {"$expr": {"$eq": ["$$ROOT", {"$literal": document}]}}
         compared: list[dict[str, Any]] = []
         for path, at_path, is_at_top in self._own:
-            value = document.get(path, _ABSENT) if is_at_top else _value_at(document, path)
+            value = values.get(path, _ABSENT) if is_at_top else _value_at(document, path)
+            if is_at_top and type(value) in _HOLDERS:
+                value = document[path]
             is_absent = value is _ABSENT
             compared.append({"$eq": [{"$type": at_path}, "missing"] if is_absent else [at_path, {"$literal": value}]})
         query |= self._also
