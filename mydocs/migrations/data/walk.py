@@ -198,6 +198,16 @@ _Receive: TypeAlias = MemoryObjectReceiveStream[_Lot | BaseException]
 _Lots: TypeAlias = tuple[_Send, _Receive]
 
 
+async def _received(lots: _Receive) -> _Lot | BaseException | None:
+    """Return the next lot, at once if it is there, or ``None`` after the last one."""
+    try:
+        return lots.receive_nowait()
+    except anyio.WouldBlock:
+        return await anext(lots, None)
+    except anyio.EndOfStream:
+        return None
+
+
 class _Beside:
     """A command that runs while other work continues."""
 
@@ -213,7 +223,8 @@ class _Beside:
         self.over.set()
 
     async def ended(self) -> None:
-        await self.over.wait()
+        if not self.over.is_set():
+            await self.over.wait()
         if self.error is not None:
             raise self.error
 
@@ -247,12 +258,17 @@ class _Walk:
             group.start_soon(self.counting.run, count)
 
     async def write_all(self, lots: _Receive, group: anyio.abc.TaskGroup) -> None:
-        """Write the statements in their order."""
-        async for lot in lots:
+        """
+        Write the statements in their order.
+
+        Between the end of a write and the next one that is ready no other task has a turn, since the server waits.
+        """
+        while (lot := await _received(lots)) is not None:
             if isinstance(lot, BaseException):
                 await self._saved()
                 raise lot
-            await lot.ready.wait()
+            if not lot.ready.is_set():
+                await lot.ready.wait()
             await self._counted()
             await self._write(lot, group)
         await self._counted()
