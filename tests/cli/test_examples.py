@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pymongo
 import pytest
 import typer.main
+from typer.testing import Result
 
 from mydocs.cli.app import app
 
@@ -45,7 +46,9 @@ def shell(tmp_path: Path, folder: Path, local_url: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("example", list(examples()))
-def test_the_example_of_the_help_works(shell: dict[str, Any], example: str | None, tmp_path: Path) -> None:
+def test_the_example_of_the_help_works(
+    shell: dict[str, Any], cli: Callable[..., Result], example: str | None, tmp_path: Path
+) -> None:
     assert example is not None
     if " local serve " in example:
         with subprocess.Popen(
@@ -60,7 +63,7 @@ def test_the_example_of_the_help_works(shell: dict[str, Any], example: str | Non
         with pymongo.MongoClient[dict[str, Any]](shell["env"]["MONGO_URL"]) as client:
             client["x"]["pymongo_migrate"].insert_one({"name": "001_a", "applied": datetime.now(UTC)})
     elif " run " not in example:
-        subprocess.run("mydocs migrate run --output quiet", capture_output=True, check=True, **shell)
+        assert cli("migrate", "run", "--url", shell["env"]["MONGO_URL"], "--db", "x").exit_code == 0
     ended = subprocess.run(example, capture_output=True, check=False, **shell)
     assert ended.returncode == 0, ended.stderr
     written = [tmp_path / name for name in re.findall(r"(?:--report|>) (\S+)", example)]

@@ -46,7 +46,10 @@ def indexes(url: str) -> dict[str, set[str]]:
 
 @pytest.mark.seconds(180)
 def test_a_project_without_standard_indexes_gets_none(
-    project: Callable[[str], None], program: Callable[..., Ended], local_server: LocalServer
+    project: Callable[[str], None],
+    program: Callable[..., Ended],
+    inside: Callable[..., Ended],
+    local_server: LocalServer,
 ) -> None:
     project('dir = "steps"\nstandard_indexes = false\n')
     url = local_server.url.replace("/?", "/shop?")
@@ -57,7 +60,7 @@ def test_a_project_without_standard_indexes_gets_none(
     with MongoClient[dict[str, Any]](url) as client:
         assert [entry["_id"] for entry in client["shop"]["_migrations"].find()] == ["001"]
     for command in ("status", "check", "wait"):
-        ended = program("migrate", command, "--url", url, "-o", "json")
+        ended = inside("migrate", command, "--url", url, "-o", "json")
         assert (ended.code, ended.json["indexes"]) == (0, [])
 
 
@@ -121,7 +124,7 @@ def test_the_wheel_in_an_empty_project_makes_no_index_of_the_application(tmp_pat
 
 @pytest.mark.seconds(180)
 def test_a_foreign_ledger_is_taken_over_from_the_command_line(
-    program: Callable[..., Ended], folder: Path, local_server: LocalServer
+    program: Callable[..., Ended], inside: Callable[..., Ended], folder: Path, local_server: LocalServer
 ) -> None:
     (folder / "001_first.py").write_text("async def up(db): raise SystemError\n")
     url = local_server.url.replace("/?", "/shop?")
@@ -136,27 +139,27 @@ def test_a_foreign_ledger_is_taken_over_from_the_command_line(
         "1 migration applied by the other tool; applied there, and no file has the name: 002_gone"
     )
     assert "warning: applied by pymongo-migrate, and no file has the name: 002_gone" in ended.err
-    assert program("migrate", "run", "--indexes", "none", "--url", url).code == 0
-    assert program("migrate", "import", "--from", "x", "--url", url).code == 2
+    assert inside("migrate", "run", "--indexes", "none", "--url", url).code == 0
+    assert inside("migrate", "import", "--from", "x", "--url", url).code == 2
 
 
 @pytest.mark.seconds(180)
 def test_live_indexes_are_pulled_from_the_command_line(
-    program: Callable[..., Ended], folder: Path, local_server: LocalServer
+    inside: Callable[..., Ended], folder: Path, local_server: LocalServer
 ) -> None:
     url = local_server.url.replace("/?", "/shop?")
     with MongoClient[dict[str, Any]](url) as client:
         client["shop"]["orders"].create_index("status")
-    ended = program("migrate", "pull", "--diff", "--url", url)
+    ended = inside("migrate", "pull", "--diff", "--url", url)
     assert (ended.code, ended.out) == (0, "orders.status_1: live, and no migration asked for it\n")
-    ended = program("migrate", "pull", "orders", "--adopt", "--url", url)
+    ended = inside("migrate", "pull", "orders", "--adopt", "--url", url)
     assert ended.code == 0, ended.err
     assert ended.out.splitlines()[0] == "migrations/001_live_indexes.py"
     assert (folder / "001_live_indexes.py").is_file()
-    assert program("migrate", "check", "--indexes", "none", "--url", url).code == 0
-    ended = program("migrate", "pull", "-o", "json", "--url", url)
+    assert inside("migrate", "check", "--indexes", "none", "--url", url).code == 0
+    ended = inside("migrate", "pull", "-o", "json", "--url", url)
     assert (ended.json["outcome"], ended.json["migrations"], ended.json["indexes"]) == ("ok", [], [])
-    ended = program("migrate", "pull", "nowhere", "--url", url)
+    ended = inside("migrate", "pull", "nowhere", "--url", url)
     assert (ended.code, "no collection nowhere" in ended.err) == (2, True)
 
 

@@ -94,9 +94,9 @@ def test_a_script_that_fails_on_the_copy_is_said(program: Callable[..., Ended], 
     "arguments", [("--sample", "x"), ("--show", "-1"), ("--script-timeout", "soon"), ("--to", "9")]
 )
 def test_what_makes_no_sense_is_a_usage_error(
-    program: Callable[..., Ended], folder: Path, url: str, arguments: tuple[str, str]
+    inside: Callable[..., Ended], folder: Path, url: str, arguments: tuple[str, str]
 ) -> None:
-    ended = program("migrate", "plan", *arguments, "--indexes", "none", "--url", url)
+    ended = inside("migrate", "plan", *arguments, "--indexes", "none", "--url", url)
     assert ended.code == 2
 
 

@@ -105,17 +105,17 @@ def test_failed_script_is_named_with_its_line(program: Program, folder: Path, lo
     assert "Traceback" in program("migrate", "run", "--url", local_url, "--db", "x", "--verbose").err
 
 
-def test_status_and_check_answer_8_while_work_is_left(program: Program, folder: Path, local_url: str) -> None:
+def test_status_and_check_answer_8_while_work_is_left(inside: Program, folder: Path, local_url: str) -> None:
     (folder / "001_first.py").write_text(QUIET_SCRIPT)
     server = ("--url", local_url, "--db", "x")
-    assert program("migrate", "status", *server).code == 0
+    assert inside("migrate", "status", *server).code == 0
     for command in (["status", "--exit-code"], ["check"]):
-        before = program("migrate", *command, *server, "-o", "json")
+        before = inside("migrate", *command, *server, "-o", "json")
         assert (before.code, before.json["error"]["type"]) == (8, "WorkLeft")
         assert before.json["migrations"][0]["state"] == "pending"
-    assert program("migrate", "run", *server).code == 0
-    assert program("migrate", "status", "--exit-code", *server).code == 0
-    assert program("migrate", "check", *server).code == 0
+    assert inside("migrate", "run", *server).code == 0
+    assert inside("migrate", "status", "--exit-code", *server).code == 0
+    assert inside("migrate", "check", *server).code == 0
 
 
 def test_dry_run_is_planned_and_changes_nothing(program: Program, folder: Path, local_url: str) -> None:
@@ -154,22 +154,22 @@ def test_wait_that_is_too_short_answers_5(
     assert program("migrate", "wait", "--timeout", "300ms", "--url", local_url, "--db", "x").code == 5
 
 
-def test_mark_rollback_repair_and_unlock(program: Program, folder: Path, local_url: str) -> None:
+def test_mark_rollback_repair_and_unlock(inside: Program, folder: Path, local_url: str) -> None:
     server = ("--url", local_url, "--db", "x")
     (folder / "001_first.py").write_text(QUIET_SCRIPT + "async def down(db):\n    await db.things.drop()\n")
-    assert program("migrate", "mark", "1", "--applied", *server).code == 0
-    assert program("migrate", "rollback", *server, "-o", "json").json["migrations"][0]["state"] == "pending"
-    assert program("migrate", "run", *server).code == 0
+    assert inside("migrate", "mark", "1", "--applied", *server).code == 0
+    assert inside("migrate", "rollback", *server, "-o", "json").json["migrations"][0]["state"] == "pending"
+    assert inside("migrate", "run", *server).code == 0
     (folder / "001_first.py").write_text(QUIET_SCRIPT)
-    assert program("migrate", "run", *server).code == 1
-    asked = program("migrate", "repair", *server)
+    assert inside("migrate", "run", *server).code == 1
+    asked = inside("migrate", "repair", *server)
     assert asked.code == 1
     assert "001" in asked.err
     assert "--yes" in asked.err
-    assert program("migrate", "run", *server).code == 1
-    assert program("migrate", "repair", "--yes", *server).code == 0
-    assert program("migrate", "run", *server).out == "nothing to do\n"
-    assert program("migrate", "unlock", *server).out == "no lease is held\n"
+    assert inside("migrate", "run", *server).code == 1
+    assert inside("migrate", "repair", "--yes", *server).code == 0
+    assert inside("migrate", "run", *server).out == "nothing to do\n"
+    assert inside("migrate", "unlock", *server).out == "no lease is held\n"
 
 
 def test_mark_all_as_pending_asks_first(program: Program, start: Start, folder: Path, local_url: str) -> None:
@@ -194,41 +194,41 @@ def test_mark_all_as_pending_asks_first(program: Program, start: Start, folder: 
     assert program(*mark, "--yes").code == 0
 
 
-def test_status_of_what_is_left(program: Program, folder: Path, local_url: str) -> None:
+def test_status_of_what_is_left(inside: Program, folder: Path, local_url: str) -> None:
     server = ("--url", local_url, "--db", "x")
     (folder / "001_first.py").write_text(QUIET_SCRIPT)
-    program("migrate", "run", *server)
-    assert program("migrate", "status", "--pending", *server).out == "nothing to do\n"
-    assert program("migrate", "status", *server).out.splitlines()[-1] == "1 applied; 7 indexes ready"
+    inside("migrate", "run", *server)
+    assert inside("migrate", "status", "--pending", *server).out == "nothing to do\n"
+    assert inside("migrate", "status", *server).out.splitlines()[-1] == "1 applied; 7 indexes ready"
     (folder / "002_next.py").write_text(QUIET_SCRIPT)
-    left = program("migrate", "status", "--pending", *server)
+    left = inside("migrate", "status", "--pending", *server)
     assert left.out.splitlines()[1:] == ["002      next  pending", "", "1 pending"]
-    listed = program("migrate", "status", "--pending", *server, "-o", "json").json
+    listed = inside("migrate", "status", "--pending", *server, "-o", "json").json
     assert ([m["version"] for m in listed["migrations"]], listed["indexes"]) == (["002"], [])
 
 
-def test_unlock_says_what_it_has_done(program: Program, local_url: str) -> None:
+def test_unlock_says_what_it_has_done(inside: Program, local_url: str) -> None:
     server = ["--url", local_url, "--db", "x"]
     with pymongo.MongoClient[dict[str, Any]](local_url, tz_aware=True) as client:
         locks = client["x"]["_migrations_lock"]
         now = datetime.now(UTC)
         lease = {"_id": "lease", "owner": {"host": "web-1", "pid": 7, "id": "a"}, "term": 3, "acquired_at": now}
         locks.insert_one({**lease, "expires_at": now - timedelta(hours=1)})
-        assert program("migrate", "unlock", *server).out == (
+        assert inside("migrate", "unlock", *server).out == (
             "no lease is held; the last was of web-1 (pid 7), term 3, expired\n"
         )
         locks.update_one({}, {"$set": {"expires_at": now + timedelta(hours=1)}})
-    forced = program("migrate", "unlock", "--force", *server, "-o", "json")
+    forced = inside("migrate", "unlock", "--force", *server, "-o", "json")
     assert forced.json["lease"]["acquired_at"].endswith("+00:00")
     with pymongo.MongoClient[dict[str, Any]](local_url, tz_aware=True) as client:
         client["x"]["_migrations_lock"].replace_one({}, {**lease, "expires_at": now + timedelta(hours=1)})
-    refused = program("migrate", "unlock", *server)
+    refused = inside("migrate", "unlock", *server)
     assert refused.code == 7
     assert "`mydocs migrate unlock --force`" in refused.err
-    forced = program("migrate", "unlock", "--force", *server)
+    forced = inside("migrate", "unlock", "--force", *server)
     assert forced.code == 0
     assert forced.out.startswith("removed the lease of web-1 (pid 7), term 3, ")
-    assert program("migrate", "unlock", *server).out == "no lease is held\n"
+    assert inside("migrate", "unlock", *server).out == "no lease is held\n"
 
 
 def test_a_served_user_needs_a_password(program: Program) -> None:

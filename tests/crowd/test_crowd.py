@@ -58,7 +58,7 @@ async def runs_of(db: Database) -> Counter[str]:
 
 @pytest.mark.anyio
 @pytest.mark.seconds(120)
-@pytest.mark.parametrize("count", [8, 16])
+@pytest.mark.parametrize("count", [8, pytest.param(32, marks=pytest.mark.heavy)])
 async def test_of_many_processes_one_does_the_work(
     count: int, local_server: LocalServer, local_db: Database, scripts: Path
 ) -> None:
@@ -70,7 +70,7 @@ async def test_of_many_processes_one_does_the_work(
 
 @pytest.mark.anyio
 @pytest.mark.seconds(120)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.heavy) for seed in range(2, 10))])
 async def test_processes_that_are_killed_are_succeeded(
     seed: int, local_server: LocalServer, local_clock: ManualClock, local_db: Database, scripts: Path
 ) -> None:

@@ -207,14 +207,16 @@ async def test_the_callers_time_limit_ends_a_wait_and_is_the_callers_error(
 
 
 @pytest.mark.seconds(90)
+@pytest.mark.parametrize("every", [pytest.param(2, id="sample"), pytest.param(1, id="all", marks=pytest.mark.heavy)])
 async def test_a_call_that_is_cancelled_at_any_command_leaves_nothing_behind_and_the_next_one_ends_the_work(
-    client: Any, scripts: Path, local_server: LocalServer
+    client: Any, scripts: Path, local_server: LocalServer, every: int
 ) -> None:
+    """The sample has every second command: the odd ones with Motor, the even ones with PyMongo."""
     loop = asyncio.get_running_loop()
     before = traces(client["app"])
-    moment, ended = 0, 0
+    moment, ended = 0 if isinstance(client, AsyncMongoClient) else 1 - every, 0
     while not ended:
-        moment += 1
+        moment += every
         db = client[f"app{moment}"]
         task = asyncio.create_task(migrate(db, directory=scripts, wait=True))
 
