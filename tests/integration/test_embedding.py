@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -126,9 +127,13 @@ ANSWER = 'return [[2.0, hashlib.sha256(f"2 {text}".encode()).digest()[0] / 255] 
 COUNTED = f"""
 import json
 import os
+import signal
 
-with open(os.environ["CALLS"], "a") as file:  # noqa: ASYNC230
+with open(os.environ["CALLS"], "a+") as file:  # noqa: ASYNC230
     file.write(json.dumps(texts) + "\\n")  # before anybody has the answer
+    file.seek(0)
+    if len(file.readlines()) == int(os.environ["KILLED_AT"]):
+        os.kill(os.getpid(), signal.SIGKILL)
 {ANSWER}"""
 
 
@@ -156,7 +161,6 @@ class Change:
         self.edits = 0
         self.command = [sys.executable, "-m", "mydocs", "migrate", "run", "--wait", "--indexes", "none"]
         self.command += ["--dir", str(folder), "--url", server.url, "--db", "app"]
-        self.environment = os.environ | {"CALLS": str(self.calls)}
 
     async def edit(self) -> None:
         """Write new texts, as an application does that knows nothing of the new field."""
@@ -181,19 +185,14 @@ class Change:
             await anyio.sleep(0.3)
 
     async def run_until_killed(self, batches: int) -> None:
-        """Run until the model was called so many times more, and kill it there."""
-        wanted = len(calls(self.calls)) + batches
-        process = await anyio.open_process(self.command, env=self.environment)
-        while len(calls(self.calls)) < wanted:
-            assert process.returncode is None
-            await anyio.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        await process.aclose()
+        """Run until the model was called so many times more, and is killed there."""
+        ended = await self.run(killed_at=len(calls(self.calls)) + batches)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
         self.clock.advance(31)  # its lease runs out
 
-    async def run(self) -> None:
-        ended = await anyio.run_process(self.command, env=self.environment, check=False)
-        assert ended.returncode == 0, ended.stderr.decode()
+    async def run(self, *, killed_at: int = 0) -> subprocess.CompletedProcess[bytes]:
+        environment = {**os.environ, "CALLS": str(self.calls), "KILLED_AT": str(killed_at)}
+        return await anyio.run_process(self.command, env=environment, check=False)
 
 
 async def listing(db: Database) -> list[Any]:
@@ -215,7 +214,8 @@ async def change_the_model(change: Change, folder: Path, kills: int) -> None:
             for _ in range(kills):
                 await change.run_until_killed(change.chance.randrange(most // 2, most))
             editing.cancel_scope.cancel()
-        await change.run()
+        ended = await change.run()
+        assert ended.returncode == 0, ended.stderr.decode()
         searching.cancel_scope.cancel()
     texts = [text for call in calls(change.calls) for text in call]
     assert len(set(texts)) <= change.count + change.edits
