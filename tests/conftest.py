@@ -58,9 +58,9 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test see the settings of whoever runs it."""
+    """Let no test see the settings of whoever runs it, and trace none of the processes that it starts."""
     for name in list(os.environ):
-        if name.startswith(("MONGO_", "MYDOCS_")):
+        if name.startswith(("MONGO_", "MYDOCS_", "COVERAGE_PROCESS_")):
             monkeypatch.delenv(name)
 
 
