@@ -162,6 +162,28 @@ async def test_the_next_batch_is_read_while_the_present_one_is_written(
         assert await _transformed(any_db, batch_size=10) == 30
 
 
+async def test_what_still_matches_is_counted_while_the_last_place_is_stored(
+    any_db: Database, local_server: LocalServer, folder: Path, write: Write
+) -> None:
+    await numbered(any_db, 3)
+    write("001_things.py", FAILING.replace("CONCURRENCY", "1"))
+    go_on = threading.Event()
+    local_server.controls.delay(go_on, when=lambda recorded: "checkpoint.transform" in str(recorded.body))
+    counts: set[int] = set()
+
+    def is_second_count(recorded: Recorded) -> bool:
+        counts.update([recorded.number] if recorded.name == "count" else [])
+        return len(counts) == 2
+
+    async def release() -> None:
+        await anyio.to_thread.run_sync(local_server.controls.wait_for, is_second_count)
+        go_on.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(release)
+        await migrate(any_db, directory=folder, standard_indexes={})
+
+
 async def _transformed(db: Database, **options: Any) -> int:
     return await transform(db["things"], TODO, add_one, **options)
 

@@ -180,12 +180,13 @@ class _Batches:
             return changed
 
         try:
-            await walk(self.source, Work(ask=ask, write=write), checkpoint, place, batch_size=batch_size, pause=0.0)
+            work = Work(ask=ask, write=write)
+            matching = await walk(self.source, work, checkpoint, place, batch_size=batch_size, pause=0.0)
         except _StillMatches as error:
             place.refused = error.identity
             await checkpoint.save(place.stored())
             raise
-        await say_end(self.source, place.changed, 0, None)
+        await say_end(self.source, matching, place.changed, 0, None)
         return place.changed
 
     async def _write_unproven(self, batch: Batch, statements: Batch) -> int:

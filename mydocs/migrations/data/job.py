@@ -57,13 +57,14 @@ class Job:
         place: Place,
         *,
         gate: Gate | None = None,
+        counted: bool = True,
         tell: Callable[[Place], None] | None = None,
-    ) -> None:
+    ) -> int:
         """
         Change the documents of a source, starting at a place.
 
         :param gate: all calls of the function pass through it; a range shares it with the others
-        :param tell: see :func:`mydocs.migrations.data.walk.walk`
+        :param counted: see :func:`mydocs.migrations.data.walk.walk`; ``tell`` and the result likewise
         """
         asker = Asker(
             name=self.name,
@@ -87,7 +88,8 @@ class Job:
         calls = 1 if self.batch else max(1, self.batch_size)
         at_once = 1 if self.concurrency == 1 else 1 + math.ceil(self.concurrency / calls)
         work = Work(ask=asker.ask, write=write, at_once=at_once, clock=asker.clock)
-        await walk(source, work, checkpoint, place, batch_size=self.batch_size, pause=self.pause, tell=tell)
+        size, pause = self.batch_size, self.pause
+        return await walk(source, work, checkpoint, place, batch_size=size, pause=pause, counted=counted, tell=tell)
 
 
 async def _write(source: Source, asker: Asker, lot: Batch, statements: Batch) -> int:

@@ -149,7 +149,7 @@ async def _walk_range(task: RangeTask, function: Function) -> None:
         async with one_error_group() as group:
             group.start_soon(kept.beat)
             source = job.source(db, task.place["low"], task.place["high"])
-            await job.run(source, Checkpoint(key=task.key, store=kept.save), place, gate=kept.gate)
+            await job.run(source, Checkpoint(key=task.key, store=kept.save), place, gate=kept.gate, counted=False)
             group.cancel_scope.cancel()
         await kept.write({"over": True})
 

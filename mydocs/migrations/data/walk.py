@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from bson.raw_bson import RawBSONDocument
 
@@ -163,23 +164,26 @@ async def walk(
     *,
     batch_size: int,
     pause: float,
+    counted: bool = True,
     tell: Callable[[Place], None] | None = None,
-) -> None:
+) -> int:
     """
     Do the work batch after batch.
 
     :param place: where to begin; it moves with each batch
     :param pause: seconds between two batches
+    :param counted: count what matches before and after; what is in one of several ranges is counted with all others
     :param tell: called with the place after each batch; by default an event is emitted
+    :return: number of documents that match in the end; 0 if they are not counted
     """
     pace = Pace(whole=batch_size, size=batch_size, noise=limits().noise)
-    going = _Walk(source, work, checkpoint, pause, place, pace, tell)
+    going = _Walk(source, work, checkpoint, pause, place, pace, counted, tell)
     failure: BaseException | None = None
     read: _Lots = anyio.create_memory_object_stream(0)
     asked: _Lots = anyio.create_memory_object_stream(max(0, work.at_once - 1))
     async with read[0], read[1], asked[0], asked[1], anyio.create_task_group() as group:
         try:
-            going.count(group)
+            going.count_before(group)
             group.start_soon(going.read_all, read[0], place.after)
             group.start_soon(going.ask_all, read[1], asked[0])
             await going.write_all(asked[1], group)
@@ -191,6 +195,7 @@ async def walk(
             group.cancel_scope.cancel()
     if failure is not None:
         raise failure
+    return going.still_matching
 
 
 _Send: TypeAlias = MemoryObjectSendStream[_Lot | BaseException]
@@ -238,22 +243,34 @@ class _Walk:
         pause: float,
         place: Place,
         pace: Pace,
+        counted: bool,
         tell: Callable[[Place], None] | None,
     ) -> None:
         self.source, self.work, self.checkpoint, self.pause = source, work, checkpoint, pause
-        self.place, self.pace = place, pace
+        self.place, self.pace, self.counted = place, pace, counted
+        self.still_matching = 0
         self.tell = tell or self._say
         self.started = time.monotonic()
         self.counting: _Beside | None = None
         self.saving: _Beside | None = None
 
-    def count(self, group: anyio.abc.TaskGroup) -> None:
+    def count_before(self, group: anyio.abc.TaskGroup) -> None:
         """Count the matching documents while the first batch is read: once it is written, they no longer match."""
 
         async def count() -> None:
             self.place.total = await self.source.count()
 
-        if self.place.total is None:
+        if self.counted and self.place.total is None:
+            self.counting = _Beside()
+            group.start_soon(self.counting.run, count)
+
+    def count_after(self, group: anyio.abc.TaskGroup) -> None:
+        """Count the matching documents while the last place is stored."""
+
+        async def count() -> None:
+            self.still_matching = await self.source.count()
+
+        if self.counted:
             self.counting = _Beside()
             group.start_soon(self.counting.run, count)
 
@@ -261,7 +278,7 @@ class _Walk:
         """
         Write the statements in their order.
 
-        Between the end of a write and the next one that is ready no other task has a turn, since the server waits.
+        Between the end of a write and the next one that is ready only the place is sent, since the server waits.
         """
         while (lot := await _received(lots)) is not None:
             if isinstance(lot, BaseException):
@@ -272,7 +289,9 @@ class _Walk:
             await self._counted()
             await self._write(lot, group)
         await self._counted()
+        self.count_after(group)
         await self._saved()
+        await self._counted()
 
     async def _write(self, lot: _Lot, group: anyio.abc.TaskGroup) -> None:
         asked, place = lot.asked, self.place
@@ -292,6 +311,7 @@ class _Walk:
             self.saving = _Beside()
             group.start_soon(self.saving.run, partial(self.checkpoint.save, place.stored()))
             self.tell(place)
+            await anyio.lowlevel.checkpoint()  # it is sent now
         if asked.error is not None:
             await self._saved()
             raise asked.error
@@ -348,14 +368,15 @@ class _Walk:
         lot.ready.set()
 
 
-async def say_end(source: Source, changed: int, left: int, after: bytes | None) -> None:
+async def say_end(source: Source, matching: int, changed: int, left: int, after: bytes | None) -> None:
     """
     Emit the result of a change, and how many documents still match.
 
-    :param left: number of documents that the function left as they are
+    :param matching: number of documents that match in the end
+    :param left: number of those that the function left as they are
     :param after: where the walk has ended
     """
-    still = max(0, await source.count() - left)
+    still = max(0, matching - left)
     finds_all = still >= changed > 0 and after is not None and await source.still_matches(after)
     said = None if finds_all else still
     context().emit(DataChanged(collection=source.name, changed=changed, still_matching=said))

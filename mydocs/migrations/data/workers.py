@@ -68,15 +68,16 @@ async def run_job(db: Database, job: Job, checkpoint: Checkpoint) -> int:
             context().emit(Warned(message=f"{job.name}: {reason}, so the change is made in one lane"))
     if task is None and not isinstance(stored.get("ranges"), Mapping):
         place = Place.of(stored)
-        await job.run(job.source(db), checkpoint, place)
-        await say_end(job.source(db), place.changed, place.left, place.after)
+        matching = await job.run(job.source(db), checkpoint, place)
+        await say_end(job.source(db), matching, place.changed, place.left, place.after)
         return place.changed
     spread = _Spread(db, job, checkpoint, lanes if task is not None else None, task)
     await spread.plan(stored)
     await spread.run()
     ended = [Place.of(each) for each in spread.ranges.values()]
     after = next((place.after for place in ended if place.changed), None)
-    await say_end(job.source(db), spread.changed, sum(place.left for place in ended), after)
+    matching = await job.source(db).count()
+    await say_end(job.source(db), matching, spread.changed, sum(place.left for place in ended), after)
     return spread.changed
 
 
@@ -156,7 +157,7 @@ class _Spread:
             count = ranges.number_of_ranges(self.lanes.count if self.lanes is not None else 1, self.total - before.done)
             found = await self._cut(count)
             for number, bounds in enumerate(found):
-                place = Place(total=0) if number else replace(before, total=0)
+                place = Place() if number else before
                 self.ranges[str(number)] = {**place.stored(), "low": bounds.low, "high": bounds.high}
         for each in self.ranges.values():
             each["token"] = int(each.get("token") or 0) + 1
@@ -327,7 +328,7 @@ class _Spread:
             self._say()
 
         source = self.job.source(self.db, each["low"], each["high"])
-        await self.job.run(source, Checkpoint(key=kept.key, store=save), place, tell=tell)
+        await self.job.run(source, Checkpoint(key=kept.key, store=save), place, counted=False, tell=tell)
         each.update(place.stored(), over=True)
         await kept.save({**place.stored(), **facts, "over": True})
 
