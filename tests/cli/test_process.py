@@ -172,12 +172,12 @@ def test_mark_rollback_repair_and_unlock(inside: Program, folder: Path, local_ur
     assert inside("migrate", "unlock", *server).out == "no lease is held\n"
 
 
-def test_mark_all_as_pending_asks_first(program: Program, start: Start, folder: Path, local_url: str) -> None:
+def test_mark_all_as_pending_asks_first(inside: Program, start: Start, folder: Path, local_url: str) -> None:
     (folder / "001_first.py").write_text(QUIET_SCRIPT)
     server = ("--url", local_url, "--db", "x")
-    assert program("migrate", "run", *server).code == 0
+    assert inside("migrate", "run", *server).code == 0
     mark = ("migrate", "mark", "--all", "--pending", *server)
-    refused = program(*mark)
+    refused = inside(*mark)
     assert (refused.code, refused.out) == (1, "")
     assert "each runs again" in refused.err
     assert "agree with --yes" in refused.err
@@ -189,9 +189,9 @@ def test_mark_all_as_pending_asks_first(program: Program, start: Start, folder: 
             process.communicate()
         os.close(ours)
         assert process.returncode == code
-    assert program("migrate", "status", "--pending", *server).out.splitlines()[-1] == "1 pending"
-    assert program("migrate", "run", *server).code == 0
-    assert program(*mark, "--yes").code == 0
+    assert inside("migrate", "status", "--pending", *server).out.splitlines()[-1] == "1 pending"
+    assert inside("migrate", "run", *server).code == 0
+    assert inside(*mark, "--yes").code == 0
 
 
 def test_status_of_what_is_left(inside: Program, folder: Path, local_url: str) -> None:
