@@ -10,8 +10,9 @@ from pathlib import Path
 from . import batches, crowds, fleets, floor, growth, plain, runs, startup, waiting
 from .lab import Lab
 from .peers import PROJECT, tools
-from .table import Section, as_json, page, text
+from .table import Section, as_json, text, with_tables
 
+PAGE = PROJECT / "docs" / "design" / "benchmarks.md"
 CACHE = PROJECT / ".nox" / "bench-peers"
 SECTIONS = {
     section.NAME: section.measure for section in (startup, floor, plain, crowds, fleets, runs, waiting, batches)
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes: about a minute")
     parser.add_argument("--million", action="store_true", help="also transform a million documents: five minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round to a file")
-    parser.add_argument("--page", action="store_true", help="also print tables as docs/design/benchmarks.md has them")
+    parser.add_argument("--page", action="store_true", help="also put the tables into docs/design/benchmarks.md")
     parser.add_argument("--before", metavar="REVISION", help="also measure an earlier version of this repository")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="leave the other sections out")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the peers' environments are")
@@ -41,7 +42,7 @@ def main() -> None:
     print(growth.plots(sections), end="\n\n")
     print(f"measured in {time.monotonic() - began:.0f} s")
     if options.page:
-        print(page(sections))
+        PAGE.write_text(with_tables(PAGE.read_text(), sections))
     if options.json:
         options.json.write_text(as_json(sections, facts))
 

@@ -87,27 +87,37 @@ def text(section: Section) -> str:
     return "\n".join([f"== {section.title}", f"   least possible: {section.limit}", *laid, ""])
 
 
-def page(sections: Iterable[Section]) -> str:
-    """Lay out what compares mydocs, for docs/design/benchmarks.md; a cell is `wall / processor, commands`."""
-    tables = [(section.title, _page_lines(section.rows)) for section in sections]
-    return "\n\n".join("\n".join([title, "", *lines]) for title, lines in tables if len(lines) > 2)
+def with_tables(page: str, sections: Iterable[Section]) -> str:
+    """Put what compares mydocs into a page, below the marks of the sections, such as `<!-- table: runs -->`."""
+    for section in sections:
+        table = "".join(f"| {' | '.join(line)} |\n" for line in _page_lines(section.rows))
+        begin, mark, rest = page.partition(f"<!-- table: {section.rows[0].section} -->\n\n")
+        page = begin + mark + (table + rest[rest.index("\n\n") + 1 :] if mark else rest)
+    return page
 
 
-def _page_lines(rows: Sequence[Row]) -> list[str]:
+def _page_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Give a line for each piece of work. A cell is `wall / processor, commands`; ratios are before → now."""
     lines = [PAGE_HEAD, ("---",) * len(PAGE_HEAD)]
     for now in rows:
         same = [row for row in rows if row.work == now.work and row.seconds]
         if now.tool != MYDOCS or same in ([], [now]):
             continue
-        before, bare, peers = (
-            [row for row in same if row.tool == BEFORE],
-            [row for row in same if row.bare],
-            _peers(same),
-        )
+        ours = [*(row for row in same if row.tool == BEFORE), now]
+        bare, peers = [row for row in same if row.bare], _peers(same)
         best = min(peers, key=lambda row: row.median or 0.0, default=None)
-        shown = (_measured(*before), _measured(now), _measured(*bare), f"{best.tool} {_measured(best)}" if best else "")
-        lines.append((now.work, *shown, _ratio(now, bare), _ratio(now, peers), now.limit))
-    return [f"| {' | '.join(line)} |" for line in lines]
+        lines.append(
+            (
+                now.work,
+                _measured(*ours[:-1]),
+                _measured(now),
+                _measured(*bare),
+                f"{best.tool} {_measured(best)}" if best else "",
+                *(" → ".join(filter(None, (_ratio(row, others) for row in ours))) for others in (bare, peers)),
+                now.limit,
+            )
+        )
+    return lines
 
 
 def _measured(row: Row | None = None) -> str:
