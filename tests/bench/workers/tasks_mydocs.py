@@ -12,6 +12,7 @@ with warnings.catch_warnings():
     from motor.motor_asyncio import AsyncIOMotorClient
 
 from mydocs.migrations import Event, migrate
+from tests.bench.workers.imported import import_all
 from tests.bench.workers.rss import megabytes
 
 URL, DATABASE, FOLDER, TASKS = sys.argv[1:5]
@@ -23,6 +24,7 @@ async def main() -> None:
     leaders: list[float] = []
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(URL)
     await client[DATABASE].command("ping")
+    import_all("mydocs")
     idle = megabytes(peak=False)
 
     async def replica() -> None:

@@ -15,11 +15,8 @@ with warnings.catch_warnings():
 
 from pymongo.operations import SearchIndexModel
 
-from mydocs.migrations import (
-    IndexState,
-    ensure_search_indexes,  # noqa: F401  # what the script imports anyway counts as idle
-    migrate,
-)
+from mydocs.migrations import IndexState, migrate
+from tests.bench.workers.imported import import_all
 from tests.bench.workers.rss import megabytes
 
 URL, DATABASE, MODE, COLLECTIONS = sys.argv[1:5]
@@ -62,6 +59,7 @@ async def main(folder: str) -> None:
 
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(URL)
     await client[DATABASE].command("ping")
+    import_all("mydocs")
     idle = megabytes(peak=False)
     began, busy = time.perf_counter(), time.process_time()
     await migrate(client[DATABASE], directory=folder, wait=True, standard_indexes={}, on_event=note)
