@@ -18,7 +18,7 @@ async def main(url: str, database: str, mode: str, count: int) -> None:
     client: AsyncIOMotorClient[dict[str, object]] = AsyncIOMotorClient(url)
     db = client[database]
     if mode == "read":
-        await db["_migrations"].find().to_list(None)
+        await db["_migrations"].find(batch_size=100_000).to_list(None)  # all of it in one answer
     for number in range(count):
         await db["runs"].insert_one({"script": f"{number:04}"})
         entry = {"q": {"_id": f"{number:04}"}, "u": {"$set": {"state": "applied"}}, "upsert": True}
