@@ -14,7 +14,7 @@ PENDING = 0.1  # seconds until a build starts
 SHORTEST, LONGEST = 0.5, 8.0  # seconds of the builds
 QUICK_LONGEST = 2.0
 PATIENCE = 60.0  # seconds of builds in a row that the bench sits out
-AT_ONCE = 4  # processes: all of them sleep nearly all of the time
+AT_ONCE = 5  # processes: all of them sleep nearly all of the time
 WORKERS = {  # tool → its environment, its worker, and what the worker is told
     BARE: (MYDOCS, "wait_bare", "bare"),
     MYDOCS: (MYDOCS, "wait_mydocs", "together"),
