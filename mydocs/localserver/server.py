@@ -230,7 +230,8 @@ class LocalServer:
 
     def _answer(self, engine: Engine, request: messages.Request, greeting: Greeting) -> bytes:
         name, database, body = request.name, request.database, request.body
-        recorded = self.controls.arrive(name, database, request.packed or body, greeting.connection_id)
+        shown = body if request.packed is None else request.packed
+        recorded = self.controls.arrive(name, database, shown, greeting.connection_id)
         reply: dict[str, Any]
         began = time.monotonic()
         try:

@@ -4,12 +4,14 @@ import socket
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import bson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pymongo import MongoClient
 
 from mydocs.localserver import LocalServer
 from mydocs.localserver.wire.messages import (
@@ -44,9 +46,13 @@ def query(body: dict[str, Any], namespace: str = "admin.$cmd") -> bytes:
 
 def read(data: bytes) -> Request | None:
     here, there = socket.socketpair()
-    with here, there:
-        here.sendall(data)
-        here.shutdown(socket.SHUT_WR)
+
+    def send() -> None:
+        with here:
+            here.sendall(data)
+
+    with ThreadPoolExecutor(1) as pool, there:  # a socket does not take a large message before somebody reads
+        pool.submit(send)
         return read_request(there)
 
 
@@ -120,7 +126,7 @@ def test_a_message_that_wants_no_reply_says_so() -> None:
         pytest.param(message(HELLO)[:16] + b"\0\0\0\0\2" + message(HELLO)[21:], id="unknown section"),
         pytest.param(message(HELLO)[:-2] + b"xx", id="broken document"),
         pytest.param(
-            message(HELLO, {"documents": [{"a": "x" * 70_000}, {"a": 1}]})[:-2] + b"xx", id="broken among large ones"
+            message(HELLO, {"documents": [{"a": "x" * 2**20}, {"a": 1}]})[:-2] + b"xx", id="broken among large ones"
         ),
     ],
 )
@@ -133,10 +139,11 @@ def test_half_a_message_is_the_end_of_the_connection() -> None:
     assert read(message(HELLO)[:-5]) is None
 
 
-def test_a_large_command_is_kept_on_record_as_bytes() -> None:
+@pytest.mark.parametrize("count", [pytest.param(1_000, id="large"), pytest.param(10_000, id="very large")])
+def test_a_large_command_is_kept_on_record_as_bytes(count: int) -> None:
     body: dict[str, Any] = {
         "insert": "things",
-        "documents": [{"_id": number, "a": "x" * 100} for number in range(1000)],
+        "documents": [{"_id": number, "a": "x" * 100} for number in range(count)],
         "$db": "d",
     }
     request = read(message(body))
@@ -149,10 +156,18 @@ def test_a_large_command_is_kept_on_record_as_bytes() -> None:
     assert apart.packed["documents"] == body["documents"]  # as a list
     for _ in range(2):
         assert list(apart.body["documents"]) == body["documents"]
-    assert (len(apart.body["documents"]), apart.body["documents"][-1]) == (1000, body["documents"][-1])
+    assert (len(apart.body["documents"]), apart.body["documents"][-1]) == (count, body["documents"][-1])
     small = read(message(HELLO))
     assert small is not None
     assert small.packed is None
+
+
+def test_a_large_command_on_record_is_decoded_only_when_it_is_read() -> None:
+    with LocalServer() as server, MongoClient[dict[str, Any]](server.url) as client:
+        client["d"]["things"].insert_many([{"_id": number, "a": "x" * 100} for number in range(1000)])
+        (recorded,) = server.controls.counted()
+        assert "_body" not in vars(recorded.body)
+        assert recorded.body["insert"] == "things"
 
 
 def test_a_reply_names_its_request() -> None:

@@ -30,7 +30,7 @@ OP_REPLY = 1
 OP_QUERY = 2004
 OP_MSG = 2013
 
-LARGE = 64 * 1024  # bytes of a message that is kept on record as it came
+LARGE = 8 * 1024  # bytes of a message that is kept on record as it came
 MANY = 1024 * 1024  # bytes of documents that are not all decoded at the same time
 AT_ONCE = 64  # documents of those that are decoded at a time
 CHUNK = 1024 * 1024  # bytes of one read from a socket
