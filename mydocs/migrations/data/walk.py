@@ -183,8 +183,8 @@ async def walk(
     asked: _Lots = anyio.create_memory_object_stream(max(0, work.at_once - 1))
     async with read[0], read[1], asked[0], asked[1], anyio.create_task_group() as group:
         try:
-            going.count_before(group)
             group.start_soon(going.read_all, read[0], place.after)
+            going.count_before(group)  # after the read, so that the function is called for its documents meanwhile
             group.start_soon(going.ask_all, read[1], asked[0])
             await going.write_all(asked[1], group)
         except Exception as error:  # noqa: BLE001  # raised below, alone instead of in a group
