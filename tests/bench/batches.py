@@ -1,6 +1,9 @@
 """Change every document of a collection: by hand, with a function, on the server, and among workers. I/O."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from pymongo import MongoClient
 
 from .lab import Lab, Ran
 from .peers import MONGODB_MIGRATIONS, MYDOCS, PYMONGO_MIGRATE
@@ -75,6 +78,8 @@ def _compared(
                 field = f"{mode}_{turn * len(ways) + number}"
                 ran = lab.run(lab.tools.worker(MYDOCS, "batches", url, database, mode, field))
             found[tool].append((ran, lab.seen[database].total - before, proxy.sent, proxy.received))
+            with MongoClient[dict[str, Any]](lab.url) as client:  # each way finds the same documents
+                client[database]["docs"].update_many({}, {"$unset": {field: ""}})
     lab.drop(database)
     return [_row(work, size, tool, runs, bare=tool == ways[0][1]) for tool, runs in found.items()]
 
