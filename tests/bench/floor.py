@@ -1,7 +1,7 @@
 """How long a command takes that reads the database once and has nothing to do. I/O."""
 
-from .lab import Lab, folder_of, scratch
-from .peers import BARE, MONGODB_MIGRATIONS, MYDOCS, OURS, STATUS, write_migrations
+from .lab import Lab, folder_of, row_of, scratch
+from .peers import BARE, MONGODB_MIGRATIONS, MYDOCS, STATUS, write_migrations
 from .table import Row, Section, cannot
 
 NAME = "floor"
@@ -28,16 +28,7 @@ def measure(lab: Lab) -> Section:
                         commands[status, tool] = tools.status_command(tool, url, database, folders[tool]), database
                 found = lab.in_turn(3 if lab.quick else 8, commands)
             rows += [
-                Row(
-                    section=NAME,
-                    work=work,
-                    tool=tool,
-                    seconds=tuple(run.seconds for run in runs),
-                    processor=tuple(run.processor for run in runs),
-                    commands=runs[0].commands,
-                    bare=tool == BARE,
-                    limit="1.35 / 1.35 x bare" if tool in OURS else "",
-                )
+                row_of(NAME, work, tool, runs, "1.35 / 1.35 x bare")
                 for (work, tool), runs in sorted(found.items(), key=lambda item: item[0][0])
             ]
     return Section(

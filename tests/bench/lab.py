@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 from pymongo import MongoClient
@@ -21,7 +22,8 @@ from pymongo import MongoClient
 from mydocs.localserver import LocalServer
 from mydocs.localserver.controls import Controls, Recorded
 
-from .peers import Tools, environment
+from .peers import BARE, OURS, Tools, environment
+from .table import Row
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -170,6 +172,28 @@ class Lab:
             yield f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
         finally:
             proxy.stop()
+
+
+def row_of(
+    section: str, work: str, tool: str, runs: Sequence[Ran], limit: str, *, size: int | None = None, note: str = ""
+) -> Row:
+    """
+    Say how long whole processes took.
+
+    :param limit: of our own rows
+    """
+    return Row(
+        section=section,
+        work=work,
+        tool=tool,
+        size=size,
+        seconds=tuple(run.seconds for run in runs),
+        processor=tuple(run.processor for run in runs),
+        commands=median(run.commands for run in runs) or None,
+        bare=tool == BARE,
+        limit=limit if tool in OURS else "",
+        note=note,
+    )
 
 
 def told(output: str) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .lab import Lab, Ran, folder_of, scratch, side_by_side
-from .peers import BARE, MYDOCS, OURS, write_migrations
+from .lab import Lab, Ran, folder_of, row_of, scratch, side_by_side
+from .peers import BARE, MYDOCS, write_migrations
 from .table import Row, Section
 
 NAME = "runs"
@@ -55,8 +55,10 @@ def measure(lab: Lab) -> Section:
             few = first if size.count == FEW else few
             limit = f"{2 * size.count + 12:,} of its own; {MOST_A_SCRIPT} ms a script"
             for tool, runs in first.items():
-                rows.append(_row(f"first {size.where}", size, tool, runs, limit, _note(size, tool, first, few)))
-            rows += [_row(f"repeated {size.where}", size, tool, runs, "1 command") for tool, runs in repeated.items()]
+                note = _note(size, tool, first, few)
+                rows.append(row_of(NAME, f"first {size.where}", tool, runs, limit, size=size.count, note=note))
+            for tool, runs in repeated.items():
+                rows.append(row_of(NAME, f"repeated {size.where}", tool, runs, "1 command", size=size.count))
     return Section(
         title="N migrations that each insert one document: whole processes",
         limit="first 2 N + 4 commands: N + 4 of a runner with a lease, N of the scripts; repeated 1",
@@ -110,18 +112,3 @@ def _note(size: Size, tool: str, first: dict[str, list[Ran]], few: dict[str, lis
     )
     above = "" if tool == BARE else f", {(share - bare) * 1000:+.2f} beside bare"
     return f"{note}; {share * 1000:.2f} ms of processor a script{above}"
-
-
-def _row(work: str, size: Size, tool: str, runs: list[Ran], limit: str, note: str = "") -> Row:
-    return Row(
-        section=NAME,
-        work=work,
-        tool=tool,
-        size=size.count,
-        seconds=tuple(run.seconds for run in runs),
-        processor=tuple(run.processor for run in runs),
-        commands=median(run.commands for run in runs),
-        bare=tool == BARE,
-        limit=limit if tool in OURS else "",
-        note=note,
-    )

@@ -1,8 +1,8 @@
 """How long a command takes that needs no database. I/O."""
 
-from .lab import Lab, folder_of, scratch
-from .peers import BARE, MONGODB_MIGRATIONS, MYDOCS, OURS, PYMONGO_MIGRATE, SEARCH_UTILS, write_migrations
-from .table import Row, Section, cannot
+from .lab import Lab, folder_of, row_of, scratch
+from .peers import BARE, MONGODB_MIGRATIONS, MYDOCS, PYMONGO_MIGRATE, SEARCH_UTILS, write_migrations
+from .table import Section, cannot
 
 NAME = "startup"
 SCRIPTS = 10
@@ -30,16 +30,7 @@ def measure(lab: Lab) -> Section:
             },
         )
     rows = [
-        Row(
-            section=NAME,
-            work=work,
-            tool=tool,
-            seconds=tuple(run.seconds for run in runs),
-            processor=tuple(run.processor for run in runs),
-            bare=tool == BARE,
-            limit="1.6 x bare" if tool in OURS else "",
-            note="python -c 'import typer'" if tool == BARE else "",
-        )
+        row_of(NAME, work, tool, runs, "1.6 x bare", note="python -c 'import typer'" if tool == BARE else "")
         for (work, tool), runs in found.items()
     ]
     without = [
