@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run the command line in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(app, list(arguments), prog_name="mydocs")
+    return lambda *arguments: CliRunner().invoke(app, list(arguments), prog_name="mydocs", catch_exceptions=False)
 
 
 @pytest.fixture
