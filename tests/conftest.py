@@ -29,10 +29,6 @@ settings.load_profile("any machine")
 
 CONTRACT_URL = os.environ.get("MYDOCS_TEST_URL")  # read before the environment is cleaned
 
-# Container images often set it. Then each of the hundreds of processes that the tests start would compile all modules
-# again, which takes longer than most of these processes.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
 
 class Loop(asyncio.SelectorEventLoop):
     """
