@@ -58,7 +58,7 @@ async def runs_of(db: Database) -> Counter[str]:
 
 @pytest.mark.anyio
 @pytest.mark.seconds(120)
-@pytest.mark.parametrize("count", [8, pytest.param(32, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("count", [8, *(pytest.param(count, marks=pytest.mark.heavy) for count in (16, 32))])
 async def test_of_many_processes_one_does_the_work(
     count: int, local_server: LocalServer, local_db: Database, scripts: Path
 ) -> None:
