@@ -23,7 +23,7 @@ from mydocs.migrations.reporting.events import BatchDone, Event, Warned
 from mydocs.migrations.scripts.script_context import Checkpoint, ScriptContext, current
 
 Write = Callable[[str, str], Path]
-TODO = {"m": {"$exists": False}}
+WANTED = {"m": {"$exists": False}}
 
 pytestmark = pytest.mark.anyio
 
@@ -66,7 +66,7 @@ async def test_only_the_fields_that_the_function_looks_at_travel(any_db: Databas
         return add_one(document)
 
     local_server.controls.clear()
-    assert await transform(any_db["things"], TODO, change, fields=("n",)) == 50
+    assert await transform(any_db["things"], WANTED, change, fields=("n",)) == 50
     assert seen == [{"_id": n, "n": n} for n in range(50)]
     sent = sum(len(bson.encode(recorded.body)) for recorded in local_server.controls.counted())
     assert sent < 0.02 * 50 * 40_000
@@ -96,7 +96,7 @@ async def test_fields_of_any_kind_are_read_and_compared(db: Database, fields: An
         seen.append(found)
         return {"$set": {"m": 1}}
 
-    assert await transform(db["things"], TODO, change, fields=fields) == 1
+    assert await transform(db["things"], WANTED, change, fields=fields) == 1
     assert seen == [expected]
 
 
@@ -113,8 +113,8 @@ async def test_fields_of_any_kind_are_read_and_compared(db: Database, fields: An
 async def test_fields_that_cannot_be_compared_are_refused(db: Database, fields: Any, problem: str) -> None:
     await db["things"].insert_one({"_id": 1, "list": [{"a": 1}], "meta": {"list": [{"a": {"b": 1}}]}})
     with pytest.raises(NotPossible, match=problem):
-        await transform(db["things"], TODO, lambda d: {"$set": {"m": 1}}, fields=fields)
-    assert await db["things"].count_documents(TODO) == 1
+        await transform(db["things"], WANTED, lambda d: {"$set": {"m": 1}}, fields=fields)
+    assert await db["things"].count_documents(WANTED) == 1
 
 
 async def test_a_field_that_was_looked_at_and_changed_meanwhile_is_looked_at_again(
@@ -130,7 +130,7 @@ async def test_a_field_that_was_looked_at_and_changed_meanwhile_is_looked_at_aga
             things.find_one_and_update({"_id": 2}, {"$set": {"m": "new form"}})  # it does not match any more
 
     local_server.controls.call(interfere, when=is_update)
-    assert await transform(any_db["things"], TODO, add_one, fields=["n"]) == 3
+    assert await transform(any_db["things"], WANTED, add_one, fields=["n"]) == 3
     assert await documents(any_db) == [
         {"_id": 0, "n": 100, "m": 101},
         {"_id": 1, "n": 1, "other": 1, "m": 2},
@@ -185,7 +185,7 @@ async def test_what_still_matches_is_counted_while_the_last_place_is_stored(
 
 
 async def _transformed(db: Database, **options: Any) -> int:
-    return await transform(db["things"], TODO, add_one, **options)
+    return await transform(db["things"], WANTED, add_one, **options)
 
 
 async def test_a_pause_lies_between_batches_and_not_after_the_last(
@@ -215,7 +215,7 @@ async def test_a_pause_lies_between_batches_and_not_after_the_last(
 async def test_an_option_that_makes_no_sense_is_refused(db: Database, options: Any, problem: str) -> None:
     await numbered(db, 1)
     with pytest.raises(NotPossible, match=problem):
-        await transform(db["things"], TODO, add_one, **options)
+        await transform(db["things"], WANTED, add_one, **options)
 
 
 @pytest.mark.limits(noise=0.02)
@@ -268,7 +268,7 @@ async def test_a_function_may_be_given_a_whole_batch(any_db: Database, local_ser
         given.append(len(batch))
         return [None if document["n"] == 3 else add_one(document) for document in batch]
 
-    assert await transform(any_db["things"], TODO, embed, batch=True, batch_size=10, fields=("n",)) == 24
+    assert await transform(any_db["things"], WANTED, embed, batch=True, batch_size=10, fields=("n",)) == 24
     assert given == [10, 10, 5]
     assert [d.get("m") for d in await documents(any_db)] == [None if n == 3 else n + 1 for n in range(25)]
     assert [len(batch) for batch in written(local_server)] == [9, 10, 5]
@@ -286,7 +286,7 @@ async def test_a_function_may_be_given_a_whole_batch(any_db: Database, local_ser
 async def test_a_batch_that_is_answered_wrongly_is_an_error(db: Database, answer: Any, problem: str) -> None:
     await numbered(db, 3)
     with pytest.raises(ChangeInvalid, match=problem):
-        await transform(db["things"], TODO, lambda batch: answer, batch=True)
+        await transform(db["things"], WANTED, lambda batch: answer, batch=True)
 
 
 class Calls:
@@ -329,7 +329,7 @@ async def test_calls_end_in_any_order_and_are_written_in_theirs(
     token = current.set(ScriptContext(events.append))
     async with anyio.create_task_group() as group:
         group.start_soon(calls.end_last_first, 8 if batch else 40)
-        await transform(db["things"], TODO, calls, batch=batch, batch_size=5, concurrency=4)
+        await transform(db["things"], WANTED, calls, batch=batch, batch_size=5, concurrency=4)
     current.reset(token)
     assert calls.most == 4
     batches = written(local_server)
@@ -395,14 +395,14 @@ async def test_what_comes_before_a_wrong_change_in_its_batch_is_written(
         return [one(document) for document in given] if isinstance(given, list) else one(given)
 
     with pytest.raises((ChangeInvalid, bson.errors.InvalidDocument), match=problem):
-        await transform(db["things"], TODO, function, **options)
+        await transform(db["things"], WANTED, function, **options)
     assert [d["_id"] for d in await documents(db) if "m" in d] == [*range(3), *range(4, 70)]
 
 
 async def test_concurrency_is_for_async_functions(db: Database) -> None:
     await numbered(db, 3)
     with pytest.raises(NotPossible, match=r"concurrency=4 is for an async function, .* --workers"):
-        await transform(db["things"], TODO, add_one, concurrency=4)
+        await transform(db["things"], WANTED, add_one, concurrency=4)
 
 
 async def test_a_function_that_is_to_be_called_later_is_and_all_its_calls_wait(
@@ -429,7 +429,7 @@ async def test_a_function_that_is_to_be_called_later_is_and_all_its_calls_wait(
             raise RetryLater(30)
         return add_one(document)
 
-    await transform(db["things"], TODO, change, concurrency=2)
+    await transform(db["things"], WANTED, change, concurrency=2)
     current.reset(token)
     assert [number for at, number in came if at < 30] == [0, 1, 2]
     assert sorted(number for at, number in came if at >= 30) == [2, *range(3, 12)]
@@ -449,7 +449,7 @@ async def test_a_function_that_always_wants_to_be_called_later_is_given_up(
         raise RetryLater(0)
 
     with pytest.raises(NotPossible, match=f"called later {function_calls.TRIES} times for the document with _id 0"):
-        await transform(db["things"], TODO, change)
+        await transform(db["things"], WANTED, change)
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
