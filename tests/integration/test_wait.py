@@ -30,6 +30,7 @@ from mydocs.migrations import (
 from mydocs.migrations.driver import backoff
 from mydocs.migrations.driver.client import Database
 from mydocs.migrations.errors import NotAuthorised, ServerUnreachable
+from mydocs.migrations.indexes import readiness
 from mydocs.migrations.indexes.readiness import Track
 from mydocs.migrations.indexes.waiter import raise_unready, wait_for
 from mydocs.migrations.limits import Limits, limited_to
@@ -108,6 +109,26 @@ async def test_what_is_ready_already_needs_one_look(
     if timeout is None:
         assert {track.outcome for track in tracks.values()} == {IndexState.READY}
         assert looks(local_server) == 1
+
+
+async def test_a_listing_that_is_as_it_was_is_not_judged_again(
+    any_db: Database, local_server: LocalServer, local_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_server.search.outcome("ft", build_seconds=3600.0)
+    targets = await asked(any_db, "ft")
+    judged: list[Track] = []
+    look = readiness.look
+
+    def counted(track: Track, *facts: Any) -> Track:
+        judged.append(look(track, *facts))
+        return judged[-1]
+
+    monkeypatch.setattr(readiness, "look", counted)
+    local_server.controls.clear()
+    local_server.controls.call(lambda _: local_clock.advance(3601), at=8)
+    await waited(any_db, targets)
+    assert looks(local_server) >= 8
+    assert [track.verdict.state for track in judged] == [IndexState.BUILDING, IndexState.READY]
 
 
 async def test_an_update_is_not_ready_while_the_listing_still_shows_the_old_definition_as_ready(
